@@ -1,0 +1,231 @@
+//! The model pages: what each model is, what it costs from which date, and its limits per tier.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{limits::Limits, pricing::Prices, projects::TierId, time::UnixNanos};
+
+/// One model page (`config/models/*.toml`).
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub id: Arc<str>,
+    pub description: String,
+    /// Unix seconds, as `GET /v1/models` shows it.
+    pub created: u64,
+    pub owned_by: String,
+    pub context_window_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
+    /// `YYYY-MM-DD`.
+    pub knowledge_cutoff: Option<String>,
+    /// `YYYY-MM-DD`.
+    pub shutdown_date: Option<String>,
+    pub endpoints: Vec<String>,
+    pub input_modalities: Vec<String>,
+    pub output_modalities: Vec<String>,
+    pub features: BTreeMap<String, bool>,
+    pub snapshots: Vec<Snapshot>,
+    /// What the undated name stands for.
+    pub default_snapshot: Option<Arc<str>>,
+    /// Sorted by the date they start.
+    pub prices: Vec<Arc<Prices>>,
+    pub limits: BTreeMap<TierId, Limits>,
+    /// Models of one group share their buckets; by default a model's own id.
+    pub limit_group: Arc<str>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub id: Arc<str>,
+    pub shutdown_date: Option<String>,
+    /// Only where they differ from the model's.
+    pub prices: Vec<Arc<Prices>>,
+}
+
+/// A named set of default limits (`config/tiers.toml`).
+#[derive(Clone, Debug)]
+pub struct Tier {
+    pub id: TierId,
+    pub name: String,
+    pub order: u32,
+    pub qualification: Qualification,
+    /// Dollars per calendar month; `None` is no limit.
+    pub monthly_usage_limit_dollars: Option<u64>,
+    /// For models whose page has no row for this tier.
+    pub default_limits: Limits,
+}
+
+/// What it takes to reach a tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Qualification {
+    pub paid_dollars: u64,
+    pub days_since_first_payment: u32,
+}
+
+/// All models and tiers. Immutable; a reload makes a new one.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    models: Vec<Arc<Model>>,
+    tiers: BTreeMap<TierId, Tier>,
+    /// Ids and snapshot ids.
+    names: HashMap<Arc<str>, (usize, Option<usize>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    #[error("the model name {0:?} is used twice")]
+    DuplicateName(String),
+    #[error("the tier {0:?} is used twice")]
+    DuplicateTier(String),
+    #[error("model {model:?} has limits for {tier:?}, which is no tier")]
+    UnknownTier { model: String, tier: String },
+    #[error("model {model:?}: {snapshot:?} is the default snapshot but not in the list of snapshots")]
+    UnknownDefaultSnapshot { model: String, snapshot: String },
+}
+
+/// A name found in the catalog: a model, and the snapshot if the name was one.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    pub model: &'a Arc<Model>,
+    pub snapshot: Option<&'a Snapshot>,
+}
+
+impl Catalog {
+    /// All problems at once, so that a person mends them in one go.
+    pub fn new(models: Vec<Model>, tiers: Vec<Tier>) -> Result<Self, Vec<CatalogError>> {
+        let mut problems = Vec::new();
+        let mut catalog = Self::default();
+        for tier in tiers {
+            let id = tier.id.clone();
+            if catalog.tiers.insert(id.clone(), tier).is_some() {
+                problems.push(CatalogError::DuplicateTier(id.as_str().to_owned()));
+            }
+        }
+        for model in models {
+            catalog.add(model, &mut problems);
+        }
+        if problems.is_empty() { Ok(catalog) } else { Err(problems) }
+    }
+
+    fn add(&mut self, model: Model, problems: &mut Vec<CatalogError>) {
+        let index = self.models.len();
+        let snapshots = model.snapshots.iter().enumerate().map(|(at, snapshot)| (Arc::clone(&snapshot.id), Some(at)));
+        for (name, snapshot) in std::iter::once((Arc::clone(&model.id), None)).chain(snapshots) {
+            if self.names.insert(Arc::clone(&name), (index, snapshot)).is_some() {
+                problems.push(CatalogError::DuplicateName(name.to_string()));
+            }
+        }
+        for tier in model.limits.keys().filter(|tier| !self.tiers.contains_key(tier)) {
+            let (model, tier) = (model.id.to_string(), tier.as_str().to_owned());
+            problems.push(CatalogError::UnknownTier { model, tier });
+        }
+        if let Some(default) = &model.default_snapshot
+            && !model.snapshots.iter().any(|snapshot| snapshot.id == *default)
+        {
+            let (model, snapshot) = (model.id.to_string(), default.to_string());
+            problems.push(CatalogError::UnknownDefaultSnapshot { model, snapshot });
+        }
+        self.models.push(Arc::new(model));
+    }
+
+    pub fn resolve(&self, name: &str) -> Option<Named<'_>> {
+        let (model, snapshot) = self.names.get(name)?;
+        let model = self.models.get(*model)?;
+        Some(Named { model, snapshot: snapshot.and_then(|at| model.snapshots.get(at)) })
+    }
+
+    pub fn models(&self) -> &[Arc<Model>] {
+        &self.models
+    }
+
+    pub fn tiers(&self) -> impl Iterator<Item = &Tier> {
+        self.tiers.values()
+    }
+
+    pub fn tier(&self, id: &TierId) -> Option<&Tier> {
+        self.tiers.get(id)
+    }
+
+    /// The limits of a tier for a model; for a name that is not in the catalog the tier's defaults.
+    pub fn limits(&self, tier: &TierId, model: Option<&Model>) -> Limits {
+        let own = model.and_then(|model| model.limits.get(tier));
+        own.copied().or_else(|| self.tier(tier).map(|tier| tier.default_limits)).unwrap_or_default()
+    }
+
+    /// The names that stand for the same model as `name`: itself, and for a model id also its snapshots.
+    pub fn names_of(&self, name: &str) -> Vec<Arc<str>> {
+        let Some(named) = self.resolve(name) else { return vec![name.into()] };
+        let snapshots = named.model.snapshots.iter().map(|snapshot| Arc::clone(&snapshot.id));
+        match named.snapshot {
+            Some(snapshot) => vec![Arc::clone(&snapshot.id)],
+            None => std::iter::once(Arc::clone(&named.model.id)).chain(snapshots).collect(),
+        }
+    }
+}
+
+impl Named<'_> {
+    /// The prices in force at `now`; `None` when there are none, or none yet.
+    pub fn prices(&self, now: UnixNanos) -> Option<&Arc<Prices>> {
+        let own = self.snapshot.map(|snapshot| snapshot.prices.as_slice()).filter(|prices| !prices.is_empty());
+        let listed = own.unwrap_or(&self.model.prices);
+        listed.iter().rev().find(|prices| prices.from <= now).filter(|prices| !prices.is_empty())
+    }
+
+    /// The dated name the answer will carry: the snapshot, else what the model's name stands for.
+    pub fn billed_name(&self) -> &Arc<str> {
+        match self.snapshot {
+            Some(snapshot) => &snapshot.id,
+            None => self.model.default_snapshot.as_ref().unwrap_or(&self.model.id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{money::Money, usage::LineItem};
+
+    fn prices(from_seconds: u64, pico: i64) -> Arc<Prices> {
+        let mut prices = Prices { from: UnixNanos::from_seconds(from_seconds), ..Prices::default() };
+        prices.standard.set(LineItem::InputText, Money::from_pico(pico));
+        Arc::new(prices)
+    }
+
+    fn model() -> Model {
+        let snapshot = |id: &str| Snapshot { id: id.into(), ..Snapshot::default() };
+        Model {
+            id: "m".into(),
+            snapshots: vec![snapshot("m-1"), Snapshot { prices: vec![prices(0, 9)], ..snapshot("m-2") }],
+            default_snapshot: Some("m-1".into()),
+            prices: vec![prices(10, 1), prices(20, 2)],
+            ..Model::default()
+        }
+    }
+
+    #[test]
+    fn snapshots_resolve_to_their_model_and_may_have_their_own_prices() {
+        let catalog = Catalog::new(vec![model()], vec![]).unwrap();
+        let price = |name: &str, at| {
+            let prices = catalog.resolve(name).unwrap().prices(UnixNanos::from_seconds(at)).cloned();
+            prices.and_then(|p| p.standard.get(LineItem::InputText)).map(Money::pico)
+        };
+        assert_eq!(price("m", 9), None);
+        assert_eq!((price("m", 10), price("m", 19), price("m-1", 20)), (Some(1), Some(1), Some(2)));
+        assert_eq!(price("m-2", 30), Some(9));
+        assert_eq!(catalog.resolve("m").unwrap().billed_name().as_ref(), "m-1");
+        assert!(catalog.resolve("M").is_none());
+        assert_eq!(catalog.names_of("m").len(), 3);
+        assert_eq!(catalog.names_of("other"), ["other".into()]);
+    }
+
+    #[test]
+    fn problems_are_reported_together() {
+        let bad = Model {
+            default_snapshot: Some("nowhere".into()),
+            limits: BTreeMap::from([(TierId::from("gold"), Limits::default())]),
+            ..model()
+        };
+        assert_eq!(Catalog::new(vec![model(), bad], vec![]).unwrap_err().len(), 5);
+    }
+}

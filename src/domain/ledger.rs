@@ -1,0 +1,140 @@
+//! What the journal and the ledger keep of a request: that it was admitted, and how it ended. Never its content.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{KeyId, RequestId},
+    limits::{Dimension, Limits},
+    money::MoneyError,
+    pricing::{Charge, Cost, ServiceTier, cost},
+    time::UnixNanos,
+    usage::{Basis, Usage},
+};
+
+/// Written before the upstream is called: from here on the request is in the books, whatever happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    pub request_id: RequestId,
+    pub admitted_at: UnixNanos,
+    pub key_id: KeyId,
+    /// `chat.completions`.
+    pub endpoint: Arc<str>,
+    /// As the caller wrote it.
+    pub model: Arc<str>,
+    pub stream: bool,
+    /// What the request is charged when nobody learns more.
+    pub estimate: Usage,
+    /// Priced at the prices of the admission, for a request that is found open at start-up.
+    pub charges: Vec<Charge>,
+    /// The dated model the charges are for.
+    pub billed_model: Arc<str>,
+    /// When the prices in use started; `None` without prices.
+    pub prices_from: Option<UnixNanos>,
+    pub hold: Hold,
+}
+
+/// What a request took from its buckets, with the limits in force: enough to rebuild the buckets from the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub limit_group: Arc<str>,
+    /// Only the ceilings that were checked.
+    pub limits: Limits,
+    pub tokens: NonZeroU32,
+}
+
+impl Hold {
+    /// Units taken from the bucket of `dimension`.
+    pub const fn units(&self, dimension: Dimension) -> NonZeroU32 {
+        if dimension.is_tokens() { self.tokens } else { NonZeroU32::MIN }
+    }
+}
+
+/// Written once per admission, before the client gets the last byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    pub request_id: RequestId,
+    pub settled_at: UnixNanos,
+    pub outcome: Outcome,
+    pub basis: Basis,
+    /// HTTP status of our answer; 0 when the client left before there was one.
+    pub status: u16,
+    /// The dated model that answered.
+    pub billed_model: Arc<str>,
+    pub service_tier: ServiceTier,
+    pub usage: Usage,
+    pub charges: Vec<Charge>,
+    pub used: Used,
+}
+
+/// What finally counts against the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// False when nothing reached the upstream: the request is given back to the request limits.
+    pub request: bool,
+    pub tokens: u64,
+}
+
+impl Used {
+    pub const NOTHING: Self = Self { request: false, tokens: 0 };
+
+    pub const fn units(&self, dimension: Dimension) -> u64 {
+        if dimension.is_tokens() { self.tokens } else { self.request as u64 }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Completed,
+    ClientLeft,
+    UpstreamFailed,
+    /// The gateway stopped before the request ended.
+    Interrupted,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 4] = [Self::Completed, Self::ClientLeft, Self::UpstreamFailed, Self::Interrupted];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientLeft => "client_left",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// One finished request: a row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub admission: Admission,
+    pub settlement: Settlement,
+}
+
+impl Entry {
+    pub fn cost(&self) -> Result<Cost, MoneyError> {
+        cost(&self.settlement.charges)
+    }
+}
+
+impl Admission {
+    /// How a request is settled that was still open when the process ended: at its estimate.
+    pub fn interrupted(&self, now: UnixNanos) -> Settlement {
+        Settlement {
+            request_id: self.request_id,
+            settled_at: now,
+            outcome: Outcome::Interrupted,
+            basis: Basis::Estimated,
+            status: 0,
+            billed_model: Arc::clone(&self.billed_model),
+            service_tier: ServiceTier::Default,
+            usage: self.estimate,
+            charges: self.charges.clone(),
+            used: Used { request: true, tokens: u64::from(self.hold.tokens.get()) },
+        }
+    }
+}

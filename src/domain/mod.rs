@@ -1,0 +1,15 @@
+//! The rules of the product as plain values and functions: no I/O, no clock, no float, checked arithmetic.
+//! Time and randomness come in as arguments.
+
+pub mod bucket;
+pub mod catalog;
+pub mod ids;
+pub mod keys;
+pub mod ledger;
+pub mod limits;
+pub mod money;
+pub mod pricing;
+pub mod projects;
+pub mod report;
+pub mod time;
+pub mod usage;

@@ -1,0 +1,214 @@
+//! From usage to money: which price applies to which line item, and what the lines cost.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    money::{Money, MoneyError},
+    time::UnixNanos,
+    usage::{LineItem, Usage},
+};
+
+/// Prices per line item; `None` where the price list says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates([Option<Money>; LineItem::COUNT]);
+
+impl Rates {
+    pub const fn set(&mut self, item: LineItem, price: Money) {
+        self.0[item.index()] = Some(price);
+    }
+
+    pub const fn get(&self, item: LineItem) -> Option<Money> {
+        self.0[item.index()]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// The price of `item`, or of the line item that its tokens are billed as where the list has no price of its own:
+    /// cached and image tokens cost what their uncached or text tokens cost. Audio is never priced as text.
+    fn effective(&self, item: LineItem) -> Option<Money> {
+        self.get(item).or_else(|| match item {
+            LineItem::InputCachedText | LineItem::InputCacheWriteText | LineItem::InputImage => {
+                self.get(LineItem::InputText)
+            }
+            LineItem::InputCachedAudio => self.get(LineItem::InputAudio),
+            LineItem::InputCachedImage => {
+                self.get(LineItem::InputImage).or_else(|| self.effective(LineItem::InputCachedText))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// The price variants of one model, in force from a date on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prices {
+    pub from: UnixNanos,
+    pub standard: Rates,
+    pub batch: Rates,
+    pub flex: Rates,
+    pub priority: Rates,
+    /// Prices of requests whose input is larger than this many tokens.
+    pub long_context: Option<(u64, Rates)>,
+}
+
+/// How the upstream processed a request, from the *response* (a request may be served by another tier than it asked).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceTier {
+    #[default]
+    Default,
+    Flex,
+    Priority,
+    Batch,
+}
+
+impl ServiceTier {
+    /// `fast` is answered as `priority`; anything unknown is billed at the standard price.
+    pub fn from_wire(text: &str) -> Self {
+        match text {
+            "flex" => Self::Flex,
+            "priority" | "fast" => Self::Priority,
+            "batch" => Self::Batch,
+            _ => Self::Default,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Flex => "flex",
+            Self::Priority => "priority",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+impl Prices {
+    pub fn price(&self, item: LineItem, tier: ServiceTier, input_tokens: u64) -> Option<Money> {
+        let variant = match tier {
+            ServiceTier::Flex => &self.flex,
+            ServiceTier::Priority => &self.priority,
+            ServiceTier::Batch => &self.batch,
+            ServiceTier::Default => match &self.long_context {
+                Some((threshold_tokens, rates)) if input_tokens > *threshold_tokens => rates,
+                _ => &self.standard,
+            },
+        };
+        variant.effective(item).or_else(|| self.standard.effective(item))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.standard.is_empty()
+    }
+}
+
+/// One priced line: `quantity` x `price` = `amount`. Without a price there is no amount; it is never zero by accident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    pub line_item: LineItem,
+    pub quantity: u64,
+    /// Price of one token.
+    pub price: Option<Money>,
+}
+
+impl Charge {
+    pub fn amount(&self) -> Result<Option<Money>, MoneyError> {
+        self.price.map(|price| price.checked_times(self.quantity)).transpose()
+    }
+}
+
+/// Prices every line of `usage`; without `prices` every line stays unpriced.
+pub fn charges(usage: &Usage, prices: Option<&Prices>, tier: ServiceTier) -> Vec<Charge> {
+    let input_tokens = usage.input_total();
+    let price = |item| prices.and_then(|prices| prices.price(item, tier, input_tokens));
+    usage.items().map(|(line_item, quantity)| Charge { line_item, quantity, price: price(line_item) }).collect()
+}
+
+/// What a request cost. `priced` is false when any line had no price: then `amount` covers only the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub amount: Money,
+    pub priced: bool,
+}
+
+pub fn cost(charges: &[Charge]) -> Result<Cost, MoneyError> {
+    let mut cost = Cost { amount: Money::ZERO, priced: true };
+    for charge in charges {
+        match charge.amount()? {
+            Some(amount) => cost.amount = cost.amount.checked_add(amount)?,
+            None => cost.priced = false,
+        }
+    }
+    Ok(cost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mini_audio() -> Prices {
+        let mut standard = Rates::default();
+        for (item, dollars) in [
+            (LineItem::InputText, "0.15"),
+            (LineItem::OutputText, "0.60"),
+            (LineItem::InputAudio, "10"),
+            (LineItem::OutputAudio, "20"),
+        ] {
+            standard.set(item, Money::per_million(dollars).unwrap());
+        }
+        Prices { standard, ..Prices::default() }
+    }
+
+    #[test]
+    fn the_recorded_beep_costs_what_openai_charges() {
+        // Recording chat-audio-out_nonstream_mini-preview_opus: 22 text in, 6 text out, 12 audio out.
+        let usage = Usage::default()
+            .with(LineItem::InputText, 22)
+            .with(LineItem::OutputText, 6)
+            .with(LineItem::OutputAudio, 12);
+        let cost = cost(&charges(&usage, Some(&mini_audio()), ServiceTier::Default)).unwrap();
+        assert_eq!((cost.amount.to_string().as_str(), cost.priced), ("0.0002469", true));
+    }
+
+    #[test]
+    fn audio_is_never_priced_as_text() {
+        let mut text_only = Prices::default();
+        text_only.standard.set(LineItem::InputText, Money::from_pico(5));
+        let usage = Usage::default().with(LineItem::InputAudio, 100).with(LineItem::InputText, 2);
+        let cost = cost(&charges(&usage, Some(&text_only), ServiceTier::Default)).unwrap();
+        assert_eq!(cost, Cost { amount: Money::from_pico(10), priced: false });
+    }
+
+    #[test]
+    fn cached_tokens_without_a_cached_price_cost_the_full_price() {
+        let prices = mini_audio();
+        let price = |item| prices.price(item, ServiceTier::Default, 0);
+        assert_eq!(price(LineItem::InputCachedText), price(LineItem::InputText));
+        assert_eq!(price(LineItem::InputCachedAudio), price(LineItem::InputAudio));
+        assert_eq!(price(LineItem::OutputImage), None);
+    }
+
+    #[test]
+    fn variants_and_long_context_have_their_own_prices() {
+        let mut prices = mini_audio();
+        prices.flex.set(LineItem::InputText, Money::from_pico(7));
+        let mut long = Rates::default();
+        long.set(LineItem::InputText, Money::from_pico(300_000));
+        prices.long_context = Some((272_000, long));
+        let price = |tier, input| prices.price(LineItem::InputText, tier, input).unwrap().pico();
+        assert_eq!(price(ServiceTier::Flex, 1), 7);
+        assert_eq!(price(ServiceTier::Priority, 1), 150_000);
+        assert_eq!(price(ServiceTier::Default, 272_000), 150_000);
+        assert_eq!(price(ServiceTier::Default, 272_001), 300_000);
+    }
+
+    #[test]
+    fn no_price_list_means_unpriced_not_free() {
+        let usage = Usage::default().with(LineItem::InputText, 3);
+        let lines = charges(&usage, None, ServiceTier::Default);
+        assert_eq!(lines[0].price, None);
+        assert!(!cost(&lines).unwrap().priced);
+    }
+}

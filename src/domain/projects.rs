@@ -1,0 +1,48 @@
+//! Projects own keys and limits.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{ProjectId, ServiceAccountId},
+    time::UnixNanos,
+};
+
+/// The name of a set of limits, from `config/tiers.toml`. Any name: the tiers are data.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TierId(pub Arc<str>);
+
+impl TierId {
+    /// The tier of a project that names none.
+    pub const DEFAULT: &'static str = "tier1";
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for TierId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    pub id: ProjectId,
+    pub name: String,
+    pub tier: TierId,
+    pub created_at: UnixNanos,
+    pub archived_at: Option<UnixNanos>,
+}
+
+/// A machine that calls on behalf of a project; each API key belongs to one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    pub id: ServiceAccountId,
+    pub project_id: ProjectId,
+    pub name: String,
+    pub created_at: UnixNanos,
+}

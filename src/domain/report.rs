@@ -1,0 +1,1 @@
+//! Usage and cost reports: parameters, buckets, paging.

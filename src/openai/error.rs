@@ -1,0 +1,269 @@
+//! OpenAI's error object, and its words for everything we refuse. Sources: protocol facts d.2 to d.7 and the `error-*`
+//! recordings. All four keys are always there.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::domain::{ids::RequestId, limits::LimitExceeded};
+
+type Text = Cow<'static, str>;
+
+const INVALID_REQUEST: &str = "invalid_request_error";
+
+/// What a caller is told: the HTTP status and the body's `error` object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ApiError {
+    #[serde(skip)]
+    pub status: u16,
+    pub message: Text,
+    #[serde(rename = "type")]
+    pub kind: Text,
+    pub param: Option<Text>,
+    pub code: Option<Text>,
+    #[serde(skip)]
+    pub retry: Retry,
+}
+
+/// What the answer says about trying again, on top of the status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// Nothing: clients follow the status.
+    #[default]
+    Unsaid,
+    /// Again after this time (`retry-after`, `retry-after-ms`).
+    After { nanos: u64 },
+    /// Do not (`x-should-retry: false`).
+    No,
+}
+
+impl ApiError {
+    /// A 400 with `type: invalid_request_error`.
+    pub fn invalid(message: impl Into<Text>, param: impl Into<Option<Text>>, code: impl Into<Option<Text>>) -> Self {
+        Self::new(400, INVALID_REQUEST, message, param, code)
+    }
+
+    pub fn new(
+        status: u16,
+        kind: &'static str,
+        message: impl Into<Text>,
+        param: impl Into<Option<Text>>,
+        code: impl Into<Option<Text>>,
+    ) -> Self {
+        let (message, param, code) = (message.into(), param.into(), code.into());
+        Self { status, message, kind: kind.into(), param, code, retry: Retry::Unsaid }
+    }
+
+    #[must_use]
+    pub const fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// `{"error":{"message":…,"type":…,"param":…,"code":…}}`
+    pub fn body(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            error: &'a ApiError,
+        }
+        // Serialising strings into memory cannot fail.
+        serde_json::to_vec(&Envelope { error: self }).unwrap_or_default()
+    }
+
+    /// The error as an event of a stream whose status is already sent. No `[DONE]` follows: the answer is not complete.
+    pub fn event(&self) -> Vec<u8> {
+        [b"data: ", self.body().as_slice(), b"\n\n"].concat()
+    }
+
+    pub fn no_key() -> Self {
+        let message = "You didn't provide an API key. You need to provide your API key in an Authorization header using \
+            Bearer auth (i.e. Authorization: Bearer YOUR_KEY), or as the password field (with blank username) if you're \
+            accessing the API from your browser and are prompted for a username and password. You can obtain an API key \
+            from https://platform.openai.com/account/api-keys.";
+        Self::new(401, INVALID_REQUEST, message, None, None)
+    }
+
+    /// `redacted` is the presented key with stars, see [`crate::domain::keys::redact`].
+    pub fn wrong_key(redacted: &str) -> Self {
+        let message = format!(
+            "Incorrect API key provided: {redacted}. You can find your API key at \
+             https://platform.openai.com/account/api-keys."
+        );
+        Self::new(401, INVALID_REQUEST, message, None, Text::from("invalid_api_key"))
+    }
+
+    pub fn invalid_json() -> Self {
+        let message = "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your \
+            HTTP library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON. If you \
+            have trouble figuring out how to fix this, please contact us through our help center at help.openai.com.)";
+        Self::invalid(message, None, None)
+    }
+
+    pub fn missing_model() -> Self {
+        Self::invalid("you must provide a model parameter", None, None)
+    }
+
+    pub fn missing_parameter(param: &'static str) -> Self {
+        let message = format!("Missing required parameter: '{param}'.");
+        Self::invalid(message, Text::from(param), Text::from("missing_required_parameter"))
+    }
+
+    pub fn duplicate_parameter(param: &'static str) -> Self {
+        let message = format!("Duplicate parameter: '{param}' appears more than once in the request body.");
+        Self::invalid(message, Text::from(param), Text::from("duplicate_parameter"))
+    }
+
+    pub fn unknown_model(model: &str) -> Self {
+        let message = format!("The model `{model}` does not exist or you do not have access to it.");
+        Self::new(404, INVALID_REQUEST, message, None, Text::from("model_not_found"))
+    }
+
+    /// `GET /v1/models/{id}` says it in other words (recording error-404_model-get).
+    pub fn no_such_model(model: &str) -> Self {
+        let message = format!("The model '{model}' does not exist");
+        Self::new(404, INVALID_REQUEST, message, Text::from("model"), Text::from("model_not_found"))
+    }
+
+    pub fn unpriced_model(model: &str) -> Self {
+        let message = format!(
+            "The model `{model}` has no price on this gateway, so it cannot be billed. Ask the gateway's administrator to \
+             add its price, or to set allow_unpriced = true."
+        );
+        Self::invalid(message, Text::from("model"), Text::from("model_not_priced"))
+    }
+
+    pub fn unknown_url(method: &str, path: &str) -> Self {
+        Self::new(404, INVALID_REQUEST, format!("Invalid URL ({method} {path})"), None, None)
+    }
+
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("Not allowed to {method} on {path}");
+        Self::new(405, INVALID_REQUEST, message, None, Text::from("method_not_supported"))
+    }
+
+    pub fn too_large(limit_bytes: u64, read_bytes: u64) -> Self {
+        let message = format!("Maximum content size limit ({limit_bytes}) exceeded ({read_bytes} bytes read)");
+        Self::new(413, "server_error", message, None, None).with_retry(Retry::No)
+    }
+
+    /// The body stopped arriving.
+    pub fn request_timeout() -> Self {
+        let message = "Timed out while waiting for the rest of the request body.";
+        Self::new(408, INVALID_REQUEST, message, None, Text::from("request_timeout"))
+    }
+
+    pub fn unsupported_encoding() -> Self {
+        let message = "Compressed request bodies are not supported: send the body without a Content-Encoding header.";
+        Self::new(415, INVALID_REQUEST, message, None, Text::from("unsupported_encoding"))
+    }
+
+    /// Our own fault; the log knows more.
+    pub fn internal(request_id: RequestId) -> Self {
+        let message = format!(
+            "The server had an error processing your request. Sorry about that! You can retry your request, or contact the \
+             gateway's administrator if you keep seeing this error. (Please include the request ID {request_id}.)"
+        );
+        Self::new(500, "server_error", message, None, None)
+    }
+
+    /// New requests cannot be recorded (the journal's disk is full, say), so they are not taken.
+    pub fn storage_unavailable() -> Self {
+        let message = "The gateway cannot record requests at the moment and therefore does not take new ones. Please retry \
+            later.";
+        Self::new(503, "service_unavailable_error", message, None, Text::from("storage_unavailable"))
+    }
+
+    pub fn overloaded() -> Self {
+        let message = "The gateway is overloaded or shutting down. Please retry later.";
+        Self::new(503, "service_unavailable_error", message, None, Text::from("server_is_overloaded"))
+    }
+
+    /// A 502 or 504 about the service behind us. `code` names what happened, `message` says it for people.
+    pub fn upstream(status: u16, code: &'static str, message: &'static str) -> Self {
+        Self::new(status, "server_error", message, None, Text::from(code))
+    }
+
+    /// A 429 in `OpenAI`'s words (protocol facts d.3). The project takes the place of the organization.
+    pub fn limit_exceeded(exceeded: &LimitExceeded, model: &str, project: &str) -> Self {
+        const MORE: &str = "Visit https://platform.openai.com/account/rate-limits to learn more.";
+        let LimitExceeded { dimension, limit, used, requested, wait_nanos } = *exceeded;
+        let phrase = dimension.wire_phrase();
+        let (message, retry) = match wait_nanos {
+            Some(nanos) => {
+                let wait = super::headers::go_duration(nanos);
+                let message = format!(
+                    "Rate limit reached for {model} in organization {project} on {phrase}: Limit {limit}, Used {used}, \
+                     Requested {requested}. Please try again in {wait}. {MORE}"
+                );
+                (message, Retry::After { nanos })
+            }
+            None => {
+                let message = format!(
+                    "Request too large for {model} in organization {project} on {phrase}: Limit {limit}, Requested \
+                     {requested}. The input or output tokens must be reduced in order to run successfully. {MORE}"
+                );
+                (message, Retry::No)
+            }
+        };
+        let kind = if dimension.is_tokens() { "tokens" } else { "requests" };
+        Self::new(429, kind, message, None, Text::from("rate_limit_exceeded")).with_retry(retry)
+    }
+
+    pub fn admin_key_required() -> Self {
+        let message = "This endpoint needs an admin key: send it as `Authorization: Bearer <admin key>`. API keys of \
+            projects are not accepted here.";
+        Self::new(401, INVALID_REQUEST, message, None, Text::from("invalid_api_key"))
+    }
+
+    pub fn no_such(object: &str, id: &str) -> Self {
+        let message = format!("No such {object} object: {id}");
+        Self::new(404, INVALID_REQUEST, message, Text::from("id"), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::limits::Dimension;
+
+    #[test]
+    fn bodies_have_all_four_keys() {
+        let body = String::from_utf8(ApiError::unknown_model("x").body()).unwrap();
+        assert_eq!(
+            body,
+            r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#
+        );
+    }
+
+    #[test]
+    fn a_hit_limit_is_told_in_openais_words() {
+        // Quoted in public: errors_quoted.jsonl, requests (RPD).
+        let day = LimitExceeded {
+            dimension: Dimension::RequestsPerDay,
+            limit: 10_000,
+            used: 10_000,
+            requested: 1,
+            wait_nanos: Some(8_640_000_000),
+        };
+        let error = ApiError::limit_exceeded(&day, "gpt-4o-mini", "org-redacted");
+        assert_eq!(
+            error.message,
+            "Rate limit reached for gpt-4o-mini in organization org-redacted on requests per day (RPD): Limit 10000, Used \
+             10000, Requested 1. Please try again in 8.64s. Visit https://platform.openai.com/account/rate-limits to learn \
+             more."
+        );
+        assert_eq!((error.status, error.kind.as_ref()), (429, "requests"));
+        let large = LimitExceeded {
+            dimension: Dimension::TokensPerMinute,
+            limit: 30_000,
+            used: 0,
+            requested: 250_011,
+            wait_nanos: None,
+        };
+        let error = ApiError::limit_exceeded(&large, "gpt-4o", "org-redacted");
+        assert!(error.message.starts_with(
+            "Request too large for gpt-4o in organization org-redacted on tokens per min (TPM): Limit 30000, Requested 250011."
+        ));
+        assert_eq!((error.retry, error.kind.as_ref()), (Retry::No, "tokens"));
+    }
+}
