@@ -1,8 +1,72 @@
-//! Tollgate.
+//! Tollgate: an OpenAI-compatible gateway whose limits and bills can be trusted. This page is its architecture.
+//!
+//! ```text
+//! main -> cli -> api, simulator -> app -> { server, proxy, accounts } -> { journal, store, upstream, metrics } -> openai -> domain
+//!                                                                                                    config -> domain
+//! ```
+//!
+//! A module uses only what stands to its right; `tests/architecture.rs` fails otherwise, and for files over 400 lines and
+//! functions over 70.
+//!
+//! # Rooms
+//!
+//! - [`domain`] the rules as plain values: money, usage, prices, limits, keys, the ledger's facts, reports. No I/O, no
+//!   clock, no float. [`openai`] their wire format: reading requests and answers, printing errors and headers. As pure.
+//! - [`journal`] the append-only file that makes a request durable. [`store`] SQL and nothing but SQL, and the projector
+//!   that feeds the ledger from the journal. [`upstream`] HTTP out. [`metrics`] what is counted.
+//! - [`proxy`] the hot path: [`proxy::Proxy::forward`], limits, meter, the answer's body.
+//! - [`accounts`] projects and keys in memory, written through. [`secrets`] the pepper and the admin keys.
+//! - [`config`] settings and model pages. [`clock`] the only reader of the time. [`app`] all long-lived parts, started and
+//!   stopped in order. [`server`] the accept loop. [`api`] HTTP in: every route on one page. [`cli`] the commands.
+//! - [`simulator`] the built-in look-alike of OpenAI behind `tollgate demo` and the tests.
+//!
+//! # Two journeys
+//!
+//! A chat completion: the route in `api` -> `api/auth` makes a [`domain::keys::Caller`] -> `openai/request` reads model,
+//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, reserves on all
+//! limits or none, journals the admission, and sends -> the answer's frames pass on while the meter looks on -> settled,
+//! once, before the client can have the last byte.
+//!
+//! A usage query: `api/reports` -> `api/auth` demands an admin -> `domain/report` checks parameters and lays out buckets
+//! -> `store/reports` reads rollups -> `openai/report` writes the page and its cursor.
+//!
+//! # Invariants
+//!
+//! 1. Nothing is sent upstream without a price (or the operator's word that none is needed), a reservation on every limit,
+//!    and an admission in the journal.
+//! 2. Every admitted request is settled exactly once: by its answer's end, by the loss of its client or upstream, or at the
+//!    next start. [`proxy::recorder::Meter::settle`] is the only place.
+//! 3. The ledger is only added to. It and the buckets of the limits are projections of the journal: its records, applied in
+//!    order, in transactions that also say how far they got, so nothing is counted twice.
+//! 4. No float touches money or tokens, and audio is never priced as text.
+//! 5. A plain key exists only in the answer that created it and in the header that presents it.
+//! 6. Bytes pass as they came, except our credential, the request for usage in streams, and the usage chunk a client did
+//!    not ask for.
+//! 7. Time and randomness come in as arguments; only [`clock`] and [`secrets`] ask the system.
+//!
+//! # Where the design departs from what might be expected
+//!
+//! - A limit is one number, the theoretical arrival time of GCRA. governor decides on admission with a limiter made on the
+//!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument.
+//! - Taking from several limits happens under a lock per key and model: nobody is refused because of a reservation that is
+//!   about to be taken back.
+//! - A JSON answer is read whole before its first byte goes on: its usage stands at its end, and an answer that breaks off
+//!   becomes an error instead of half an answer. Streams are never held back for more than one event.
+
+pub mod accounts;
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod journal;
+pub mod metrics;
 pub mod openai;
+pub mod proxy;
+pub mod secrets;
+pub mod server;
 pub mod simulator;
 pub mod store;
+pub mod telemetry;
+pub mod upstream;

@@ -1,1 +1,28 @@
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tollgate::cli::{Cli, Command, check, demo, healthcheck, keys, serve, simulate};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tollgate cannot start: no threads or descriptors left: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(run(cli))
+}
+
+async fn run(cli: Cli) -> ExitCode {
+    let config = cli.config.as_deref();
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(config).await,
+        Command::Demo(args) => demo::run(&args, config).await,
+        Command::Simulate(args) => simulate::run(args).await,
+        Command::Keys(command) => keys::run(command).await,
+        Command::Check(args) => check::run(&args, config),
+        Command::Healthcheck => healthcheck::run(config).await,
+    }
+}

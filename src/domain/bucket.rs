@@ -77,10 +77,6 @@ pub struct Headroom {
 pub struct Bucket(AtomicU64);
 
 impl Bucket {
-    pub const fn restored(arrival: UnixNanos) -> Self {
-        Self(AtomicU64::new(arrival.0))
-    }
-
     /// Takes `units`, or takes nothing and says why.
     pub fn take(&self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Result<(), Refusal> {
         let limiter: RateLimiter<NotKeyed, &Self, AskedAt, NoOpMiddleware<Nanos>> =
@@ -108,7 +104,7 @@ impl Bucket {
     pub fn headroom(&self, rate: Rate, now: UnixNanos) -> Headroom {
         let (limit, unit_nanos) = (u64::from(rate.limit()), rate.unit_nanos());
         let level_nanos = self.arrival().since(now);
-        let used = level_nanos.div_ceil(unit_nanos);
+        let used = self.used(rate, now);
         // Scaled from rounded-up units to the exact window, so that the printed milliseconds are OpenAI's.
         let reset =
             u128::from(level_nanos) * u128::from(rate.window_nanos) / (u128::from(unit_nanos) * u128::from(limit));
@@ -117,6 +113,16 @@ impl Bucket {
             remaining: u32::try_from(limit.saturating_sub(used)).unwrap_or(0),
             reset_nanos: u64::try_from(reset).unwrap_or(u64::MAX),
         }
+    }
+
+    /// Units in use, debt included.
+    pub fn used(&self, rate: Rate, now: UnixNanos) -> u64 {
+        self.arrival().since(now).div_ceil(rate.unit_nanos())
+    }
+
+    /// Puts back a state from before a restart.
+    pub fn restore(&self, arrival: UnixNanos) {
+        self.0.store(arrival.0, Ordering::Release);
     }
 
     /// The stored number: when the bucket is full again.

@@ -1,0 +1,74 @@
+//! Takes in a request body: bounded, into one buffer, with an end to waiting.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
+use http_body_util::BodyExt as _;
+
+use crate::openai::error::ApiError;
+
+/// A client that announces more than this is believed only as far as it sends.
+const MAX_FIRST_ALLOCATION: u64 = 32 << 20;
+/// How long the rest of a refused body is still read, so that the client gets to see the refusal.
+const DISCARD_TIME: Duration = Duration::from_secs(10);
+
+pub(super) struct BodyLimits {
+    pub max_bytes: u64,
+    pub idle: Duration,
+}
+
+/// Why there is no body.
+pub(super) enum NoBody {
+    Refused(ApiError),
+    /// The client went away: there is nobody to answer.
+    Gone,
+}
+
+pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: &BodyLimits) -> Result<Bytes, NoBody> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(NoBody::Refused(ApiError::unsupported_encoding()));
+    }
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if let Some(announced) = announced.filter(|length| *length > limits.max_bytes) {
+        discard(body, announced, limits).await;
+        return Err(NoBody::Refused(ApiError::too_large(limits.max_bytes, announced)));
+    }
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout(limits.idle, body.frame()).await {
+            Err(_elapsed) => return Err(NoBody::Refused(ApiError::request_timeout())),
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(_broken))) => return Err(NoBody::Gone),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        let read = whole.len() as u64 + data.len() as u64;
+        if read > limits.max_bytes {
+            return Err(NoBody::Refused(ApiError::too_large(limits.max_bytes, read)));
+        }
+        if whole.is_empty() {
+            if announced == Some(read) {
+                // The usual small body: one frame, nothing to copy.
+                return Ok(data);
+            }
+            let expected = announced.unwrap_or(0).min(MAX_FIRST_ALLOCATION);
+            whole.reserve(usize::try_from(expected).unwrap_or(0));
+        }
+        whole.extend_from_slice(&data);
+    }
+}
+
+/// Most clients read the answer only after they have sent everything: a body that is a little too large is read on and
+/// thrown away, so that they see the 413 and not a broken connection. Bounded in bytes and time.
+async fn discard(mut body: Body, announced: u64, limits: &BodyLimits) {
+    if announced > limits.max_bytes.saturating_mul(2) {
+        return;
+    }
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DISCARD_TIME, rest).await;
+}

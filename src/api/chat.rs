@@ -1,0 +1,110 @@
+//! `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::{
+    auth,
+    body::{self, BodyLimits, NoBody},
+    headers::{show_headrooms, show_retry},
+};
+use crate::{
+    app::App,
+    domain::{ids::RequestId, keys::Caller},
+    openai::{
+        endpoint::Endpoint,
+        error::ApiError,
+        estimate::text_tokens,
+        request::{self, ChatRequest},
+    },
+    proxy::{Answer, AnswerBody, Call, Refused, estimate::Size},
+    upstream::{self, SliceBody},
+};
+
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(request_id): Extension<RequestId>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let caller = match auth::caller(&app.accounts, &head.headers, app.clock.now()) {
+        Ok(caller) => caller,
+        Err(error) => {
+            app.metrics.unauthenticated.inc();
+            return error.into_response();
+        }
+    };
+    let limits = BodyLimits { max_bytes: app.body_limits.max_bytes, idle: app.body_limits.idle };
+    let body = match body::read(&head.headers, body, &limits).await {
+        Ok(body) => body,
+        Err(NoBody::Refused(error)) => return invalid(&app, &caller, None, &error),
+        Err(NoBody::Gone) => return ApiError::request_timeout().into_response(),
+    };
+    let call = match call(request_id, &head.headers, body) {
+        Ok(call) => call,
+        Err((model, error)) => return invalid(&app, &caller, model.as_deref(), &error),
+    };
+    match app.proxy.forward(&caller, call).await {
+        Ok(answer) => respond(answer),
+        Err(refused) => refuse(&refused),
+    }
+}
+
+/// Reads the request; on an error with the model it named, if it got that far, for the headers of the answer.
+fn call(request_id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Call, (Option<String>, ApiError)> {
+    let scanned = request::scan(&body).map_err(|error| (request::model_of(&body), error))?;
+    let size = size(&scanned);
+    let (model, stream, hide_usage) = (Arc::from(scanned.model.as_ref()), scanned.stream, !scanned.include_usage);
+    let splice = scanned.usage_splice;
+    let body = match &splice {
+        Some(splice) => SliceBody::new(request::ask_for_usage(&body, splice)),
+        None => SliceBody::whole(body),
+    };
+    let headers = upstream::forwarded(headers);
+    Ok(Call { request_id, endpoint: Endpoint::ChatCompletions, model, stream, hide_usage, size, headers, body })
+}
+
+fn size(request: &ChatRequest<'_>) -> Size {
+    Size {
+        text_tokens: text_tokens(request),
+        audio_tokens: request.audio.tokens,
+        choices: u64::from(request.choices),
+        stated_max_output: request.max_output_tokens,
+        model_max_output: None,
+        wants_audio: request.wants_audio,
+    }
+}
+
+fn respond(answer: Answer) -> Response {
+    let body = match answer.body {
+        AnswerBody::Whole(bytes) => Body::from(bytes),
+        AnswerBody::Stream(stream) => Body::new(*stream),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    show_headrooms(&answer.headrooms, response.headers_mut());
+    response
+}
+
+fn refuse(refused: &Refused) -> Response {
+    let mut response = refused.error.clone().into_response();
+    show_headrooms(&refused.headrooms, response.headers_mut());
+    show_retry(refused.error.retry, response.headers_mut());
+    response
+}
+
+/// A request that is wrong in itself: nothing is sent, nothing is consumed, and the limits are shown as they are.
+fn invalid(app: &App, caller: &Caller, model: Option<&str>, error: &ApiError) -> Response {
+    app.metrics.invalid.inc();
+    let headrooms = model.map(|model| app.proxy.headrooms(caller, model)).unwrap_or_default();
+    refuse(&Refused { error: error.clone(), headrooms })
+}

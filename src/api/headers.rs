@@ -1,0 +1,55 @@
+//! Headers that every answer has.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{
+    app::App,
+    domain::limits::Headrooms,
+    openai::{error::Retry, headers},
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Gives the request its id, which the journal, the ledger, the log and the answer carry.
+pub(super) async fn name_request(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let request_id = app.request_ids.next(app.clock.now());
+    request.extensions_mut().insert(request_id);
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::try_from(request_id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The six `x-ratelimit-*` headers, where there are limits.
+pub(super) fn show_headrooms(headrooms: &Headrooms, answer: &mut HeaderMap) {
+    for (name, value) in headers::rate_limit(headrooms) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            answer.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// What clients read before they try again.
+pub(super) fn show_retry(retry: Retry, answer: &mut HeaderMap) {
+    match retry {
+        Retry::Unsaid => {}
+        Retry::No => {
+            answer.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        Retry::After { nanos } => {
+            let (seconds, millis) = headers::retry_after(nanos);
+            answer.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+            answer.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! All long-lived parts: started in order, stopped in the reverse order.
+
+mod data_dir;
+mod request_ids;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{data_dir::DataDir, request_ids::RequestIds};
+use crate::{
+    accounts::Accounts,
+    clock::Clock,
+    config::{Settings, types::ListenAddress},
+    domain::catalog::Catalog,
+    journal::{self, Journal, JournalError, Recovered},
+    metrics::Metrics,
+    proxy::{
+        self, Proxy, StreamTimes,
+        drain::{DrainOptions, Drainer},
+        limiter::Limiter,
+        recorder::Recorder,
+    },
+    secrets::{self, AdminKeys, PlainAdminKey, SecretsError},
+    server::Server,
+    store::{Projector, Store, StoreError},
+    upstream::{self, Upstream},
+};
+
+/// What handlers share.
+pub struct App {
+    pub clock: Clock,
+    pub catalog: Arc<Catalog>,
+    pub store: Arc<Store>,
+    pub accounts: Arc<Accounts>,
+    pub admin_keys: Arc<AdminKeys>,
+    pub proxy: Arc<Proxy>,
+    pub metrics: Arc<Metrics>,
+    pub request_ids: RequestIds,
+    pub body_limits: BodyLimits,
+    journal: Arc<Journal>,
+    projector: Arc<Projector>,
+    stopping: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    pub max_bytes: u64,
+    pub idle: Duration,
+}
+
+/// The app and everything that runs for it.
+pub struct Running {
+    pub app: Arc<App>,
+    /// Where callers and administrators are listened to; the same when one address serves both.
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    /// Made at this start, to be shown once.
+    pub new_admin_key: Option<PlainAdminKey>,
+    pub recovered: Recovered,
+    server: Server,
+    tasks: TaskTracker,
+    projection: JoinHandle<()>,
+    stop_projection: CancellationToken,
+    shutdown_grace: Duration,
+    _data_dir: DataDir,
+}
+
+/// The two faces of the app; `api` builds them, so that `app` need not know its routes.
+pub struct Routers {
+    pub calls: fn(&Arc<App>) -> Router,
+    pub administration: fn(&Arc<App>) -> Router,
+    pub everything: fn(&Arc<App>) -> Router,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("no upstream key: set OPENAI_API_KEY or TOLLGATE_UPSTREAM_KEY (or upstream_key in the configuration file)")]
+    NoUpstreamKey,
+    #[error("the upstream key has characters that cannot be sent in a header")]
+    BadUpstreamKey,
+    #[error("cannot set up TLS to the upstream: {0}")]
+    Tls(rustls::Error),
+    #[error(transparent)]
+    DataDir(#[from] data_dir::DataDirError),
+    #[error("the journal: {0}")]
+    Journal(#[from] JournalError),
+    #[error("the ledger: {0}")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error("cannot listen on {address}: {error}{hint}")]
+    Listen { address: String, error: std::io::Error, hint: &'static str },
+}
+
+impl App {
+    /// False while new requests are refused: the gateway is stopping, or they could not be recorded.
+    pub fn takes_requests(&self) -> bool {
+        !self.stopping.load(Ordering::Acquire) && self.journal.state().failing.is_none()
+    }
+
+    /// Sizes that are only read when somebody looks.
+    pub fn refresh_gauges(&self) {
+        let journal = self.journal.state();
+        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.journal_bytes.set(whole(journal.bytes));
+        self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
+        self.metrics.ledger_lag_bytes.set(whole(self.projector.state().lag_bytes));
+    }
+}
+
+impl Running {
+    /// Starts everything in order: data, journal, ledger, secrets, accounts, limits, upstream, listeners.
+    pub async fn start(settings: &Settings, catalog: Catalog, clock: Clock, routers: &Routers) -> Result<Self, StartError> {
+        let upstream = connect_upstream(settings)?;
+        let data_dir = DataDir::open(&settings.data_dir)?;
+        let now = clock.now();
+        let (journal, recovered) = Journal::open(journal_options(settings, &data_dir), now)?;
+        let store = Arc::new(Store::open(&data_dir.ledger()).await?);
+        let projector = Arc::new(Projector::new(Arc::clone(&journal), Arc::clone(&store)));
+        projector.catch_up().await?;
+        let pepper = settings.pepper.as_ref().map(|secret| secret.reveal());
+        let pepper = secrets::pepper(pepper, data_dir.path(), &store).await?;
+        let admin_key = settings.admin_key.as_ref().map(|secret| secret.reveal());
+        let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), &store, now).await?;
+        let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
+        let limiter = restored_limiter(&store).await?;
+
+        let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
+        let proxy = Arc::new(Proxy {
+            limiter,
+            recorder: Arc::new(Recorder {
+                journal: Arc::clone(&journal),
+                catalog: Arc::clone(&catalog),
+                metrics: Arc::clone(&metrics),
+                clock: clock.clone(),
+            }),
+            catalog: Arc::clone(&catalog),
+            upstream,
+            drainer: Arc::new(Drainer::new(drain_options(settings), tasks.clone(), Arc::clone(&metrics))),
+            tasks: tasks.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            options: proxy_options(settings),
+        });
+        let app = Arc::new(App {
+            clock,
+            catalog,
+            store,
+            accounts,
+            admin_keys: Arc::new(admin_keys),
+            proxy,
+            metrics,
+            request_ids: RequestIds::new(&mut secrets::random),
+            body_limits: BodyLimits {
+                max_bytes: settings.max_body_bytes as u64,
+                idle: Duration::from_secs(settings.body_idle_timeout_s),
+            },
+            journal,
+            projector,
+            stopping: AtomicBool::new(false),
+        });
+        Self::listen(app, settings, routers, Started { new_admin_key, recovered, tasks, data_dir }).await
+    }
+
+    async fn listen(
+        app: Arc<App>,
+        settings: &Settings,
+        routers: &Routers,
+        started: Started,
+    ) -> Result<Self, StartError> {
+        let one_address = settings.listen == settings.admin_listen;
+        let calls = bind(&settings.listen).await?;
+        let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
+        let listen = local_address(&calls, &settings.listen)?;
+        let admin_listen = match &administration {
+            Some(listener) => local_address(listener, &settings.admin_listen)?,
+            None => listen,
+        };
+        let server = Server {
+            header_timeout: Duration::from_secs(settings.header_timeout_s),
+            places: Arc::new(Semaphore::new(settings.max_connections)),
+            metrics: Arc::clone(&app.metrics),
+            connections: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        };
+        match administration {
+            None => {
+                tokio::spawn(server.clone().run(calls, (routers.everything)(&app)));
+            }
+            Some(listener) => {
+                tokio::spawn(server.clone().run(calls, (routers.calls)(&app)));
+                tokio::spawn(server.clone().run(listener, (routers.administration)(&app)));
+            }
+        }
+        let stop_projection = CancellationToken::new();
+        let (projector, stop) = (Arc::clone(&app.projector), stop_projection.clone());
+        Ok(Self {
+            app,
+            listen,
+            admin_listen,
+            new_admin_key: started.new_admin_key,
+            recovered: started.recovered,
+            server,
+            tasks: started.tasks,
+            projection: tokio::spawn(async move { projector.run(stop).await }),
+            stop_projection,
+            shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
+            _data_dir: started.data_dir,
+        })
+    }
+
+    /// Takes no new requests, lets those under way finish within the grace period, cuts the rest, settles everything, and
+    /// brings the ledger up to the journal's end.
+    pub async fn stop(self) {
+        const AFTER_THE_CUT: Duration = Duration::from_secs(2);
+        self.app.stopping.store(true, Ordering::Release);
+        self.server.stop.cancel();
+        self.server.connections.close();
+        if timeout(self.shutdown_grace, self.server.connections.wait()).await.is_err() {
+            tracing::warn!(open = self.server.connections.len(), "the grace period is over: cutting what is still open");
+        }
+        self.server.cut.cancel();
+        let _ = timeout(AFTER_THE_CUT, self.server.connections.wait()).await;
+        self.tasks.close();
+        if timeout(AFTER_THE_CUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(open = self.tasks.len(), "answers still being read are settled at the next start");
+        }
+        self.stop_projection.cancel();
+        if timeout(Duration::from_secs(10), self.projection).await.is_err() {
+            tracing::warn!("the ledger is behind the journal; it catches up at the next start");
+        }
+        self.app.store.close().await;
+    }
+}
+
+/// What starting has made that only [`Running`] keeps.
+struct Started {
+    new_admin_key: Option<PlainAdminKey>,
+    recovered: Recovered,
+    tasks: TaskTracker,
+    data_dir: DataDir,
+}
+
+fn connect_upstream(settings: &Settings) -> Result<Upstream, StartError> {
+    let key = settings.upstream_key.as_ref().ok_or(StartError::NoUpstreamKey)?;
+    let bearer = format!("Bearer {}", key.reveal());
+    let authorization = http::HeaderValue::try_from(bearer).map_err(|_| StartError::BadUpstreamKey)?;
+    let options = upstream::Options {
+        url: settings.upstream_url.uri().clone(),
+        authorization,
+        connect_timeout: Duration::from_secs(settings.upstream_connect_timeout_s),
+        first_byte_timeout: Duration::from_secs(settings.upstream_first_byte_timeout_s),
+        idle_connections: settings.upstream_idle_connections,
+    };
+    Upstream::new(options).map_err(StartError::Tls)
+}
+
+fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options {
+    const MIB: u64 = 1 << 20;
+    journal::Options {
+        dir: data_dir.journal(),
+        segment_bytes: settings.journal_segment_mib.saturating_mul(MIB),
+        max_bytes: settings.journal_max_mib.saturating_mul(MIB),
+        durability: settings.durability,
+    }
+}
+
+fn drain_options(settings: &Settings) -> DrainOptions {
+    DrainOptions {
+        policy: settings.on_client_disconnect,
+        max_time: Duration::from_secs(settings.drain_max_s),
+        max_bytes: settings.drain_max_bytes as u64,
+        max_requests: settings.drain_max_requests,
+    }
+}
+
+fn proxy_options(settings: &Settings) -> proxy::Options {
+    proxy::Options {
+        reserve: settings.reserve,
+        allow_unpriced: settings.allow_unpriced,
+        stream_times: StreamTimes {
+            idle: Duration::from_secs(settings.stream_idle_timeout_s),
+            max: Duration::from_secs(settings.stream_max_s),
+        },
+        max_answer_bytes: settings.max_answer_bytes as u64,
+    }
+}
+
+async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
+    let limiter = Limiter::default();
+    for bucket in store.limit_buckets().await? {
+        limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
+    }
+    Ok(limiter)
+}
+
+async fn bind(address: &ListenAddress) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind((address.host(), address.port())).await;
+    bound.map_err(|error| listen_error(address, error))
+}
+
+fn local_address(listener: &TcpListener, address: &ListenAddress) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|error| listen_error(address, error))
+}
+
+fn listen_error(address: &ListenAddress, error: std::io::Error) -> StartError {
+    let hint = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; something else listens there: stop it, or choose another address with TOLLGATE_LISTEN or \
+             TOLLGATE_ADMIN_LISTEN"
+        }
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose a higher one",
+        _ => "",
+    };
+    StartError::Listen { address: address.to_string(), error, hint }
+}

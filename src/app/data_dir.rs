@@ -1,0 +1,72 @@
+//! The directory of the journal and the ledger, held by one process at a time.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// Dropping it lets another process in.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("cannot use the data directory {path}: {error}; choose another one with TOLLGATE_DATA_DIR")]
+    Unusable { path: PathBuf, error: io::Error },
+    #[error(
+        "another gateway uses the data directory {0}: two would count the same limits and write the same ledger; stop it, or \
+         give this one its own with TOLLGATE_DATA_DIR"
+    )]
+    InUse(PathBuf),
+}
+
+impl DataDir {
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let unusable = |error| DataDirError::Unusable { path: path.to_owned(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => Err(unusable(error)),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    pub fn ledger(&self) -> PathBuf {
+        self.path.join("tollgate.db")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_gateway_on_the_same_data_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(&dir.path().join("data")).unwrap();
+        assert!(matches!(DataDir::open(first.path()), Err(DataDirError::InUse(_))));
+        let path = first.path().to_owned();
+        drop(first);
+        assert!(DataDir::open(&path).is_ok());
+    }
+}

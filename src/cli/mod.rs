@@ -1,0 +1,47 @@
+//! The commands. Each is one file; what they print is for people, and for machines with `--json`.
+
+pub mod check;
+pub mod demo;
+pub mod healthcheck;
+pub mod keys;
+pub mod serve;
+pub mod simulate;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// An OpenAI-compatible gateway whose limits and bills can be trusted.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Configuration file; without it ./tollgate.toml is read if it is there.
+    #[arg(long, global = true, env = "TOLLGATE_CONFIG", value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Start here:
+  tollgate demo                          everything on this machine, nothing to set up
+  OPENAI_API_KEY=sk-... tollgate         the real thing on http://127.0.0.1:8080
+  tollgate keys create --project demo    a key for a team
+Every setting is in config/tollgate.toml, and is also an environment variable (TOLLGATE_LISTEN, ...).";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway (the default).
+    Serve,
+    /// Run the gateway with the built-in OpenAI look-alike behind it and a ready key.
+    Demo(demo::DemoArgs),
+    /// Run only the OpenAI look-alike.
+    Simulate(simulate::SimulateArgs),
+    /// Create, list and revoke API keys on a running gateway.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Check the configuration and show what is in force.
+    Check(check::CheckArgs),
+    /// Exit 0 if the gateway of this configuration answers, 1 if not.
+    Healthcheck,
+}

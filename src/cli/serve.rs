@@ -1,0 +1,110 @@
+//! `tollgate` and `tollgate serve`.
+
+use std::{net::SocketAddr, path::Path, process::ExitCode};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    api,
+    app::{Routers, Running, StartError},
+    clock::Clock,
+    config::{self, Settings},
+    telemetry,
+};
+
+/// What `sysexits.h` calls a configuration error.
+pub const EXIT_CONFIG: u8 = 78;
+
+pub async fn run(config_path: Option<&Path>) -> ExitCode {
+    let Some(settings) = settings(config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    telemetry::start(settings.log_level, settings.log_format);
+    match start(&settings).await {
+        Ok(running) => {
+            print_start(&running, &settings);
+            until_told_to_stop(running).await
+        }
+        Err(code) => code,
+    }
+}
+
+/// The settings, or all that is wrong with them on standard error.
+pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
+    match Settings::load(config_path, config::environment()) {
+        Ok(settings) => Some(settings),
+        Err(problems) => {
+            eprintln!("{problems}");
+            None
+        }
+    }
+}
+
+/// Starts the gateway, or says why not on standard error.
+pub(super) async fn start(settings: &Settings) -> Result<Running, ExitCode> {
+    let catalog = config::load_catalog(settings).map_err(|problems| {
+        eprintln!("{problems}");
+        ExitCode::from(EXIT_CONFIG)
+    })?;
+    let routers =
+        Routers { calls: api::calls, administration: api::administration, everything: api::everything };
+    Running::start(settings, catalog, Clock::system(), &routers).await.map_err(|error| {
+        eprintln!("tollgate cannot start: {error}");
+        match error {
+            StartError::NoUpstreamKey | StartError::BadUpstreamKey => ExitCode::from(EXIT_CONFIG),
+            _ => ExitCode::FAILURE,
+        }
+    })
+}
+
+/// One screen: what it listens on, where its data is, what to do next.
+fn print_start(running: &Running, settings: &Settings) {
+    let (calls, admin) = (address(running.listen), address(running.admin_listen));
+    println!("Tollgate {}", env!("CARGO_PKG_VERSION"));
+    println!("  calls    http://{calls}/v1");
+    println!("  admin    http://{admin}/v1/organization");
+    println!("  upstream {}", settings.upstream_url);
+    println!("  data     {}", settings.data_dir.display());
+    if running.recovered.interrupted > 0 {
+        println!("  {} requests were open when it last stopped; they are settled at their estimates", running.recovered.interrupted);
+    }
+    if let Some(key) = &running.new_admin_key {
+        println!();
+        println!("Your admin key, shown this once. Keep it; it opens everything under /v1/organization:");
+        println!("  {}", key.reveal());
+    }
+    println!();
+    println!("Next: make a key for a team");
+    println!("  TOLLGATE_ADMIN_KEY=... tollgate keys create --project my-team --admin-url http://{admin}");
+    println!("and let the team set OPENAI_BASE_URL=http://{calls}/v1 and OPENAI_API_KEY to that key.");
+}
+
+/// Addresses to connect to: one that means "all of this machine" is shown as this machine.
+pub(super) fn address(listening: SocketAddr) -> SocketAddr {
+    match listening {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port()))
+        }
+        listening => listening,
+    }
+}
+
+/// Serves until SIGINT or SIGTERM, then stops in order; a second signal stops at once.
+pub(super) async fn until_told_to_stop(running: Running) -> ExitCode {
+    told_to_stop().await;
+    tracing::info!("stopping: open requests finish first, a second signal stops at once");
+    tokio::select! {
+        () = running.stop() => ExitCode::SUCCESS,
+        () = told_to_stop() => ExitCode::FAILURE,
+    }
+}
+
+async fn told_to_stop() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        // Without signal handlers the system's default ends the process.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,148 @@
+//! Everything that is counted, in one struct; the help texts are what an operator reads at `/metrics`. Each counter is
+//! found once, at start: counting is one atomic addition.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use crate::domain::{
+    ledger::{Outcome, Settlement},
+    limits::Dimension,
+    usage::{Basis, LineItem},
+};
+
+type Count = Counter<u64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    name: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+    basis: &'static str,
+}
+
+pub struct Metrics {
+    registry: Registry,
+    settled: [[Count; 2]; Outcome::ALL.len()],
+    tokens: [Count; LineItem::COUNT],
+    refused: [Count; Dimension::COUNT],
+    /// Requests refused for a wrong or missing key.
+    pub unauthenticated: Count,
+    /// Requests refused before any limit was touched: bad JSON, unknown model and so on.
+    pub invalid: Count,
+    /// Requests refused because they could not be recorded.
+    pub not_recorded: Count,
+    /// Settled requests with at least one line without a price.
+    pub unpriced: Count,
+    /// Calls sent to the upstream, retries included.
+    pub upstream_calls: Count,
+    pub upstream_retries: Count,
+    /// Connections open on the listeners.
+    pub connections: Gauge<i64, AtomicI64>,
+    /// Answers read on after their client had left.
+    pub drains: Gauge<i64, AtomicI64>,
+    pub open_admissions: Gauge<i64, AtomicI64>,
+    pub journal_bytes: Gauge<i64, AtomicI64>,
+    /// Settlements that wait in memory for the journal's disk.
+    pub waiting_settlements: Gauge<i64, AtomicI64>,
+    /// Bytes of journal that the ledger does not hold yet.
+    pub ledger_lag_bytes: Gauge<i64, AtomicI64>,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("tollgate");
+        let ended = Family::<Ended, Count>::default();
+        registry.register("requests_settled", "Requests that were admitted and have ended", ended.clone());
+        let settled = Outcome::ALL.map(|outcome| {
+            [Basis::Reported, Basis::Estimated].map(|basis| {
+                ended.get_or_create(&Ended { outcome: outcome.name(), basis: basis.name() }).clone()
+            })
+        });
+        let by_item = Family::<Named, Count>::default();
+        registry.register_with_unit("metered", "Tokens metered, per line item", Unit::Other("tokens".into()), by_item.clone());
+        let by_limit = Family::<Named, Count>::default();
+        registry.register("requests_refused", "Requests refused with 429, per limit", by_limit.clone());
+        Self {
+            settled,
+            tokens: LineItem::ALL.map(|item| by_item.get_or_create(&Named { name: item.name() }).clone()),
+            refused: Dimension::ALL.map(|limit| by_limit.get_or_create(&Named { name: limit.name() }).clone()),
+            unauthenticated: counter(&mut registry, "requests_unauthenticated", "Requests with a wrong or missing key"),
+            invalid: counter(&mut registry, "requests_invalid", "Requests refused before any limit was touched"),
+            not_recorded: counter(&mut registry, "requests_not_recorded", "Requests refused with 503: not recordable"),
+            unpriced: counter(&mut registry, "requests_unpriced", "Settled requests with a line that has no price"),
+            upstream_calls: counter(&mut registry, "upstream_calls", "Calls sent to the upstream, retries included"),
+            upstream_retries: counter(&mut registry, "upstream_retries", "Calls sent again after a failed connect"),
+            connections: gauge(&mut registry, "connections", "Open client connections"),
+            drains: gauge(&mut registry, "drains", "Answers read on after their client had left"),
+            open_admissions: gauge(&mut registry, "open_admissions", "Requests admitted and not settled yet"),
+            journal_bytes: gauge(&mut registry, "journal_bytes", "Size of the journal"),
+            waiting_settlements: gauge(&mut registry, "waiting_settlements", "Settlements waiting for the journal's disk"),
+            ledger_lag_bytes: gauge(&mut registry, "ledger_lag_bytes", "Journal that the ledger does not hold yet"),
+            registry,
+        }
+    }
+
+    pub fn refused(&self, limit: Dimension) {
+        self.refused[limit.index()].inc();
+    }
+
+    pub fn settled(&self, settlement: &Settlement) {
+        self.settled[settlement.outcome as usize][settlement.basis as usize].inc();
+        for (item, quantity) in settlement.usage.items() {
+            self.tokens[item.index()].inc_by(quantity);
+        }
+        if settlement.charges.iter().any(|charge| charge.price.is_none()) {
+            self.unpriced.inc();
+        }
+    }
+
+    /// The page of `/metrics`, in the `OpenMetrics` text format.
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut page, &self.registry);
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Count {
+    let counter = Count::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge<i64, AtomicI64> {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_what_was_counted() {
+        let metrics = Metrics::new();
+        metrics.refused(Dimension::TokensPerMinute);
+        metrics.unauthenticated.inc();
+        let page = metrics.page();
+        assert!(page.contains(r#"tollgate_requests_refused_total{name="tokens_per_minute"} 1"#), "{page}");
+        assert!(page.contains("tollgate_requests_unauthenticated_total 1"));
+        assert!(page.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,285 @@
+//! From the upstream's answer to ours.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    Call, Proxy,
+    body::{MeteredBody, Stream},
+    recorder::{Consumed, Delivered, Ending, Meter},
+};
+use crate::{
+    domain::{ledger::Outcome, limits::Headrooms},
+    openai::{
+        error::ApiError,
+        sse::EventScanner,
+        usage::{estimate_output, read_answer},
+    },
+    upstream::{self, UpstreamError},
+};
+
+/// Our answer to a caller, before `api` adds the headers that every answer has.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: AnswerBody,
+    pub headrooms: Headrooms,
+}
+
+pub enum AnswerBody {
+    Whole(Bytes),
+    Stream(Box<MeteredBody>),
+}
+
+/// Response headers that pass on to the caller; everything else stays here.
+const PASSED_ON: [&str; 9] = [
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "openai-processing-ms",
+    "openai-version",
+    "retry-after",
+    "retry-after-ms",
+    "x-content-type-options",
+    "x-should-retry",
+];
+const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+impl Answer {
+    pub fn error(error: &ApiError) -> Self {
+        let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+        Self { status, headers, body: AnswerBody::Whole(error.body().into()), headrooms: Headrooms::default() }
+    }
+
+    #[must_use]
+    pub(super) fn with_headrooms(mut self, headrooms: Headrooms) -> Self {
+        self.headrooms = headrooms;
+        self
+    }
+
+    fn passed_on(response: &Response<Incoming>, body: AnswerBody) -> Self {
+        let mut headers = HeaderMap::with_capacity(PASSED_ON.len() + 8);
+        for name in PASSED_ON {
+            if let Some(value) = response.headers().get(name) {
+                headers.insert(HeaderName::from_static(name), value.clone());
+            }
+        }
+        if let Some(id) = response.headers().get("x-request-id") {
+            headers.insert(UPSTREAM_REQUEST_ID, id.clone());
+        }
+        Self { status: response.status(), headers, body, headrooms: Headrooms::default() }
+    }
+}
+
+/// Why an answer of the upstream is not passed on.
+enum Unusable {
+    TooLarge,
+    Silent,
+    Broken(hyper::Error),
+}
+
+/// What came of a call. A stream is settled by its body; anything else ends here.
+pub(super) enum Answered {
+    Whole(Answer, Ending),
+    Stream(Response<Incoming>),
+}
+
+impl Proxy {
+    /// Sends the call and reads what comes back, up to where it is settled.
+    pub(super) async fn answer(&self, call: &Call) -> Answered {
+        self.metrics.upstream_calls.inc();
+        let sent = upstream::Call {
+            request_id: call.request_id,
+            path: call.endpoint.upstream_path(),
+            headers: call.headers.clone(),
+            body: call.body.clone(),
+        };
+        let retried = || {
+            self.metrics.upstream_calls.inc();
+            self.metrics.upstream_retries.inc();
+        };
+        match self.upstream.send(&sent, retried).await {
+            Err(error) => {
+                tracing::warn!(request_id = %call.request_id, %error, "the upstream call failed");
+                failed(&unreachable(&error), consumed_by(&error))
+            }
+            Ok(response) if response.status() == StatusCode::OK && is(&response, "text/event-stream") => {
+                Answered::Stream(response)
+            }
+            Ok(response) if response.status() == StatusCode::OK && is(&response, "application/json") => {
+                self.whole(call, response).await
+            }
+            Ok(response) => self.refusal(call, response).await,
+        }
+    }
+
+    pub(super) fn stream(&self, call: &Call, response: Response<Incoming>, meter: Meter) -> Answer {
+        let status = response.status().as_u16();
+        let mut answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
+        let stream = Stream { meter, scanner: EventScanner::new(call.hide_usage), status };
+        let drainer = std::sync::Arc::clone(&self.drainer);
+        let body = MeteredBody::new(response.into_body(), stream, self.options.stream_times, drainer);
+        answer.body = AnswerBody::Stream(Box::new(body));
+        answer
+    }
+
+    /// A JSON answer is read whole before its first byte goes on: its usage stands at its end, and a broken body can
+    /// still become an error.
+    async fn whole(&self, call: &Call, response: Response<Incoming>) -> Answered {
+        let (mut answer, body) = self.read(response).await;
+        let body = match body {
+            Ok(body) => body,
+            Err(unusable) => return failed(&broken(call, &unusable), Consumed::Delivered(Delivered::default())),
+        };
+        let Ok(facts) = read_answer(&body) else {
+            tracing::warn!(request_id = %call.request_id, bytes = body.len(), "the upstream's answer is not JSON");
+            let error = ApiError::upstream(502, "upstream_invalid_response", "The upstream's answer is not valid JSON.");
+            return failed(&error, Consumed::Delivered(Delivered::default()));
+        };
+        let consumed = match facts.usage {
+            Some(usage) => Consumed::Reported { usage, model: facts.model, service_tier: facts.service_tier },
+            None => {
+                let (text_tokens, audio_tokens) = estimate_output(&body);
+                Consumed::Delivered(Delivered { text_tokens, audio_tokens })
+            }
+        };
+        let outcome = if facts.is_error { Outcome::UpstreamFailed } else { Outcome::Completed };
+        let ending = Ending { outcome, status: answer.status.as_u16(), consumed };
+        answer.body = AnswerBody::Whole(body);
+        Answered::Whole(answer, ending)
+    }
+
+    /// Anything but a good answer. An error in `OpenAI`'s shape passes on as it came, except that the upstream's word about
+    /// *our* key never looks like a word about the caller's.
+    async fn refusal(&self, call: &Call, response: Response<Incoming>) -> Answered {
+        let status = response.status();
+        tracing::warn!(request_id = %call.request_id, status = status.as_u16(), "the upstream refused or failed");
+        match status.as_u16() {
+            401 | 403 | 407 => failed(&upstream_auth_error(), Consumed::Nothing),
+            300..=399 => {
+                let message = "The upstream answered with a redirect, which is not followed.";
+                failed(&ApiError::upstream(502, "upstream_redirect", message), Consumed::Nothing)
+            }
+            400..=599 => self.upstreams_own_error(response).await,
+            _ => {
+                let message = "The upstream's answer is neither JSON nor an event stream.";
+                let error = ApiError::upstream(502, "upstream_invalid_response", message);
+                failed(&error, Consumed::Delivered(Delivered::default()))
+            }
+        }
+    }
+
+    async fn upstreams_own_error(&self, response: Response<Incoming>) -> Answered {
+        let status = response.status();
+        if let (mut answer, Ok(body)) = self.read(response).await
+            && read_answer(&body).is_ok_and(|facts| facts.is_error)
+        {
+            let upstream_fault = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+            let outcome = if upstream_fault { Outcome::UpstreamFailed } else { Outcome::Completed };
+            answer.body = AnswerBody::Whole(body);
+            return Answered::Whole(answer, Ending { outcome, status: status.as_u16(), consumed: Consumed::Nothing });
+        }
+        let status = if status.is_server_error() { status.as_u16() } else { 502 };
+        let message = "The upstream failed and did not say why in a way that can be passed on.";
+        failed(&ApiError::upstream(status, "upstream_error", message), Consumed::Nothing)
+    }
+
+    async fn read(&self, response: Response<Incoming>) -> (Answer, Result<Bytes, Unusable>) {
+        let answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
+        let body = collect(response.into_body(), self.options.max_answer_bytes, self.options.stream_times.idle).await;
+        (answer, body)
+    }
+}
+
+/// Reads a body into one buffer, made as large as the upstream says it will be.
+async fn collect(mut body: Incoming, max_bytes: u64, idle: Duration) -> Result<Bytes, Unusable> {
+    const MAX_FIRST_ALLOCATION: u64 = 4 << 20;
+    let announced = body.size_hint().exact();
+    if announced.is_some_and(|length| length > max_bytes) {
+        return Err(Unusable::TooLarge);
+    }
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout(idle, body.frame()).await {
+            Err(_elapsed) => return Err(Unusable::Silent),
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(error))) => return Err(Unusable::Broken(error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.is_empty() && announced == Some(data.len() as u64) {
+            // The usual small answer: one frame, nothing to copy.
+            return Ok(data);
+        }
+        if whole.len() as u64 + data.len() as u64 > max_bytes {
+            return Err(Unusable::TooLarge);
+        }
+        if whole.is_empty() {
+            let expected = announced.unwrap_or(0).min(MAX_FIRST_ALLOCATION);
+            whole.reserve(usize::try_from(expected).unwrap_or(0).max(data.len()));
+        }
+        whole.extend_from_slice(&data);
+    }
+}
+
+fn is(response: &Response<Incoming>, media_type: &str) -> bool {
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(media_type))
+}
+
+/// A request that failed, answered with `error`.
+fn failed(error: &ApiError, consumed: Consumed) -> Answered {
+    let ending = Ending { outcome: Outcome::UpstreamFailed, status: error.status, consumed };
+    Answered::Whole(Answer::error(error), ending)
+}
+
+fn upstream_auth_error() -> ApiError {
+    let message = "The upstream refused the gateway's own credentials. This is not about your API key: tell the gateway's \
+        administrator.";
+    ApiError::upstream(502, "upstream_auth_error", message)
+}
+
+const fn consumed_by(error: &UpstreamError) -> Consumed {
+    if error.nothing_was_sent() {
+        Consumed::NotSent
+    } else {
+        // It may have been processed: the input is charged, flagged as estimated, never silently nothing.
+        Consumed::Delivered(Delivered { text_tokens: 0, audio_tokens: 0 })
+    }
+}
+
+fn unreachable(error: &UpstreamError) -> ApiError {
+    match error {
+        UpstreamError::NotReached(_) => {
+            ApiError::upstream(502, "upstream_unavailable", "The gateway cannot reach the upstream. Please retry later.")
+        }
+        UpstreamError::ConnectTimedOut(_) => {
+            ApiError::upstream(504, "upstream_timeout", "The upstream did not accept the connection in time.")
+        }
+        UpstreamError::TimedOut(_) => {
+            ApiError::upstream(504, "upstream_timeout", "The upstream did not answer in time.")
+        }
+        UpstreamError::Broken(_) => {
+            ApiError::upstream(502, "upstream_connection_lost", "The connection to the upstream was lost before it answered.")
+        }
+    }
+}
+
+fn broken(call: &Call, unusable: &Unusable) -> ApiError {
+    let (status, code, message) = match unusable {
+        Unusable::TooLarge => (502, "upstream_answer_too_large", "The upstream's answer is larger than the gateway takes."),
+        Unusable::Silent => (504, "upstream_timeout", "The upstream stopped sending in the middle of its answer."),
+        Unusable::Broken(error) => {
+            tracing::warn!(request_id = %call.request_id, %error, "the upstream broke off its answer");
+            (502, "upstream_connection_lost", "The connection to the upstream was lost during the answer.")
+        }
+    };
+    ApiError::upstream(status, code, message)
+}

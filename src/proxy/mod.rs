@@ -1,0 +1,240 @@
+//! The hot path: from a proven caller and a read request to an answer, with every request in the books.
+//!
+//! Start with [`Proxy::forward`]; it is meant to be read aloud.
+
+mod answer;
+mod body;
+pub mod drain;
+pub mod estimate;
+pub mod limiter;
+pub mod recorder;
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+pub use self::{
+    answer::{Answer, AnswerBody},
+    body::{MeteredBody, StreamTimes},
+};
+use self::{
+    answer::Answered,
+    drain::Drainer,
+    estimate::{Estimate, Size, estimate},
+    limiter::{Buckets, Limiter, Reservation},
+    recorder::{Consumed, Delivered, Ending, Facts, Meter, Recorder},
+};
+use crate::{
+    clock::Clock,
+    config::types::Reserve,
+    domain::{
+        catalog::{Catalog, Named},
+        ids::RequestId,
+        keys::Caller,
+        ledger::Outcome,
+        limits::{Headrooms, LimitExceeded, Limits},
+        pricing::Prices,
+        time::UnixNanos,
+    },
+    journal::{JournalError, Position},
+    metrics::Metrics,
+    openai::{endpoint::Endpoint, error::ApiError},
+    upstream::{SliceBody, Upstream},
+};
+
+/// What a caller wants forwarded, read and checked.
+pub struct Call {
+    pub request_id: RequestId,
+    pub endpoint: Endpoint,
+    /// As the caller wrote it.
+    pub model: Arc<str>,
+    pub stream: bool,
+    /// The caller did not ask for the usage chunk, so it is taken out again.
+    pub hide_usage: bool,
+    pub size: Size,
+    /// Only what the upstream may see.
+    pub headers: http::HeaderMap,
+    pub body: SliceBody,
+}
+
+pub struct Options {
+    pub reserve: Reserve,
+    pub allow_unpriced: bool,
+    pub stream_times: StreamTimes,
+    pub max_answer_bytes: u64,
+}
+
+pub struct Proxy {
+    pub limiter: Limiter,
+    pub recorder: Arc<Recorder>,
+    pub catalog: Arc<Catalog>,
+    pub upstream: Upstream,
+    pub drainer: Arc<Drainer>,
+    pub tasks: TaskTracker,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub options: Options,
+}
+
+/// Why a call was not answered by the upstream, and what the limits looked like then (unknown model: no limits).
+#[derive(Debug)]
+pub struct Refused {
+    pub error: ApiError,
+    pub headrooms: Headrooms,
+}
+
+/// What the catalog and the limiter know about a caller's use of a model.
+struct Terms<'a> {
+    named: Option<Named<'a>>,
+    limits: Limits,
+    limit_group: Arc<str>,
+    buckets: Arc<Buckets>,
+}
+
+impl Proxy {
+    /// Nothing is sent upstream without a price, a reservation and a place in the journal; from the admission on the
+    /// request is settled exactly once, whatever happens.
+    pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
+        let now = self.clock.now();
+        let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
+        let prices = self.prices(&call.model, &terms, now)?;
+        let estimate = self.estimate(&call, &terms);
+        let reservation = self.reserve(caller, &call, &terms, &estimate, now)?;
+        let headrooms = reservation.headrooms(now);
+        let meter = self.admit(caller, &call, &terms, prices, &estimate, reservation, now)?;
+        let answer = self.exchange(call, meter).await;
+        Ok(answer.with_headrooms(headrooms))
+    }
+
+    /// What is left of a caller's limits on `model`, for answers that consume nothing.
+    pub fn headrooms(&self, caller: &Caller, model: &str) -> Headrooms {
+        let now = self.clock.now();
+        self.terms(caller, model).map(|terms| terms.buckets.headrooms(&terms.limits, now)).unwrap_or_default()
+    }
+
+    fn terms(&self, caller: &Caller, model: &str) -> Option<Terms<'_>> {
+        let named = self.catalog.resolve(model);
+        if named.is_none() && !self.options.allow_unpriced {
+            return None;
+        }
+        let page = named.map(|named| named.model.as_ref());
+        let limits = self.catalog.limits(&caller.project().tier, page).narrowed_by(&caller.key().limits);
+        let limit_group = page.map_or_else(|| Arc::from(model), |page| Arc::clone(&page.limit_group));
+        let buckets = self.limiter.buckets(&caller.key().id, &limit_group);
+        Some(Terms { named, limits, limit_group, buckets })
+    }
+
+    fn unknown_model(&self, model: &str) -> Refused {
+        self.metrics.invalid.inc();
+        tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
+        Refused { error: ApiError::unknown_model(model), headrooms: Headrooms::default() }
+    }
+
+    fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
+        let prices = terms.named.and_then(|named| named.prices(now).cloned());
+        if prices.is_none() && !self.options.allow_unpriced {
+            self.metrics.invalid.inc();
+            let headrooms = terms.buckets.headrooms(&terms.limits, now);
+            return Err(Refused { error: ApiError::unpriced_model(model), headrooms });
+        }
+        Ok(prices)
+    }
+
+    fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
+        let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
+        let size = Size { model_max_output, ..call.size };
+        estimate(&size, &terms.buckets.average, self.options.reserve, &terms.limits)
+    }
+
+    fn reserve(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        terms: &Terms<'_>,
+        estimate: &Estimate,
+        now: UnixNanos,
+    ) -> Result<Reservation, Refused> {
+        let reserved = terms.buckets.reserve(&terms.limits, &terms.limit_group, estimate.tokens, now);
+        reserved.map_err(|exceeded: LimitExceeded| {
+            self.metrics.refused(exceeded.dimension);
+            let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+            Refused { error, headrooms: terms.buckets.headrooms(&terms.limits, now) }
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the admission brings together everything decided before it")]
+    fn admit(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        terms: &Terms<'_>,
+        prices: Option<Arc<Prices>>,
+        estimate: &Estimate,
+        reservation: Reservation,
+        now: UnixNanos,
+    ) -> Result<Meter, Refused> {
+        let headrooms = reservation.headrooms(now);
+        let facts = Facts {
+            request_id: call.request_id,
+            endpoint: Arc::from(call.endpoint.name()),
+            model: Arc::clone(&call.model),
+            billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
+            stream: call.stream,
+            prices,
+        };
+        let admitted = self.recorder.admit(caller, facts, estimate, reservation, now);
+        admitted.map_err(|error: JournalError| {
+            self.metrics.not_recorded.inc();
+            tracing::error!(request_id = %call.request_id, %error, "cannot record a request, so it is refused");
+            Refused { error: ApiError::storage_unavailable(), headrooms }
+        })
+    }
+
+    /// Runs the upstream call in a task of its own: the handler's future is dropped when a client leaves, and with it
+    /// everything that was to happen after its `await`.
+    async fn exchange(self: &Arc<Self>, call: Call, meter: Meter) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        let request_id = call.request_id;
+        self.tasks.spawn(Arc::clone(self).answer_or_drain(call, meter, sender));
+        // The task always sends, unless it panicked; then its meter has settled the request while unwinding.
+        receiver.await.unwrap_or_else(|_| Answer::error(&ApiError::internal(request_id)))
+    }
+
+    async fn answer_or_drain(self: Arc<Self>, call: Call, mut meter: Meter, mut sender: oneshot::Sender<Answer>) {
+        self.on_disk(meter.admitted_at()).await;
+        if sender.is_closed() {
+            meter.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed: Consumed::NotSent });
+            return;
+        }
+        let work = self.answer(&call);
+        tokio::pin!(work);
+        let answered = tokio::select! {
+            biased;
+            answered = &mut work => Some(answered),
+            () = sender.closed() => self.drainer.go_on(work).await,
+        };
+        let answer = match answered {
+            // A client that has left by now drops the answer, and its body settles the request.
+            Some(Answered::Stream(response)) => self.stream(&call, response, meter),
+            Some(Answered::Whole(answer, ending)) => {
+                let ending = if sender.is_closed() { ending.without_client() } else { ending };
+                self.on_disk(meter.settle(ending)).await;
+                answer
+            }
+            None => {
+                let consumed = Consumed::AtLeastEstimate(Delivered::default());
+                meter.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed });
+                return;
+            }
+        };
+        let _ = sender.send(answer);
+    }
+
+    /// Waits for the disk where power loss must not lose what is at `position`.
+    async fn on_disk(&self, position: Option<Position>) {
+        if let Some(position) = position.filter(|_| self.recorder.journal.waits_for_disk()) {
+            self.recorder.journal.durable(position).await;
+        }
+    }
+}

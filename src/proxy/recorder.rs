@@ -1,0 +1,218 @@
+//! Puts a request into the books when it is admitted, and its end when it is settled: once, whatever happens.
+
+use std::sync::Arc;
+
+use super::{estimate::Estimate, limiter::Reservation};
+use crate::{
+    clock::Clock,
+    domain::{
+        catalog::Catalog,
+        keys::Caller,
+        ledger::{Admission, Outcome, Settlement, Used},
+        pricing::{Prices, ServiceTier, charges, cost},
+        time::UnixNanos,
+        usage::{Basis, LineItem, Usage},
+    },
+    journal::{Journal, JournalError, Position, Ticket},
+    metrics::Metrics,
+};
+
+/// What a settlement needs beyond the request's own facts.
+pub struct Recorder {
+    pub journal: Arc<Journal>,
+    pub catalog: Arc<Catalog>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+/// The facts of a request that its admission keeps.
+pub struct Facts {
+    pub request_id: crate::domain::ids::RequestId,
+    pub endpoint: Arc<str>,
+    pub model: Arc<str>,
+    pub billed_model: Arc<str>,
+    pub stream: bool,
+    pub prices: Option<Arc<Prices>>,
+}
+
+/// The watcher of one admitted request. Settled explicitly, or at the latest when dropped.
+pub struct Meter {
+    open: Option<Open>,
+    recorder: Arc<Recorder>,
+    admission: Admission,
+    prices: Option<Arc<Prices>>,
+}
+
+/// What is given up by settling.
+struct Open {
+    ticket: Ticket,
+    reservation: Reservation,
+}
+
+/// How a request ended, as far as its settlement is concerned.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub outcome: Outcome,
+    /// HTTP status of our answer; 0 when there was none.
+    pub status: u16,
+    pub consumed: Consumed,
+}
+
+impl Ending {
+    /// The same end, for a client that did not wait for it.
+    #[must_use]
+    pub fn without_client(self) -> Self {
+        let outcome = if self.outcome == Outcome::Completed { Outcome::ClientLeft } else { self.outcome };
+        Self { outcome, status: 0, ..self }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Consumed {
+    /// Nothing reached the upstream.
+    NotSent,
+    /// The upstream refused or failed and said so: it bills nothing.
+    Nothing,
+    /// As the upstream reported.
+    Reported { usage: Usage, model: Option<String>, service_tier: ServiceTier },
+    /// Nobody said: the input as estimated, the output as delivered.
+    Delivered(Delivered),
+    /// Nobody said, and the upstream may have gone on: not less than the estimate.
+    AtLeastEstimate(Delivered),
+}
+
+/// Output that was seen on its way to the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    pub text_tokens: u64,
+    pub audio_tokens: u64,
+}
+
+impl Recorder {
+    /// Journals the admission. On success the request is in the books and its [`Meter`] will settle it.
+    pub fn admit(
+        self: &Arc<Self>,
+        caller: &Caller,
+        facts: Facts,
+        estimate: &Estimate,
+        reservation: Reservation,
+        now: UnixNanos,
+    ) -> Result<Meter, JournalError> {
+        let prices = facts.prices;
+        let admission = Admission {
+            request_id: facts.request_id,
+            admitted_at: now,
+            key_id: caller.key().id.clone(),
+            endpoint: facts.endpoint,
+            model: facts.model,
+            stream: facts.stream,
+            estimate: estimate.usage,
+            charges: charges(&estimate.usage, prices.as_deref(), ServiceTier::Default),
+            billed_model: facts.billed_model,
+            prices_from: prices.as_ref().map(|prices| prices.from),
+            hold: reservation.hold().clone(),
+        };
+        let ticket = self.journal.admit(&admission)?;
+        self.metrics.open_admissions.inc();
+        let open = Some(Open { ticket, reservation });
+        Ok(Meter { open, recorder: Arc::clone(self), admission, prices })
+    }
+}
+
+impl Meter {
+    /// Where the admission stands in the journal.
+    pub fn admitted_at(&self) -> Option<Position> {
+        self.open.as_ref().map(|open| open.ticket.position())
+    }
+
+    pub const fn is_settled(&self) -> bool {
+        self.open.is_none()
+    }
+
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.recorder.journal
+    }
+
+    /// The only place that gives tokens back or books debt, writes the settlement, and counts it. The second call and
+    /// all later ones do nothing; returns where the settlement stands in the journal.
+    pub fn settle(&mut self, ending: Ending) -> Option<Position> {
+        let Open { ticket, reservation } = self.open.take()?;
+        let now = self.recorder.clock.now();
+        let settlement = self.settlement(ending, now);
+        if settlement.basis == Basis::Reported && settlement.outcome != Outcome::UpstreamFailed && settlement.usage.total() > 0 {
+            reservation.buckets().average.learn(&settlement.usage);
+        }
+        reservation.settle(settlement.used, now);
+        let position = self.recorder.journal.settle(ticket, &settlement);
+        self.recorder.metrics.open_admissions.dec();
+        self.recorder.metrics.settled(&settlement);
+        Some(position)
+    }
+
+    fn settlement(&self, ending: Ending, now: UnixNanos) -> Settlement {
+        let (usage, basis, model, service_tier) = self.usage(ending.consumed.clone());
+        let (billed_model, prices) = self.billed(model);
+        let charges = charges(&usage, prices.as_deref(), service_tier);
+        if let Err(error) = cost(&charges) {
+            tracing::error!(request_id = %self.admission.request_id, %error, "the cost of this request cannot be summed");
+        }
+        Settlement {
+            request_id: self.admission.request_id,
+            settled_at: now,
+            outcome: ending.outcome,
+            basis,
+            status: ending.status,
+            billed_model,
+            service_tier,
+            usage,
+            charges,
+            used: Used { request: !matches!(ending.consumed, Consumed::NotSent), tokens: usage.total() },
+        }
+    }
+
+    fn usage(&self, consumed: Consumed) -> (Usage, Basis, Option<String>, ServiceTier) {
+        let estimate = self.admission.estimate;
+        match consumed {
+            Consumed::NotSent | Consumed::Nothing => (Usage::default(), Basis::Reported, None, ServiceTier::Default),
+            Consumed::Reported { usage, model, service_tier } => (usage, Basis::Reported, model, service_tier),
+            Consumed::Delivered(delivered) => {
+                (output(estimate, delivered), Basis::Estimated, None, ServiceTier::Default)
+            }
+            Consumed::AtLeastEstimate(delivered) => {
+                let delivered = Delivered {
+                    text_tokens: delivered.text_tokens.max(estimate.get(LineItem::OutputText)),
+                    audio_tokens: delivered.audio_tokens.max(estimate.get(LineItem::OutputAudio)),
+                };
+                (output(estimate, delivered), Basis::Estimated, None, ServiceTier::Default)
+            }
+        }
+    }
+
+    /// The dated model that answered and its prices. A name that is not in the catalog is not believed: the upstream does
+    /// not choose what a request costs.
+    fn billed(&self, model: Option<String>) -> (Arc<str>, Option<Arc<Prices>>) {
+        let admitted = (Arc::clone(&self.admission.billed_model), self.prices.clone());
+        let Some(model) = model.filter(|model| **model != *self.admission.billed_model) else { return admitted };
+        match self.recorder.catalog.resolve(&model) {
+            Some(named) => match named.prices(self.admission.admitted_at) {
+                Some(prices) => (Arc::clone(named.billed_name()), Some(Arc::clone(prices))),
+                None => admitted,
+            },
+            None => admitted,
+        }
+    }
+}
+
+fn output(estimate: Usage, delivered: Delivered) -> Usage {
+    estimate.with(LineItem::OutputText, delivered.text_tokens).with(LineItem::OutputAudio, delivered.audio_tokens)
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.open.is_some() {
+            tracing::warn!(request_id = %self.admission.request_id, "a request ended without saying how; settled at its estimate");
+            let consumed = Consumed::AtLeastEstimate(Delivered::default());
+            self.settle(Ending { outcome: Outcome::Interrupted, status: 0, consumed });
+        }
+    }
+}

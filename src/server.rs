@@ -1,0 +1,104 @@
+//! The accept loop. `axum::serve` has no timer, so a slow client would hold a connection for ever: this one has a deadline
+//! for headers, a cap on connections, back-off when file descriptors run out, and a drain with an end.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::metrics::Metrics;
+
+/// Enough for long keys and many headers; hyper's own default is 400 KiB a connection.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEADERS: usize = 100;
+/// After a failed accept (no file descriptor left, say): long enough not to spin, short enough not to be felt.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
+
+#[derive(Clone)]
+pub struct Server {
+    pub header_timeout: Duration,
+    /// Shared by all listeners.
+    pub places: Arc<Semaphore>,
+    pub metrics: Arc<Metrics>,
+    pub connections: TaskTracker,
+    /// No new connections; open ones finish their request.
+    pub stop: CancellationToken,
+    /// Open connections are cut.
+    pub cut: CancellationToken,
+}
+
+impl Server {
+    /// Accepts until `stop`. Returns when nothing more is accepted; open connections live on in `connections`.
+    pub async fn run(self, listener: TcpListener, router: Router) {
+        loop {
+            // A place first: while there is none, connections wait in the kernel's queue.
+            let Some(place) = self.unless_stopped(Arc::clone(&self.places).acquire_owned()).await else { return };
+            let Ok(place) = place else { return };
+            match self.unless_stopped(listener.accept()).await {
+                None => return,
+                Some(Ok((stream, _peer))) => self.serve(stream, router.clone(), place),
+                Some(Err(error)) => self.back_off(&error).await,
+            }
+        }
+    }
+
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            done = work => Some(done),
+        }
+    }
+
+    async fn back_off(&self, error: &io::Error) {
+        let gone = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+        if !gone {
+            tracing::warn!(%error, "cannot accept connections at the moment");
+            tokio::time::sleep(ACCEPT_BACK_OFF).await;
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
+        // Without it, small writes wait for the peer's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let (stop, cut, metrics) = (self.stop.clone(), self.cut.clone(), Arc::clone(&self.metrics));
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .pipeline_flush(true);
+        metrics.connections.inc();
+        self.connections.spawn(async move {
+            let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            tokio::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => Some(ended),
+                () = stop.cancelled() => None,
+                () = cut.cancelled() => Some(Ok(())),
+            };
+            let ended = match ended {
+                Some(ended) => ended,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = connection => ended,
+                        () = cut.cancelled() => Ok(()),
+                    }
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended with an error");
+            }
+            metrics.connections.dec();
+            drop(place);
+        });
+    }
+}

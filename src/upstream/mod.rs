@@ -1,0 +1,193 @@
+//! HTTP out: the one service behind us, over a pool of HTTP/1.1 connections (HTTP/2 would make long streams wait for each
+//! other at the peer's limit of concurrent streams).
+
+mod body;
+
+use std::{io, time::Duration};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
+    header::{ACCEPT_ENCODING, AUTHORIZATION, HOST},
+};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, Error as ClientError, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+
+pub use self::body::SliceBody;
+use crate::domain::ids::RequestId;
+
+/// Where the upstream is, and how long to wait for it.
+pub struct Options {
+    /// `https://api.openai.com/v1`
+    pub url: Uri,
+    /// `Bearer` and the upstream key.
+    pub authorization: HeaderValue,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub idle_connections: usize,
+}
+
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, SliceBody>,
+    url: Uri,
+    authorization: HeaderValue,
+    first_byte_timeout: Duration,
+}
+
+/// What we forward.
+pub struct Call {
+    pub request_id: RequestId,
+    /// Below the upstream's URL: `/chat/completions`.
+    pub path: &'static str,
+    /// Only what may pass, see [`forwarded`].
+    pub headers: HeaderMap,
+    pub body: SliceBody,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("cannot connect to the upstream: {0}")]
+    NotReached(ClientError),
+    #[error("the upstream did not accept the connection in time: {0}")]
+    ConnectTimedOut(ClientError),
+    #[error("no answer from the upstream within {0:?}")]
+    TimedOut(Duration),
+    #[error("the connection to the upstream broke: {0}")]
+    Broken(ClientError),
+}
+
+impl UpstreamError {
+    /// True when no byte of the request can have reached the upstream.
+    pub const fn nothing_was_sent(&self) -> bool {
+        matches!(self, Self::NotReached(_) | Self::ConnectTimedOut(_))
+    }
+}
+
+/// Request headers that pass on to the upstream; everything else stays here.
+const FORWARDED: [&str; 5] = ["accept", "content-type", "idempotency-key", "openai-beta", "user-agent"];
+
+/// The upstream accepts a caller's own id for a request under this name, and logs it.
+pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+
+/// The part of a caller's headers that the upstream may see.
+pub fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = HeaderMap::with_capacity(FORWARDED.len() + 4);
+    for name in FORWARDED {
+        if let Some(value) = headers.get(name) {
+            passed.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
+    passed
+}
+
+impl Upstream {
+    pub fn new(options: Options) -> Result<Self, rustls::Error> {
+        let mut http = HttpConnector::new();
+        http.set_nodelay(true);
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(options.connect_timeout));
+        let https = HttpsConnectorBuilder::new().with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?.https_or_http().enable_http1().wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(options.idle_connections)
+            .build(https);
+        let mut authorization = options.authorization;
+        authorization.set_sensitive(true);
+        let first_byte_timeout = options.first_byte_timeout;
+        Ok(Self { client, url: options.url, authorization, first_byte_timeout })
+    }
+
+    /// Sends a call and waits for the head of the answer. `on_retry` is told when a call that provably was not sent is
+    /// sent a second time; there is no third.
+    pub async fn send(&self, call: &Call, on_retry: impl FnOnce()) -> Result<Response<Incoming>, UpstreamError> {
+        match self.attempt(call).await {
+            Err(UpstreamError::NotReached(error)) => {
+                tracing::debug!(request_id = %call.request_id, %error, "connect failed, one more try");
+                on_retry();
+                self.attempt(call).await
+            }
+            answered => answered,
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<Response<Incoming>, UpstreamError> {
+        let request = self.request(call);
+        match tokio::time::timeout(self.first_byte_timeout, self.client.request(request)).await {
+            Err(_elapsed) => Err(UpstreamError::TimedOut(self.first_byte_timeout)),
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() && timed_out(&error) => Err(UpstreamError::ConnectTimedOut(error)),
+            Ok(Err(error)) if error.is_connect() => Err(UpstreamError::NotReached(error)),
+            Ok(Err(error)) => Err(UpstreamError::Broken(error)),
+        }
+    }
+
+    fn request(&self, call: &Call) -> Request<SliceBody> {
+        let mut request = Request::new(call.body.clone());
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.uri(call.path);
+        let headers = request.headers_mut();
+        *headers = call.headers.clone();
+        headers.remove(HOST);
+        headers.insert(AUTHORIZATION, self.authorization.clone());
+        // Usage is read from the answer, so it must not be compressed.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Ok(id) = HeaderValue::try_from(call.request_id.to_string()) {
+            headers.insert(CLIENT_REQUEST_ID, id);
+        }
+        request
+    }
+
+    fn uri(&self, path: &'static str) -> Uri {
+        let base = self.url.path().trim_end_matches('/');
+        let mut parts = self.url.clone().into_parts();
+        // The configured URL was checked at start and `path` is a constant: this cannot fail, and never leaves the base.
+        parts.path_and_query = format!("{base}{path}").try_into().ok();
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+}
+
+fn timed_out(error: &ClientError) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_headers_pass() {
+        let mut headers = HeaderMap::new();
+        for name in ["authorization", "cookie", "x-forwarded-host", "openai-organization", "host", "content-type"] {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        let passed = forwarded(&headers);
+        assert_eq!(passed.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
+    }
+
+    #[test]
+    fn paths_are_added_to_the_upstream_url() {
+        let upstream = |url: &'static str| {
+            let options = Options {
+                url: Uri::from_static(url),
+                authorization: HeaderValue::from_static("Bearer k"),
+                connect_timeout: Duration::from_secs(1),
+                first_byte_timeout: Duration::from_secs(1),
+                idle_connections: 1,
+            };
+            Upstream::new(options).unwrap().uri("/chat/completions").to_string()
+        };
+        assert_eq!(upstream("https://api.openai.com/v1"), "https://api.openai.com/v1/chat/completions");
+        assert_eq!(upstream("http://127.0.0.1:9/"), "http://127.0.0.1:9/chat/completions");
+    }
+}
