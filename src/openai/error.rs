@@ -113,6 +113,60 @@ impl ApiError {
         Self::invalid(message, Text::from(param), Text::from("duplicate_parameter"))
     }
 
+    pub fn unknown_parameter(param: &str) -> Self {
+        let message = format!("Unknown parameter: '{param}'.");
+        Self::invalid(message, Text::from(param.to_owned()), Text::from("unknown_parameter"))
+    }
+
+    /// `expected` and `got` with their article: `an integer`, `a string`.
+    pub fn invalid_type(param: impl Into<Text>, expected: &str, got: &str) -> Self {
+        let param = param.into();
+        let message = format!("Invalid type for '{param}': expected {expected}, but got {got} instead.");
+        Self::invalid(message, param, Text::from("invalid_type"))
+    }
+
+    pub fn empty_array(param: &'static str) -> Self {
+        let message = format!(
+            "Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array instead."
+        );
+        Self::invalid(message, Text::from(param), Text::from("empty_array"))
+    }
+
+    /// `got` as the caller wrote it.
+    pub fn integer_below_min(param: &'static str, min: u64, got: &str) -> Self {
+        let message = format!(
+            "Invalid '{param}': integer below minimum value. Expected a value >= {min}, but got {} instead.",
+            shortened(got)
+        );
+        Self::invalid(message, Text::from(param), Text::from("integer_below_min_value"))
+    }
+
+    pub fn integer_above_max(param: &'static str, max: u64, got: &str) -> Self {
+        let message = format!(
+            "Invalid '{param}': integer above maximum value. Expected a value <= {max}, but got {} instead.",
+            shortened(got)
+        );
+        Self::invalid(message, Text::from(param), Text::from("integer_above_max_value"))
+    }
+
+    pub fn string_above_max(param: &'static str, max: usize, got: usize) -> Self {
+        let message = format!(
+            "Invalid '{param}': string too long. Expected a string with maximum length {max}, but got a string with length \
+             {got} instead."
+        );
+        Self::invalid(message, Text::from(param), Text::from("string_above_max_length"))
+    }
+
+    pub fn control_characters(param: &'static str) -> Self {
+        let message = format!("Invalid '{param}': expected a string without control characters.");
+        Self::invalid(message, Text::from(param), Text::from("invalid_value"))
+    }
+
+    pub fn stream_options_without_stream() -> Self {
+        let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+        Self::invalid(message, Text::from("stream_options"), None)
+    }
+
     pub fn unknown_model(model: &str) -> Self {
         let message = format!("The model `{model}` does not exist or you do not have access to it.");
         Self::new(404, INVALID_REQUEST, message, None, Text::from("model_not_found"))
@@ -219,6 +273,11 @@ impl ApiError {
         let message = format!("No such {object} object: {id}");
         Self::new(404, INVALID_REQUEST, message, Text::from("id"), None)
     }
+}
+
+/// The beginning of a number that may have a million digits.
+fn shortened(number: &str) -> &str {
+    number.get(..40).unwrap_or(number)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Values of response headers in OpenAI's format.
 
+use crate::domain::{bucket::Headroom, limits::Headrooms};
+
 /// A time span as Go prints it, cut to milliseconds: `0s`, `4ms`, `8.64s`, `6m0s`, `1h8m25.745s` (protocol facts d.1).
 pub fn go_duration(nanos: u64) -> String {
     let millis = nanos / 1_000_000;
@@ -19,9 +21,58 @@ pub fn go_duration(nanos: u64) -> String {
     }
 }
 
+/// The six `x-ratelimit-*` headers, of which those of an absent limit are left out.
+pub fn rate_limit(headrooms: &Headrooms) -> impl Iterator<Item = (&'static str, String)> {
+    const REQUESTS: [&str; 3] =
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+    const TOKENS: [&str; 3] = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+    let headers = |names: [&'static str; 3], headroom: Headroom| {
+        let Headroom { limit, remaining, reset_nanos } = headroom;
+        names.into_iter().zip([limit.to_string(), remaining.to_string(), go_duration(reset_nanos)])
+    };
+    let requests = headrooms.requests.map(|headroom| headers(REQUESTS, headroom));
+    let tokens = headrooms.tokens.map(|headroom| headers(TOKENS, headroom));
+    requests.into_iter().chain(tokens).flatten()
+}
+
+/// `retry-after` in seconds and `retry-after-ms`, rounded up and at least 1: a client that waits as told finds room.
+pub const fn retry_after(nanos: u64) -> (u64, u64) {
+    const fn at_least_one(units: u64) -> u64 {
+        if units == 0 { 1 } else { units }
+    }
+    (at_least_one(nanos.div_ceil(1_000_000_000)), at_least_one(nanos.div_ceil(1_000_000)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_six_headers_are_those_recorded_on_the_seed_model() {
+        let headroom =
+            |limit, remaining, reset_ms: u64| Some(Headroom { limit, remaining, reset_nanos: reset_ms * 1_000_000 });
+        let headrooms = Headrooms { requests: headroom(10_000, 9_999, 8_640), tokens: headroom(200_000, 199_984, 4) };
+        let headers: Vec<_> = rate_limit(&headrooms).collect();
+        let expected = [
+            ("x-ratelimit-limit-requests", "10000"),
+            ("x-ratelimit-remaining-requests", "9999"),
+            ("x-ratelimit-reset-requests", "8.64s"),
+            ("x-ratelimit-limit-tokens", "200000"),
+            ("x-ratelimit-remaining-tokens", "199984"),
+            ("x-ratelimit-reset-tokens", "4ms"),
+        ];
+        assert_eq!(headers, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(rate_limit(&Headrooms { requests: None, ..headrooms }).count(), 3);
+        assert_eq!(rate_limit(&Headrooms::default()).count(), 0);
+    }
+
+    #[test]
+    fn waiting_times_round_up() {
+        assert_eq!(retry_after(0), (1, 1));
+        assert_eq!(retry_after(120_000_000), (1, 120));
+        assert_eq!(retry_after(8_640_000_001), (9, 8_641));
+        assert_eq!(retry_after(u64::MAX), (18_446_744_074, 18_446_744_073_710));
+    }
 
     #[test]
     fn durations_print_as_recorded() {

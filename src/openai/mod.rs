@@ -1,5 +1,16 @@
 //! OpenAI's wire format as plain parsing and printing: no I/O, no clock, no float. "Prompt" and "completion" are words of
 //! this room alone; everywhere else it is input and output.
 
+pub mod audio;
+pub mod endpoint;
 pub mod error;
+pub mod estimate;
 pub mod headers;
+mod json;
+pub mod models;
+pub mod request;
+pub mod sse;
+pub mod usage;
+
+#[cfg(test)]
+mod recordings;

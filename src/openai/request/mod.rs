@@ -1,0 +1,45 @@
+//! A chat completion request, read in one pass and without a tree: what must be known to authorise, estimate and meter it.
+//!
+//! The body is forwarded as it came, so whatever is read here must be read as the upstream will read it: a key that
+//! appears twice is refused, because two readers may disagree on which one counts.
+
+mod fields;
+mod messages;
+mod splice;
+mod values;
+
+use std::borrow::Cow;
+
+pub use self::splice::{UsageSplice, ask_for_usage};
+use super::{audio::AudioInput, error::ApiError};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent answer about the request")]
+pub struct ChatRequest<'a> {
+    pub model: Cow<'a, str>,
+    pub stream: bool,
+    /// The client itself asked for the usage chunk.
+    pub include_usage: bool,
+    /// `max_completion_tokens`, else `max_tokens`.
+    pub max_output_tokens: Option<u64>,
+    /// `n`; every choice is billed.
+    pub choices: u32,
+    pub messages: u32,
+    /// UTF-8 bytes of all string contents and text parts, without escapes.
+    pub text_bytes: u64,
+    pub images: u32,
+    pub audio: AudioInput,
+    /// The answer may contain audio.
+    pub wants_audio: bool,
+    /// Where to ask for usage; `None` when the answer carries it anyway.
+    pub usage_splice: Option<UsageSplice>,
+}
+
+/// Reads `body`, or says what is wrong with it in `OpenAI`'s words.
+pub fn scan(body: &[u8]) -> Result<ChatRequest<'_>, ApiError> {
+    let body = std::str::from_utf8(body).map_err(|_| ApiError::invalid_json())?;
+    fields::Draft::read(body).ok_or_else(ApiError::invalid_json)?.finish(body)
+}
+
+#[cfg(test)]
+mod tests;

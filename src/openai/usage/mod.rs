@@ -1,0 +1,128 @@
+//! What an answer says about itself: usage, model, service tier, failure. Read from a whole body or from one event of a
+//! stream, without building a tree.
+
+mod count;
+mod split;
+
+use serde_json::value::RawValue;
+
+use super::json;
+use crate::domain::{pricing::ServiceTier, usage::Usage};
+
+/// Longer names are no model names; they are not kept.
+const MAX_MODEL_BYTES: usize = 256;
+
+/// The facts of a whole body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub usage: Option<Usage>,
+    /// The dated name.
+    pub model: Option<String>,
+    pub service_tier: ServiceTier,
+    /// There is an `error`, and it is not null or empty.
+    pub is_error: bool,
+}
+
+/// The body is not one JSON object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is not a JSON object")]
+pub struct NotJson;
+
+/// The facts of one event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFacts {
+    pub usage: Option<Usage>,
+    pub model: Option<String>,
+    pub service_tier: Option<ServiceTier>,
+    pub is_error: bool,
+    /// Usage and an empty list of choices: the chunk that exists only because usage was asked for. Azure's first chunk has
+    /// no usage, `DeepSeek`'s last one has choices.
+    pub is_usage_chunk: bool,
+}
+
+/// Reads a whole answer that is not a stream.
+pub fn read_answer(body: &[u8]) -> Result<Answer, NotJson> {
+    let found = Found::read(body, false).ok_or(NotJson)?;
+    Ok(Answer {
+        usage: found.usage(),
+        model: found.model(),
+        service_tier: found.service_tier().unwrap_or_default(),
+        is_error: found.error,
+    })
+}
+
+/// Reads the data of one event; `None` when it is not a JSON object.
+pub fn read_event(data: &[u8]) -> Option<EventFacts> {
+    let found = Found::read(data, true)?;
+    let has_usage = found.usage.is_some_and(json::is_object);
+    Some(EventFacts {
+        usage: found.usage(),
+        model: found.model(),
+        service_tier: found.service_tier(),
+        is_error: found.error,
+        is_usage_chunk: has_usage && found.choices.is_some_and(json::is_empty_container),
+    })
+}
+
+/// The usage object that `json` begins with, whatever follows it.
+pub(super) fn read_usage_prefix(json: &[u8]) -> Option<Usage> {
+    let mut values = serde_json::Deserializer::from_slice(json).into_iter::<&RawValue>();
+    values.next()?.ok().and_then(split::usage)
+}
+
+/// The members that say something, still as text.
+#[derive(Default)]
+struct Found<'a> {
+    usage: Option<&'a RawValue>,
+    /// Groq's own extension, which carries the usage of its streams.
+    groq: Option<&'a RawValue>,
+    model: Option<&'a RawValue>,
+    service_tier: Option<&'a RawValue>,
+    choices: Option<&'a RawValue>,
+    error: bool,
+}
+
+impl<'a> Found<'a> {
+    fn read(body: &'a [u8], with_choices: bool) -> Option<Self> {
+        let mut found = Self::default();
+        let wanted = |key: &str| match key {
+            "usage" | "x_groq" | "model" | "service_tier" | "error" => true,
+            "choices" => with_choices,
+            _ => false,
+        };
+        let is_object = json::members(body, wanted, |key, value| match key {
+            "usage" => found.usage = (!json::is_null(value)).then_some(value),
+            "x_groq" => found.groq = Some(value),
+            "model" => found.model = Some(value),
+            "service_tier" => found.service_tier = Some(value),
+            "choices" => found.choices = Some(value),
+            _ => found.error = is_truthy(value),
+        });
+        is_object.then_some(found)
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.usage.and_then(split::usage).or_else(|| {
+            let mut usage = None;
+            json::members(self.groq?.get().as_bytes(), |key| key == "usage", |_, value| usage = split::usage(value));
+            usage
+        })
+    }
+
+    fn model(&self) -> Option<String> {
+        let name = json::text(self.model?)?;
+        (!name.is_empty() && name.len() <= MAX_MODEL_BYTES).then(|| name.into_owned())
+    }
+
+    fn service_tier(&self) -> Option<ServiceTier> {
+        json::text(self.service_tier?).map(|tier| ServiceTier::from_wire(&tier))
+    }
+}
+
+/// As the SDKs decide whether an `error` member is an error.
+fn is_truthy(value: &RawValue) -> bool {
+    !matches!(value.get(), "null" | "false" | "0" | "\"\"") && !json::is_empty_container(value)
+}
+
+#[cfg(test)]
+mod tests;
