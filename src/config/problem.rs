@@ -1,0 +1,93 @@
+//! What is wrong with the configuration: every problem, each with its place, so that a person mends them in one go.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// One thing to mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// `tollgate.toml:12`, `environment TOLLGATE_LISTEN`, `config/models/gpt-4o.toml:3`.
+    pub at: String,
+    pub message: String,
+}
+
+/// All that was found; never empty when it is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    pub fn add(&mut self, at: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { at: at.into(), message: message.into() });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.message)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The line of a byte offset, counted from one.
+pub(super) fn line_at(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// ` (did you mean "listen"?)`, or nothing when no known word is near.
+pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known.map(|candidate| (distance(word, candidate), candidate)).min();
+    match nearest {
+        Some((edits, candidate)) if edits <= 1 + word.len() / 4 => format!(" (did you mean {candidate:?}?)"),
+        _ => String::new(),
+    }
+}
+
+/// How many characters to insert, delete or replace to make one word of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.chars().enumerate() {
+            let replace = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelled_word_is_answered_with_the_nearest_known_one() {
+        let known = || ["listen", "admin_listen", "log_level"].into_iter();
+        assert_eq!(did_you_mean("lisen", known()), " (did you mean \"listen\"?)");
+        assert_eq!(did_you_mean("loglevel", known()), " (did you mean \"log_level\"?)");
+        assert_eq!(did_you_mean("entirely_different", known()), "");
+        assert_eq!((distance("", "abc"), distance("abc", "abc"), distance("kitten", "sitting")), (3, 0, 3));
+    }
+
+    #[test]
+    fn lines_are_counted_from_one() {
+        assert_eq!((line_at("a\nb", 0), line_at("a\nb", 2), line_at("", 9)), (1, 2, 1));
+    }
+}

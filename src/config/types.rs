@@ -1,0 +1,230 @@
+//! Values with a meaning of their own: secrets, addresses, and words out of a fixed set.
+
+use std::fmt;
+
+use super::value::{Kind, Value};
+
+/// Text that does not show itself in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Host and port to listen on; port 0 lets the system choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    host: String,
+    port: u16,
+}
+
+/// Where calls are forwarded to, without a slash at the end: `https://api.openai.com/v1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    text: String,
+    uri: http::Uri,
+}
+
+macro_rules! choices {
+    ($($(#[doc = $doc:literal])* $type:ident { $($(#[doc = $why:literal])* $variant:ident = $word:literal),+ $(,)? })+) => { $(
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $type { $($(#[doc = $why])* $variant),+ }
+
+        impl $type {
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl Value for $type {
+            const KIND: Kind = Kind::Text;
+
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!("expected one of {}, found {text:?}", [$($word),+].join(", "))),
+                }
+            }
+
+            fn show(&self) -> String {
+                self.name().to_owned()
+            }
+        }
+    )+ };
+}
+
+choices! {
+    LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
+    LogFormat { Text = "text", Json = "json" }
+    OnClientDisconnect {
+        /// Read the rest of the answer, within bounds, to learn its exact usage.
+        Drain = "drain",
+        /// Stop the answer at once and settle by estimate.
+        Cancel = "cancel",
+    }
+    /// How many output tokens are taken from the limits before a request is sent.
+    Reserve {
+        /// What the key and model have been answering on average, and never more than the stated maximum.
+        Learned = "learned",
+        /// The stated maximum, or the model's.
+        Strict = "strict",
+        /// None, as OpenAI itself does: only the text of the request counts beforehand.
+        Openai = "openai",
+    }
+    /// What an acknowledged record survives.
+    Durability {
+        /// A crash of the process.
+        Process = "process",
+        /// A crash of the machine.
+        Power = "power",
+    }
+}
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Only for the header or hash that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl ListenAddress {
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    }
+}
+
+/// As a socket wants it: IPv6 in brackets.
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Value for ListenAddress {
+    const KIND: Kind = Kind::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let expected = || format!("expected host:port such as \"127.0.0.1:8080\", found {text:?}");
+        let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+        let port = port.parse().map_err(|_| expected())?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match bracketed {
+            Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)),
+        };
+        if !is_host {
+            return Err(expected());
+        }
+        Ok(Self { host: bracketed.unwrap_or(host).to_owned(), port })
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl UpstreamUrl {
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub const fn uri(&self) -> &http::Uri {
+        &self.uri
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Value for UpstreamUrl {
+    const KIND: Kind = Kind::Text;
+
+    /// Never repeats the text in an error: a URL may carry a password.
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim_end_matches('/').to_owned();
+        let uri: http::Uri =
+            text.parse().map_err(|_| "expected a URL such as \"https://api.openai.com/v1\"".to_owned())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err("must begin with http:// or https://".to_owned());
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err("must name a host".to_owned());
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("must not contain a user or password: give the key as upstream_key".to_owned());
+        }
+        if text.contains(['?', '#']) {
+            return Err("must not have a query or fragment".to_owned());
+        }
+        Ok(Self { text, uri })
+    }
+
+    fn show(&self) -> String {
+        self.text.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        assert_eq!(format!("{:?}", Some(Secret::new("sk-abc"))), "Some(Secret(..))");
+    }
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        for (text, host, port) in
+            [("127.0.0.1:0", "127.0.0.1", 0), ("localhost:80", "localhost", 80), ("[::1]:8080", "::1", 8080)]
+        {
+            let address = ListenAddress::parse(text).unwrap();
+            assert_eq!((address.host(), address.port(), address.to_string().as_str()), (host, port, text));
+            assert!(address.is_loopback());
+        }
+        assert!(!ListenAddress::parse("0.0.0.0:80").unwrap().is_loopback());
+        for text in ["", "8080", ":8080", "localhost", "::1:80", "[::1]", "a b:80", "a:99999", "[x]:80", "http://a:80"]
+        {
+            assert!(ListenAddress::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_upstream_is_an_http_url_with_a_host_and_nothing_after_the_path() {
+        assert_eq!(UpstreamUrl::parse("http://127.0.0.1:9/v1/").unwrap().as_str(), "http://127.0.0.1:9/v1");
+        for text in ["", "api.openai.com/v1", "ftp://a/v1", "https:///v1", "https://a/v1?x=1", "https://a/v1#x", "/v1"]
+        {
+            assert!(UpstreamUrl::parse(text).is_err(), "{text}");
+        }
+        assert!(!UpstreamUrl::parse("https://me:hunter2@a/v1").unwrap_err().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_word_outside_the_set_is_answered_with_the_set() {
+        assert_eq!(LogFormat::parse("json"), Ok(LogFormat::Json));
+        assert_eq!(LogFormat::parse("JSON"), Err("expected one of text, json, found \"JSON\"".to_owned()));
+    }
+}
