@@ -1,8 +1,10 @@
 //! Tollgate.
+pub mod accounts;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod journal;
 pub mod openai;
+pub mod secrets;
 pub mod simulator;
 pub mod store;

@@ -215,6 +215,20 @@ impl ApiError {
         Self::new(401, INVALID_REQUEST, message, None, Text::from("invalid_api_key"))
     }
 
+    /// A project's API key, valid, at a door for admins.
+    pub fn insufficient_permissions() -> Self {
+        let message = "You have insufficient permissions for this operation. Missing scopes: api.management.read, \
+            api.management.write. API keys of projects do not have them: use an admin key.";
+        Self::new(403, INVALID_REQUEST, message, None, None)
+    }
+
+    /// Two credentials in one request: which of them is meant is not for us to guess.
+    pub fn conflicting_credentials() -> Self {
+        let message = "The request carries more than one credential. Send one Authorization header, and no x-api-key \
+            header that differs from it.";
+        Self::invalid(message, None, Text::from("conflicting_credentials"))
+    }
+
     pub fn no_such(object: &str, id: &str) -> Self {
         let message = format!("No such {object} object: {id}");
         Self::new(404, INVALID_REQUEST, message, Text::from("id"), None)
