@@ -1,5 +1,6 @@
 //! Tollgate.
 pub mod accounts;
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod domain;

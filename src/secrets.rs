@@ -30,7 +30,9 @@ const ADMIN_KEY_RANDOM_CHARACTERS: usize = 48;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
-    #[error("the pepper has fewer than {MIN_SETTING_CHARACTERS} characters: set a longer one, or none to have one made")]
+    #[error(
+        "the pepper has fewer than {MIN_SETTING_CHARACTERS} characters: set a longer one, or none to have one made"
+    )]
     PepperTooShort,
     #[error(
         "{} is missing, but the database has keys that were made with it, and without it no key is accepted. Put the \

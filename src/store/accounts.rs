@@ -33,9 +33,8 @@ pub struct AdminKeyRow {
 pub async fn load(store: &Store) -> Result<Saved, StoreError> {
     // One transaction, so that both tables are of one moment.
     let mut reading = store.reader().begin().await?;
-    let projects: Vec<ProjectRow> = sqlx::query_as("SELECT id, name, tier, created_at, archived_at FROM projects")
-        .fetch_all(&mut *reading)
-        .await?;
+    let projects: Vec<ProjectRow> =
+        sqlx::query_as("SELECT id, name, tier, created_at, archived_at FROM projects").fetch_all(&mut *reading).await?;
     let keys: Vec<KeyRow> = sqlx::query_as(
         "SELECT id, project_id, service_account_id, name, hash, redacted_value, limits, created_at, expires_at, \
          revoked_at FROM api_keys",
@@ -44,10 +43,7 @@ pub async fn load(store: &Store) -> Result<Saved, StoreError> {
     .await?;
     let projects = projects.into_iter().map(|row| row.read().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
     let owners = projects.iter().map(|project| (project.id.clone(), Arc::clone(project))).collect();
-    Ok(Saved {
-        keys: keys.into_iter().map(|row| row.read(&owners)).collect::<Result<_, _>>()?,
-        projects,
-    })
+    Ok(Saved { keys: keys.into_iter().map(|row| row.read(&owners)).collect::<Result<_, _>>()?, projects })
 }
 
 pub async fn insert_project(store: &Store, project: &Project) -> Result<(), StoreError> {

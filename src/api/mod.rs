@@ -1,0 +1,6 @@
+//! HTTP in.
+
+pub mod auth;
+pub mod body;
+pub mod error;
+pub mod projects;
