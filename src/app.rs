@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, extract::FromRef};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,6 +51,21 @@ pub struct App {
     projector: Arc<Projector>,
     stopping: AtomicBool,
 }
+
+/// What handlers are given: the app, or any of its parts that they ask for.
+#[derive(Clone)]
+pub struct AppState(pub Arc<App>);
+
+macro_rules! part_of_the_app {
+    ($($part:ty: $field:ident),*) => {$(
+        impl FromRef<AppState> for $part {
+            fn from_ref(state: &AppState) -> Self {
+                state.0.$field.clone()
+            }
+        }
+    )*};
+}
+part_of_the_app!(Arc<Accounts>: accounts, Arc<AdminKeys>: admin_keys, Arc<Catalog>: catalog, Clock: clock);
 
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {

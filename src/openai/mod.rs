@@ -7,6 +7,7 @@ pub mod error;
 pub mod estimate;
 pub mod headers;
 mod json;
+pub mod management;
 pub mod models;
 pub mod request;
 pub mod sse;
