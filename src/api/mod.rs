@@ -1,0 +1,3 @@
+//! HTTP in.
+
+pub mod reports;

@@ -1,0 +1,45 @@
+//! The organization's usage and costs. Only admins get here.
+
+use std::fmt::Display;
+
+use crate::{
+    domain::{catalog::Catalog, report::Kind, time::UnixNanos},
+    openai::{error::ApiError, report},
+    store::{self, Store},
+};
+
+/// `GET /v1/organization/usage/completions`
+pub async fn usage_completions(
+    store: &Store,
+    catalog: &Catalog,
+    query: &str,
+    now: UnixNanos,
+) -> Result<Vec<u8>, ApiError> {
+    page(Kind::Completions, store, catalog, query, now).await
+}
+
+/// `GET /v1/organization/costs`
+pub async fn costs(store: &Store, catalog: &Catalog, query: &str, now: UnixNanos) -> Result<Vec<u8>, ApiError> {
+    page(Kind::Costs, store, catalog, query, now).await
+}
+
+async fn page(kind: Kind, store: &Store, catalog: &Catalog, query: &str, now: UnixNanos) -> Result<Vec<u8>, ApiError> {
+    let (report, page) = report::read(kind, query, now)?;
+    let rows = match report.selection(&page, catalog) {
+        Some(selection) => store::reports::rows(store, &selection).await.map_err(|error| failed(&error))?,
+        None => Vec::new(),
+    };
+    let buckets = report.fold(&page, rows).map_err(|error| failed(&error))?;
+    report::print(&report, &page, &buckets).map_err(|error| failed(&error))
+}
+
+/// The caller learns that it was not their fault, the log learns why.
+fn failed(error: &dyn Display) -> ApiError {
+    tracing::error!(%error, "a report could not be made");
+    let message = "The gateway could not read its ledger. Please retry later, or contact the gateway's administrator if you \
+        keep seeing this error.";
+    ApiError::new(500, "server_error", message, None, Some("report_failed".into()))
+}
+
+#[cfg(test)]
+mod tests;
