@@ -9,6 +9,7 @@ pub mod headers;
 mod json;
 pub mod management;
 pub mod models;
+pub mod report;
 pub mod request;
 pub mod sse;
 pub mod usage;

@@ -1,6 +1,7 @@
 //! SQL and nothing but SQL.
 
 pub mod accounts;
+pub mod reports;
 
 use std::path::Path;
 
