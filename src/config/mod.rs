@@ -18,6 +18,7 @@ mod value;
 use std::collections::BTreeMap;
 
 pub use catalog::load_catalog;
+pub use page::first_moment;
 pub use problem::{Problem, Problems};
 pub use settings::{KEYS, Key, Settings, Shown};
 pub use sources::Origin;

@@ -43,7 +43,7 @@ impl Page<'_> {
 }
 
 /// Midnight UTC of a `YYYY-MM-DD`, from 1970 on.
-pub(super) fn first_moment(date: &str) -> Option<UnixNanos> {
+pub fn first_moment(date: &str) -> Option<UnixNanos> {
     let shape = date.len() == 10 && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let date: Date = date.parse().ok().filter(|_| shape)?;
     let midnight = date.to_zoned(TimeZone::UTC).ok()?.timestamp();
