@@ -53,8 +53,8 @@ async fn page(kind: Kind, store: &Store, catalog: &Catalog, query: &str, now: Un
 /// The caller learns that it was not their fault, the log learns why.
 fn failed(error: &dyn Display) -> ApiError {
     tracing::error!(%error, "a report could not be made");
-    let message = "The gateway could not read its ledger. Please retry later, or contact the gateway's administrator if you \
-        keep seeing this error.";
+    let message = "The gateway could not read its ledger. Please retry later, or contact the gateway's administrator if \
+        you keep seeing this error.";
     ApiError::new(500, "server_error", message, None, Some("report_failed".into()))
 }
 

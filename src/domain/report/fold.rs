@@ -34,7 +34,7 @@ pub struct Line {
     pub amount: Total,
 }
 
-/// What one result is about: `None` where the report is not grouped. The order of the fields is the order of the results.
+/// What one result is about: `None` where the report is not grouped. Results are sorted by these fields in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     pub model: Option<Arc<str>>,

@@ -1,5 +1,5 @@
-//! Usage and cost reports: what can be asked, which buckets answer it, which rollup rows they are made of, and how the rows
-//! become results.
+//! Usage and cost reports: what can be asked, which buckets answer it, which rollup rows they are made of, and how the
+//! rows become results.
 
 mod fold;
 mod layout;
@@ -226,14 +226,14 @@ mod tests {
         report.selection(&page, &catalog())
     }
 
-    fn set(names: &[&str]) -> Option<BTreeSet<String>> {
-        Some(names.iter().map(|name| (*name).to_owned()).collect())
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
     fn a_model_id_matches_its_snapshots_and_a_snapshot_only_itself() {
         let models =
-            |names| selection(Filter { models: set(names), ..Filter::default() }, &[]).unwrap().models.unwrap();
+            |names| selection(Filter { models: Some(set(names)), ..Filter::default() }, &[]).unwrap().models.unwrap();
         assert_eq!(models(&["m"]), ["m", "m-1", "m-2"]);
         assert_eq!(models(&["m-2"]), ["m-2"]);
         assert_eq!(models(&["m", "m-2", "gone"]), ["gone", "m", "m-1", "m-2"]);
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_filter_by_users_matches_nothing() {
-        assert_eq!(selection(Filter { user_ids: set(&["user-1"]), ..Filter::default() }, &[]), None);
+        assert_eq!(selection(Filter { user_ids: Some(set(&["user-1"])), ..Filter::default() }, &[]), None);
     }
 
     #[test]

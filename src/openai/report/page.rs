@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::cursor;
 use crate::domain::{
+    ids::{KeyId, ProjectId},
     money::Total,
     report::{Bucket, Group, Grouping, Kind, Page, Report, Sums},
     usage::{LineItem, Usage},
@@ -37,7 +38,6 @@ enum ResultObject<'a> {
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "OpenAI's names")]
 struct CompletionsResult<'a> {
     object: &'static str,
     input_tokens: u64,
@@ -125,9 +125,9 @@ fn completions_result<'a>(group: &'a Group, sums: &Sums) -> CompletionsResult<'a
         input_cached_image_tokens: usage.get(InputCachedImage),
         output_image_tokens: usage.get(OutputImage),
         num_model_requests: sums.requests,
-        project_id: group.project_id.as_ref().map(|id| id.as_str()),
+        project_id: group.project_id.as_ref().map(ProjectId::as_str),
         user_id: None,
-        api_key_id: group.api_key_id.as_ref().map(|id| id.as_str()),
+        api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
         model: group.model.as_deref(),
         batch: group.batch,
         service_tier: group.service_tier,
@@ -144,8 +144,8 @@ fn costs_result<'a>(report: &Report, group: &'a Group, sums: &Sums) -> CostsResu
         object: "organization.costs.result",
         amount: Amount { value: sums.amount, currency: "usd" },
         line_item,
-        project_id: group.project_id.as_ref().map(|id| id.as_str()),
-        api_key_id: group.api_key_id.as_ref().map(|id| id.as_str()),
+        project_id: group.project_id.as_ref().map(ProjectId::as_str),
+        api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
         organization_id: ORGANIZATION_ID,
         quantity: is_by_line_item.then(|| sums.usage.total()),
         quantity_unit: is_by_line_item.then_some("tokens"),

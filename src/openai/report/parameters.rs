@@ -67,6 +67,8 @@ fn ends_before_it_starts(start_s: u64, end_s: u64) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: UnixNanos = UnixNanos::from_seconds(1_000_030);
@@ -188,5 +190,25 @@ mod tests {
         }
         let cursor = "start_time=7&page=page_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         assert_eq!(refused(Kind::Costs, cursor).1.as_deref(), Some("page"));
+    }
+
+    fn pair() -> impl Strategy<Value = (String, String)> {
+        ("(start_time|end_time|limit|page|group_by|batch|.{0,4})", "([0-9]{1,20}|.{0,9})")
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_answered_within_its_limits_or_refused(
+            pairs in proptest::collection::vec(pair(), 0..5),
+            now in any::<u64>(),
+        ) {
+            let query: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            for kind in [Kind::Completions, Kind::Costs] {
+                match read(kind, &query.join("&"), UnixNanos(now)) {
+                    Ok((report, page)) => prop_assert!(page.buckets.len() as u64 <= report.limit),
+                    Err(error) => prop_assert_eq!(error.status, 400),
+                }
+            }
+        }
     }
 }

@@ -103,7 +103,8 @@ fn out_of_range(param: &'static str, side: &str, sign: &str, bound: u64, got: &s
 
 fn empty_string(param: &'static str, index: usize) -> ApiError {
     let message = format!(
-        "Invalid '{param}[{index}]': empty string. Expected a string with minimum length 1, but got an empty string instead."
+        "Invalid '{param}[{index}]': empty string. Expected a string with minimum length 1, but got an empty string \
+         instead."
     );
     ApiError::invalid(message, Some(param.into()), Some("empty_string".into()))
 }

@@ -52,7 +52,7 @@ sums AS (
       AND (?7 IS NULL OR r.api_key IN (SELECT number FROM api_keys WHERE project_id IN (SELECT value FROM json_each(?7))))
       AND (?8 IS NULL OR r.api_key IN (SELECT number FROM api_keys WHERE id IN (SELECT value FROM json_each(?8))))
       AND (?9 IS NULL OR r.model IN (SELECT number FROM names WHERE name IN (SELECT value FROM json_each(?9))))
-      AND (?10 IS NULL OR r.service_tier IN (SELECT number FROM names WHERE name = 'batch') = ?10)
+      AND (?10 IS NULL OR (r.service_tier IN (SELECT number FROM names WHERE name = 'batch')) = ?10)
     GROUP BY 1, 2, 3, 4
 )
 SELECT sums.*, k.project_id, k.id AS api_key_id, m.name AS model_name, t.name AS service_tier_name

@@ -125,56 +125,73 @@ async fn sums_past_the_range_of_an_i64_are_exact() {
     let lines = [line(i64::MAX), line(i64::MAX), line(i64::MAX), line(-1)];
     let names = ["m-0", "m-1", "m-2", "m-3"];
     let entries: Vec<_> =
-        lines.iter().zip(names).map(|(lines, model)| Settled { lines, model, ..Settled::default() }).collect();
+        lines.iter().zip(names).map(|(lines, model)| Settled { model, lines, ..Settled::default() }).collect();
     seed(&path, &entries).await;
     let rows = rows(&store, &all_of(TWO_DAYS, Width::Day)).await.unwrap();
     assert_eq!(rows[0].lines[0].amount.pico(), 3 * i128::from(i64::MAX) - 1);
 }
 
+/// One request with one line.
+#[derive(Clone, Debug)]
+struct Entry {
+    at_s: u64,
+    api_key_id: &'static str,
+    lines: [(LineItem, i64, i64); 1],
+}
+
+/// Quantity and pico-dollars by bucket, key and line item.
+type Sums = BTreeMap<(u64, String, LineItem), (i128, i128)>;
+
+const SPAN_S: u64 = 3 * 86_400;
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let api_key_id = prop::sample::select(vec!["key_a", "key_b", "key_c"]);
+    let line = (prop::sample::select(LineItem::ALL.to_vec()), 1..1_000_i64, -2_000_000..9_000_000_i64);
+    (0..SPAN_S, api_key_id, line).prop_map(|(at_s, api_key_id, line)| Entry { at_s, api_key_id, lines: [line] })
+}
+
+fn settled(entry: &Entry) -> Settled<'_> {
+    let Entry { at_s, api_key_id, lines } = entry;
+    Settled { at_s: *at_s, api_key_id, lines, ..Settled::default() }
+}
+
+fn expected(entries: &[Entry], touched: &std::ops::Range<u64>, width: Width) -> Sums {
+    let mut sums = Sums::new();
+    for entry in entries.iter().filter(|entry| touched.contains(&entry.at_s)) {
+        let [(line_item, quantity, pico)] = entry.lines;
+        let bucket_start_s = entry.at_s - entry.at_s % width.seconds();
+        let sum = sums.entry((bucket_start_s, entry.api_key_id.to_owned(), line_item)).or_default();
+        *sum = (sum.0 + i128::from(quantity), sum.1 + i128::from(pico));
+    }
+    sums
+}
+
+fn found(rows: &[Row]) -> Sums {
+    let lines = rows.iter().flat_map(|row| row.lines.iter().map(move |line| (row, line)));
+    let sum = |(row, line): (&Row, &Line)| {
+        let key = (row.bucket_start_s, row.api_key_id.as_ref().unwrap().to_string(), line.line_item);
+        (key, (i128::from(line.quantity), line.amount.pico()))
+    };
+    lines.map(sum).collect()
+}
+
 #[test]
 fn any_range_sums_up_to_the_minutes_it_touches() {
-    const SPAN_S: u64 = 3 * 86_400;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (_folder, path, store) = runtime.block_on(open());
-    let entry =
-        (0..SPAN_S, 0..3_usize, prop::sample::select(LineItem::ALL.to_vec()), 1..1_000_i64, -2_000_000..9_000_000_i64);
     let width = prop::sample::select(vec![Width::Minute, Width::Hour, Width::Day]);
-    let case = (vec(entry, 0..25), 0..SPAN_S, 1..SPAN_S, width);
+    let case = (vec(entry(), 0..25), 0..SPAN_S, 1..SPAN_S, width);
     let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&case, |(entries, start_s, length_s, width)| {
-        let lines: Vec<_> = entries.iter().map(|(_, _, item, quantity, pico)| [(*item, *quantity, *pico)]).collect();
-        let settled = |((at_s, key, ..), lines): (&(u64, usize, LineItem, i64, i64), &'_ [(LineItem, i64, i64); 1])| {
-            (*at_s, ["key_a", "key_b", "key_c"][*key], lines.to_owned())
-        };
-        let settled: Vec<_> = entries.iter().zip(&lines).map(settled).collect();
-        let rollups: Vec<_> = settled
-            .iter()
-            .map(|(at_s, api_key_id, lines)| Settled { at_s: *at_s, api_key_id, lines, ..Settled::default() })
-            .collect();
         let range = Range { start_s, end_s: start_s + length_s };
         let selection = Selection { by_api_key: true, ..all_of(range, width) };
         let read = runtime.block_on(async {
             clear(&path).await;
-            seed(&path, &rollups).await;
+            seed(&path, &entries.iter().map(settled).collect::<Vec<_>>()).await;
             rows(&store, &selection).await.unwrap()
         });
-        let touched = start_s - start_s % 60..(start_s + length_s).div_ceil(60) * 60;
-        let mut expected: BTreeMap<_, (i128, i128)> = BTreeMap::new();
-        for (at_s, api_key_id, lines) in settled.iter().filter(|it| touched.contains(&it.0)) {
-            let (item, quantity, pico) = lines[0];
-            let bucket_start_s = at_s - at_s % width.seconds();
-            let sums = expected.entry((bucket_start_s, (*api_key_id).to_owned(), item)).or_default();
-            *sums = (sums.0 + i128::from(quantity), sums.1 + i128::from(pico));
-        }
-        let found: BTreeMap<_, (i128, i128)> = read
-            .iter()
-            .flat_map(|row| row.lines.iter().map(move |line| (row, line)))
-            .map(|(row, line)| {
-                let key = row.api_key_id.as_ref().unwrap().to_string();
-                ((row.bucket_start_s, key, line.line_item), (i128::from(line.quantity), line.amount.pico()))
-            })
-            .collect();
-        prop_assert_eq!(found, expected);
+        let touched = range.start_s / 60 * 60..range.end_s.div_ceil(60) * 60;
+        prop_assert_eq!(found(&read), expected(&entries, &touched, width));
         Ok(())
     });
     outcome.unwrap();
