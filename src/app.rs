@@ -20,7 +20,7 @@ use self::{data_dir::DataDir, request_ids::RequestIds};
 use crate::{
     accounts::Accounts,
     clock::Clock,
-    config::{Settings, types::ListenAddress},
+    config::{Settings, ListenAddress},
     domain::catalog::Catalog,
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,

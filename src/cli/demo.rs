@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::serve::{EXIT_CONFIG, address, settings, start, until_told_to_stop};
 use crate::{
     app::Running,
-    config::{Settings, types::Secret},
+    config::{Settings, Secret},
     domain::{
         ids::random_base62,
         keys::PlainKey,

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::serve::{EXIT_CONFIG, settings};
-use crate::config::types::ListenAddress;
+use crate::config::ListenAddress;
 
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
     let Some(settings) = settings(config_path) else { return ExitCode::from(EXIT_CONFIG) };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    config::types::Reserve,
+    config::Reserve,
     domain::{
         limits::Limits,
         usage::{LineItem, Usage},

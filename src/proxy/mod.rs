@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    config::types::Reserve,
+    config::Reserve,
     domain::{
         catalog::{Catalog, Named},
         ids::RequestId,
