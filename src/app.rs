@@ -20,7 +20,7 @@ use self::{data_dir::DataDir, request_ids::RequestIds};
 use crate::{
     accounts::Accounts,
     clock::Clock,
-    config::{Settings, ListenAddress},
+    config::{self, ListenAddress, Settings},
     domain::catalog::Catalog,
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
@@ -287,7 +287,10 @@ fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options 
         dir: data_dir.journal(),
         segment_bytes: settings.journal_segment_mib.saturating_mul(MIB),
         max_bytes: settings.journal_max_mib.saturating_mul(MIB),
-        durability: settings.durability,
+        durability: match settings.durability {
+            config::Durability::Process => journal::Durability::Process,
+            config::Durability::Power => journal::Durability::Power,
+        },
     }
 }
 

@@ -1,7 +1,11 @@
-use std::process::ExitCode;
+use std::{io, path::Path, process::ExitCode};
 
 use clap::Parser as _;
-use tollgate::cli::{Cli, Command, check, demo, healthcheck, keys, serve, simulate};
+use tollgate::{
+    cli::{Cli, Command, check, demo, healthcheck, keys, serve, simulate},
+    clock::Clock,
+    config,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -22,7 +26,16 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Keys(command) => keys::run(command).await,
-        Command::Check(args) => check::run(&args, config),
+        Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
+    }
+}
+
+fn check(args: &check::CheckArgs, config_path: Option<&Path>) -> ExitCode {
+    let (env, now) = (config::environment(), Clock::system().now());
+    match check::run(args, config_path, &env, now, &mut io::stdout().lock()) {
+        Ok(code) => ExitCode::from(code),
+        // Nobody is left to read the report.
+        Err(_closed_pipe) => ExitCode::FAILURE,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     domain::{
         catalog::Catalog,
-        ids::{KeyId, ProjectId, RequestId},
+        ids::{KeyId, ProjectId},
         keys::ApiKey,
         projects::{Project, TierId},
         time::UnixNanos,
@@ -28,7 +28,6 @@ use crate::{
             requests::{NewProject, NewServiceAccount, PageRequest, shown, unknown_tier},
         },
     },
-    secrets::{AdminKeys, random},
 };
 
 /// The query of a list, as text: our own words for what is wrong with it.
@@ -75,7 +74,7 @@ pub(super) async fn create(
         return Err(unknown_tier(&tier, catalog.tiers().map(|tier| &tier.id)));
     }
     let now = clock.now();
-    let project = accounts.create_project(&name, tier, now).await.map_err(|error| refused(&error, now))?;
+    let project = accounts.create_project(&name, tier, now).await.map_err(|error| refused(&error))?;
     Ok(Json(ProjectObject::from(&*project)).into_response())
 }
 
@@ -111,7 +110,7 @@ pub(super) async fn create_service_account(
     let now = clock.now();
     let expires_at = expires_in_seconds.map(|seconds| now.plus_nanos(UnixNanos::from_seconds(seconds).0));
     let created = accounts.create_service_account(&project.id, &name, limits, expires_at, now).await;
-    let (account, key, plain) = created.map_err(|error| refused(&error, now))?;
+    let (account, key, plain) = created.map_err(|error| refused(&error))?;
     let answer = Json(ServiceAccountCreated::new(&account, &key, plain.reveal()));
     // No cache on the way may keep the key.
     Ok(([(CACHE_CONTROL, "no-store")], answer).into_response())
@@ -140,7 +139,7 @@ pub(super) async fn revoke_key(
     OfProject(key): OfProject,
 ) -> Result<Response, ApiError> {
     let now = clock.now();
-    let revoked = accounts.revoke_key(&key.project.id, &key.id, now).await.map_err(|error| refused(&error, now))?;
+    let revoked = accounts.revoke_key(&key.project.id, &key.id, now).await.map_err(|error| refused(&error))?;
     // Two may have revoked it at once.
     if revoked {
         Ok(Json(ApiKeyDeleted::new(key.id.as_str())).into_response())
@@ -149,18 +148,15 @@ pub(super) async fn revoke_key(
     }
 }
 
-fn refused(error: &AccountsError, now: UnixNanos) -> ApiError {
+fn refused(error: &AccountsError) -> ApiError {
     match error {
         AccountsError::NoSuchProject(id) => ApiError::no_such("Project", id.as_str()),
         AccountsError::ProjectArchived(id) => {
             ApiError::invalid(format!("Project {id} is archived."), None, Some("project_archived".into()))
         }
         AccountsError::Store(_) | AccountsError::Stopped(_) => {
-            let mut bytes = [0; 16];
-            random(&mut bytes);
-            let request_id = RequestId::new(now.millis(), u128::from_be_bytes(bytes));
-            tracing::error!(%request_id, %error, "a change to projects or keys was not saved");
-            ApiError::internal(request_id)
+            tracing::error!(%error, "a change to projects or keys was not saved");
+            ApiError::internal()
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
-    path::PathBuf,
+    path::Path,
 };
 
 use serde::Serialize;
@@ -25,9 +25,6 @@ const SHUTDOWN_NOTICE_DAYS: u64 = 90;
 /// Show the settings in force and warn of what will hurt, or list every problem.
 #[derive(Debug, Default, clap::Args)]
 pub struct CheckArgs {
-    /// The file with the settings; otherwise `TOLLGATE_CONFIG` or, if it exists, ./tollgate.toml.
-    #[arg(long, value_name = "PATH")]
-    pub config: Option<PathBuf>,
     /// Write JSON.
     #[arg(long)]
     pub json: bool,
@@ -44,8 +41,14 @@ struct Report {
 }
 
 /// Writes the report and returns the process's exit code.
-pub fn run(args: &CheckArgs, env: &BTreeMap<String, String>, now: UnixNanos, out: &mut impl Write) -> io::Result<u8> {
-    let report = report(args, env, now);
+pub fn run(
+    args: &CheckArgs,
+    config_path: Option<&Path>,
+    env: &BTreeMap<String, String>,
+    now: UnixNanos,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let report = report(config_path, env, now);
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;
@@ -55,8 +58,8 @@ pub fn run(args: &CheckArgs, env: &BTreeMap<String, String>, now: UnixNanos, out
     Ok(if report.problems.is_empty() { 0 } else { CONFIGURATION_PROBLEM })
 }
 
-fn report(args: &CheckArgs, env: &BTreeMap<String, String>, now: UnixNanos) -> Report {
-    let settings = match Settings::load(args.config.as_deref(), env) {
+fn report(config_path: Option<&Path>, env: &BTreeMap<String, String>, now: UnixNanos) -> Report {
+    let settings = match Settings::load(config_path, env) {
         Ok(settings) => settings,
         Err(problems) => return Report { problems, ..Report::default() },
     };
@@ -167,8 +170,7 @@ mod tests {
     fn run_at(date: &str, json: bool, pairs: &[(&str, &str)]) -> (u8, String) {
         let mut out = Vec::new();
         let no_settings = tempfile::NamedTempFile::new().unwrap();
-        let args = CheckArgs { config: Some(no_settings.path().to_owned()), json };
-        let code = run(&args, &env(pairs), first_moment(date).unwrap(), &mut out).unwrap();
+        let code = run(&CheckArgs { json }, Some(no_settings.path()), &env(pairs), first_moment(date).unwrap(), &mut out).unwrap();
         (code, String::from_utf8(out).unwrap())
     }
 

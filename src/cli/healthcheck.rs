@@ -2,11 +2,12 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use super::serve::{EXIT_CONFIG, settings};
+use super::check::CONFIGURATION_PROBLEM;
+use super::serve::{settings};
 use crate::config::ListenAddress;
 
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
-    let Some(settings) = settings(config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     let url = url(&settings.listen);
     match ask(&url).await {
         Ok(()) => {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::check::CONFIGURATION_PROBLEM;
 use crate::{
     api,
     app::{Routers, Running, StartError},
@@ -12,11 +13,8 @@ use crate::{
     telemetry,
 };
 
-/// What `sysexits.h` calls a configuration error.
-pub const EXIT_CONFIG: u8 = 78;
-
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
-    let Some(settings) = settings(config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
     match start(&settings).await {
         Ok(running) => {
@@ -29,7 +27,7 @@ pub async fn run(config_path: Option<&Path>) -> ExitCode {
 
 /// The settings, or all that is wrong with them on standard error.
 pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
-    match Settings::load(config_path, config::environment()) {
+    match Settings::load(config_path, &config::environment()) {
         Ok(settings) => Some(settings),
         Err(problems) => {
             eprintln!("{problems}");
@@ -42,14 +40,14 @@ pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
 pub(super) async fn start(settings: &Settings) -> Result<Running, ExitCode> {
     let catalog = config::load_catalog(settings).map_err(|problems| {
         eprintln!("{problems}");
-        ExitCode::from(EXIT_CONFIG)
+        ExitCode::from(CONFIGURATION_PROBLEM)
     })?;
     let routers =
         Routers { calls: api::calls, administration: api::administration, everything: api::everything };
     Running::start(settings, catalog, Clock::system(), &routers).await.map_err(|error| {
         eprintln!("tollgate cannot start: {error}");
         match error {
-            StartError::NoUpstreamKey | StartError::BadUpstreamKey => ExitCode::from(EXIT_CONFIG),
+            StartError::NoUpstreamKey | StartError::BadUpstreamKey => ExitCode::from(CONFIGURATION_PROBLEM),
             _ => ExitCode::FAILURE,
         }
     })

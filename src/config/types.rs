@@ -149,6 +149,10 @@ impl Value for ListenAddress {
 }
 
 impl UpstreamUrl {
+    pub fn new(text: &str) -> Result<Self, String> {
+        Value::parse(text)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }
