@@ -32,7 +32,7 @@ use crate::{
     },
     secrets::{self, AdminKeys, PlainAdminKey, SecretsError},
     server::Server,
-    store::{Projector, Store, StoreError},
+    store::{Progress, Projector, Store, StoreError},
     upstream::{self, Upstream},
 };
 
@@ -48,7 +48,7 @@ pub struct App {
     pub request_ids: RequestIds,
     pub body_limits: BodyLimits,
     journal: Arc<Journal>,
-    projector: Arc<Projector>,
+    projection: Progress,
     stopping: AtomicBool,
 }
 
@@ -129,7 +129,7 @@ impl App {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.journal_bytes.set(whole(journal.bytes));
         self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
-        self.metrics.ledger_lag_bytes.set(whole(self.projector.state().lag_bytes));
+        self.metrics.ledger_lag_bytes.set(whole(self.projection.state().lag_bytes));
     }
 }
 
@@ -141,7 +141,7 @@ impl Running {
         let now = clock.now();
         let (journal, recovered) = Journal::open(journal_options(settings, &data_dir), now)?;
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
-        let projector = Arc::new(Projector::new(Arc::clone(&journal), Arc::clone(&store)));
+        let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));
         projector.catch_up().await?;
         let pepper = settings.pepper.as_ref().map(|secret| secret.reveal());
         let pepper = secrets::pepper(pepper, data_dir.path(), &store).await?;
@@ -181,10 +181,10 @@ impl Running {
                 idle: Duration::from_secs(settings.body_idle_timeout_s),
             },
             journal,
-            projector,
+            projection: projector.progress(),
             stopping: AtomicBool::new(false),
         });
-        Self::listen(app, settings, routers, Started { new_admin_key, recovered, tasks, data_dir }).await
+        Self::listen(app, settings, routers, Started { new_admin_key, recovered, tasks, projector, data_dir }).await
     }
 
     async fn listen(
@@ -219,7 +219,6 @@ impl Running {
             }
         }
         let stop_projection = CancellationToken::new();
-        let (projector, stop) = (Arc::clone(&app.projector), stop_projection.clone());
         Ok(Self {
             app,
             listen,
@@ -228,7 +227,7 @@ impl Running {
             recovered: started.recovered,
             server,
             tasks: started.tasks,
-            projection: tokio::spawn(async move { projector.run(stop).await }),
+            projection: tokio::spawn(started.projector.run(stop_projection.clone())),
             stop_projection,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
@@ -264,6 +263,7 @@ struct Started {
     new_admin_key: Option<PlainAdminKey>,
     recovered: Recovered,
     tasks: TaskTracker,
+    projector: Projector,
     data_dir: DataDir,
 }
 
