@@ -1,6 +1,7 @@
 //! Tollgate.
 pub mod accounts;
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

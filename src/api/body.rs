@@ -34,7 +34,7 @@ impl<S: Send + Sync> FromRequest<S> for SmallBody {
         }
         match tokio::time::timeout(TIMEOUT, to_bytes(request.into_body(), LIMIT_BYTES)).await {
             Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+            Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
                 Err(too_large(LIMIT_BYTES as u64 + 1))
             }
             Ok(Err(_)) => Err(ApiError::invalid_json()),

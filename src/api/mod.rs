@@ -4,3 +4,6 @@ pub mod auth;
 pub mod body;
 pub mod error;
 pub mod projects;
+
+#[cfg(test)]
+pub(crate) mod fixture;

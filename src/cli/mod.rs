@@ -1,0 +1,4 @@
+//! The commands besides `serve`.
+
+pub mod admin_api;
+pub mod keys;
