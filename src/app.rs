@@ -20,7 +20,7 @@ use self::{data_dir::DataDir, request_ids::RequestIds};
 use crate::{
     accounts::Accounts,
     clock::Clock,
-    config::{self, ListenAddress, Settings},
+    config::{self, ListenAddress, Secret, Settings},
     domain::catalog::Catalog,
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
@@ -135,7 +135,12 @@ impl App {
 
 impl Running {
     /// Starts everything in order: data, journal, ledger, secrets, accounts, limits, upstream, listeners.
-    pub async fn start(settings: &Settings, catalog: Catalog, clock: Clock, routers: &Routers) -> Result<Self, StartError> {
+    pub async fn start(
+        settings: &Settings,
+        catalog: Catalog,
+        clock: Clock,
+        routers: &Routers,
+    ) -> Result<Self, StartError> {
         let upstream = connect_upstream(settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let now = clock.now();
@@ -143,9 +148,9 @@ impl Running {
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
         let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));
         projector.catch_up().await?;
-        let pepper = settings.pepper.as_ref().map(|secret| secret.reveal());
+        let pepper = settings.pepper.as_ref().map(Secret::reveal);
         let pepper = secrets::pepper(pepper, data_dir.path(), &store).await?;
-        let admin_key = settings.admin_key.as_ref().map(|secret| secret.reveal());
+        let admin_key = settings.admin_key.as_ref().map(Secret::reveal);
         let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), &store, now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         let limiter = restored_limiter(&store).await?;
@@ -193,7 +198,8 @@ impl Running {
         routers: &Routers,
         started: Started,
     ) -> Result<Self, StartError> {
-        let one_address = settings.listen == settings.admin_listen;
+        // Port 0 twice is two free ports, not one address.
+        let one_address = settings.listen == settings.admin_listen && settings.listen.port() != 0;
         let calls = bind(&settings.listen).await?;
         let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
         let listen = local_address(&calls, &settings.listen)?;
@@ -242,7 +248,10 @@ impl Running {
         self.server.stop.cancel();
         self.server.connections.close();
         if timeout(self.shutdown_grace, self.server.connections.wait()).await.is_err() {
-            tracing::warn!(open = self.server.connections.len(), "the grace period is over: cutting what is still open");
+            tracing::warn!(
+                open = self.server.connections.len(),
+                "the grace period is over: cutting what is still open"
+            );
         }
         self.server.cut.cancel();
         let _ = timeout(AFTER_THE_CUT, self.server.connections.wait()).await;

@@ -1,4 +1,4 @@
-use std::{io, path::Path, process::ExitCode};
+use std::{fmt::Display, io, path::Path, process::ExitCode};
 
 use clap::Parser as _;
 use tollgate::{
@@ -24,8 +24,8 @@ async fn run(cli: Cli) -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(config).await,
         Command::Demo(args) => demo::run(&args, config).await,
-        Command::Simulate(args) => simulate::run(args).await,
-        Command::Keys(command) => keys::run(command).await,
+        Command::Simulate(args) => said(simulate::run(args).await),
+        Command::Keys(command) => said(keys::run(command).await),
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
     }
@@ -37,5 +37,16 @@ fn check(args: &check::CheckArgs, config_path: Option<&Path>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         // Nobody is left to read the report.
         Err(_closed_pipe) => ExitCode::FAILURE,
+    }
+}
+
+/// A command's failure, in one line on standard error.
+fn said<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -4,6 +4,8 @@ pub mod auth;
 mod body;
 mod chat;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod headers;
 mod health;
 mod models;

@@ -32,7 +32,7 @@ use crate::{
 
 /// The query of a list, as text: our own words for what is wrong with it.
 #[derive(Deserialize)]
-struct ListQuery {
+pub(super) struct ListQuery {
     after: Option<String>,
     limit: Option<String>,
     include_archived: Option<String>,
@@ -164,10 +164,10 @@ fn refused(error: &AccountsError) -> ApiError {
 // === ids in paths ===
 
 /// The project that the path names.
-struct InProject(Arc<Project>);
+pub(super) struct InProject(Arc<Project>);
 
 /// The key that the path names: of that project, and in force. Others are not there.
-struct OfProject(Arc<ApiKey>);
+pub(super) struct OfProject(Arc<ApiKey>);
 
 #[derive(Deserialize)]
 struct Ids {

@@ -170,7 +170,9 @@ mod tests {
     fn run_at(date: &str, json: bool, pairs: &[(&str, &str)]) -> (u8, String) {
         let mut out = Vec::new();
         let no_settings = tempfile::NamedTempFile::new().unwrap();
-        let code = run(&CheckArgs { json }, Some(no_settings.path()), &env(pairs), first_moment(date).unwrap(), &mut out).unwrap();
+        let code =
+            run(&CheckArgs { json }, Some(no_settings.path()), &env(pairs), first_moment(date).unwrap(), &mut out)
+                .unwrap();
         (code, String::from_utf8(out).unwrap())
     }
 

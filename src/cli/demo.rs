@@ -93,16 +93,18 @@ fn prepare(settings: &mut Settings) -> String {
     if !settings.data_dir_is_set() {
         settings.data_dir.push("demo");
     }
-    let key = settings.admin_key.get_or_insert_with(|| Secret::new(format!("sk-admin-{}", random_base62(48, &mut random))));
+    let key =
+        settings.admin_key.get_or_insert_with(|| Secret::new(format!("sk-admin-{}", random_base62(48, &mut random))));
     key.reveal().to_owned()
 }
 
 /// A new key of the project "demo", which is made when it is not there yet.
 async fn ready_key(running: &Running) -> Result<PlainKey, Box<dyn std::error::Error>> {
     let (accounts, now) = (&running.app.accounts, running.app.clock.now());
-    let existing = accounts.projects().into_iter().find(|project: &std::sync::Arc<Project>| {
-        project.name == PROJECT_NAME && project.archived_at.is_none()
-    });
+    let existing = accounts
+        .projects()
+        .into_iter()
+        .find(|project: &std::sync::Arc<Project>| project.name == PROJECT_NAME && project.archived_at.is_none());
     let project = match existing {
         Some(project) => project,
         None => accounts.create_project(PROJECT_NAME, TierId::from(TierId::DEFAULT), now).await?,

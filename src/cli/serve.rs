@@ -42,8 +42,7 @@ pub(super) async fn start(settings: &Settings) -> Result<Running, ExitCode> {
         eprintln!("{problems}");
         ExitCode::from(CONFIGURATION_PROBLEM)
     })?;
-    let routers =
-        Routers { calls: api::calls, administration: api::administration, everything: api::everything };
+    let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
     Running::start(settings, catalog, Clock::system(), &routers).await.map_err(|error| {
         eprintln!("tollgate cannot start: {error}");
         match error {
@@ -62,7 +61,10 @@ fn print_start(running: &Running, settings: &Settings) {
     println!("  upstream {}", settings.upstream_url);
     println!("  data     {}", settings.data_dir.display());
     if running.recovered.interrupted > 0 {
-        println!("  {} requests were open when it last stopped; they are settled at their estimates", running.recovered.interrupted);
+        println!(
+            "  {} requests were open when it last stopped; they are settled at their estimates",
+            running.recovered.interrupted
+        );
     }
     if let Some(key) = &running.new_admin_key {
         println!();
@@ -79,9 +81,7 @@ fn print_start(running: &Running, settings: &Settings) {
 pub(super) fn address(listening: SocketAddr) -> SocketAddr {
     match listening {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port()))
-        }
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
         listening => listening,
     }
 }
@@ -97,7 +97,8 @@ pub(super) async fn until_told_to_stop(running: Running) -> ExitCode {
 }
 
 async fn told_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         // Without signal handlers the system's default ends the process.
         return std::future::pending().await;
     };

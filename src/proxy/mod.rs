@@ -14,16 +14,16 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-pub use self::{
-    answer::{Answer, AnswerBody},
-    body::{MeteredBody, StreamTimes},
-};
 use self::{
     answer::Answered,
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
     limiter::{Buckets, Limiter, Reservation},
     recorder::{Consumed, Delivered, Ending, Facts, Meter, Recorder},
+};
+pub use self::{
+    answer::{Answer, AnswerBody},
+    body::{MeteredBody, StreamTimes},
 };
 use crate::{
     clock::Clock,

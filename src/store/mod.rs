@@ -29,8 +29,8 @@ use sqlx::{
 };
 
 pub use error::StoreError;
-pub use projector::{Progress, Projector};
 use names::Names;
+pub use projector::{Progress, Projector};
 
 /// Earlier versions can lose commits of a write-ahead log with several connections.
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];

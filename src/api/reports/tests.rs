@@ -48,12 +48,12 @@ impl World {
 
     async fn usage_at(&self, now_s: u64, query: &str) -> String {
         let now = UnixNanos::from_seconds(now_s);
-        String::from_utf8(usage_completions(&self.store, &self.catalog, query, now).await.unwrap()).unwrap()
+        String::from_utf8(page(Kind::Completions, &self.store, &self.catalog, query, now).await.unwrap()).unwrap()
     }
 
     async fn costs(&self, query: &str) -> String {
         let now = UnixNanos::from_seconds(NOW_S);
-        String::from_utf8(costs(&self.store, &self.catalog, query, now).await.unwrap()).unwrap()
+        String::from_utf8(page(Kind::Costs, &self.store, &self.catalog, query, now).await.unwrap()).unwrap()
     }
 }
 
@@ -228,7 +228,7 @@ async fn a_broken_ledger_is_not_the_callers_fault_and_its_details_stay_inside() 
         sqlx::SqlitePool::connect(world.path.to_str().unwrap()).await.unwrap().acquire().await.unwrap();
     sqlx::query("DROP TABLE rollups").execute(&mut *connection).await.unwrap();
     let now = UnixNanos::from_seconds(NOW_S);
-    let error = costs(&world.store, &world.catalog, "start_time=5", now).await.unwrap_err();
+    let error = page(Kind::Costs, &world.store, &world.catalog, "start_time=5", now).await.unwrap_err();
     assert_eq!((error.status, error.code.as_deref()), (500, Some("report_failed")));
     assert!(!error.message.contains("rollups"));
 }

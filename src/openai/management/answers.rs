@@ -8,6 +8,7 @@ use crate::{
         keys::ApiKey,
         limits::Limits,
         projects::{Project, ServiceAccount},
+        time::UnixNanos,
     },
     openai::error::ApiError,
 };
@@ -31,7 +32,7 @@ impl<'a> From<&'a Project> for ProjectObject<'a> {
             object: "organization.project",
             name: &project.name,
             created_at: project.created_at.seconds(),
-            archived_at: project.archived_at.map(|at| at.seconds()),
+            archived_at: project.archived_at.map(UnixNanos::seconds),
             status: if project.archived_at.is_some() { "archived" } else { "active" },
             external_key_id: None,
             tier: project.tier.as_str(),
@@ -75,7 +76,7 @@ impl<'a> ServiceAccountCreated<'a> {
                 name: "Secret Key",
                 value,
                 created_at: key.created_at.seconds(),
-                expires_at: key.expires_at.map(|at| at.seconds()),
+                expires_at: key.expires_at.map(UnixNanos::seconds),
                 limits: &key.limits,
             },
         }
@@ -120,7 +121,7 @@ impl<'a> From<&'a ApiKey> for ApiKeyObject<'a> {
             redacted_value: &key.redacted_value,
             created_at: key.created_at.seconds(),
             last_used_at: None,
-            expires_at: key.expires_at.map(|at| at.seconds()),
+            expires_at: key.expires_at.map(UnixNanos::seconds),
             // A key and its account are made in one go, under one name.
             owner: Owner {
                 kind: "service_account",
