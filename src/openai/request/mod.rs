@@ -5,6 +5,7 @@
 
 mod fields;
 mod messages;
+mod modalities;
 mod splice;
 mod values;
 
