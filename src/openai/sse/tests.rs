@@ -30,7 +30,7 @@ fn pass(stream: &str, hide_usage: bool) -> (String, Seen) {
 }
 
 fn stream(events: &[&str]) -> String {
-    events.iter().map(|event| format!("{event}\n\n")).collect()
+    events.iter().flat_map(|event| [*event, "\n\n"]).collect()
 }
 
 #[test]
