@@ -10,6 +10,8 @@ mod sync;
 mod writer;
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;
 
 use std::{

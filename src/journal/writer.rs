@@ -232,6 +232,11 @@ impl Writer {
         self.note::<()>(&Err(error));
     }
 
+    #[cfg(test)]
+    pub(super) const fn current_mut(&mut self) -> &mut Segment {
+        &mut self.current
+    }
+
     fn bytes(&self) -> u64 {
         self.kept.values().map(|kept| kept.bytes).sum()
     }
