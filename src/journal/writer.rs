@@ -199,6 +199,10 @@ impl Writer {
         self.kept.get(&segment).copied()
     }
 
+    pub(super) fn dir(&self) -> PathBuf {
+        self.options.dir.clone()
+    }
+
     pub(super) fn segment_path(&self, segment: u64) -> PathBuf {
         segment::path(&self.options.dir, segment)
     }

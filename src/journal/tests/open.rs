@@ -14,21 +14,18 @@ fn first_segment(dir: &std::path::Path) -> PathBuf {
 #[test]
 fn a_record_torn_at_any_byte_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
-    let path = first_segment(dir.path());
     let (journal, _) = Journal::open(Options::new(dir.path()), NOW).unwrap();
     finish(&journal, 1);
-    let whole = journal.end().offset;
-    finish(&journal, 2);
+    let whole = usize::try_from(journal.end().offset).unwrap();
+    let _left = journal.admit(&admission(2)).unwrap();
     drop(journal);
-    let bytes = fs::read(&path).unwrap();
-    let second = usize::try_from(whole).unwrap();
-    let admission_end = second + bytes[second..].iter().position(|byte| *byte == b'\n').unwrap();
-    for length in second..admission_end {
-        fs::write(&path, &bytes[..=length]).unwrap();
+    let bytes = fs::read(first_segment(dir.path())).unwrap();
+    for length in whole..bytes.len() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(first_segment(dir.path()), &bytes[..length]).unwrap();
         let (journal, recovered) = Journal::open(Options::new(dir.path()), NOW).unwrap();
-        let torn = if length == admission_end { 0 } else { length as u64 + 1 - whole };
-        assert_eq!(recovered, Recovered { torn_bytes: torn, ..Recovered::default() });
-        assert_eq!((read_all(&journal, journal.start()).len(), journal.end().offset), (2, whole));
+        assert_eq!(recovered, Recovered { torn_bytes: (length - whole) as u64, ..Recovered::default() });
+        assert_eq!(fs::read(first_segment(dir.path())).unwrap(), bytes[..whole]);
         finish(&journal, 3);
         assert_eq!(read_all(&journal, journal.start()).len(), 4);
     }
@@ -91,8 +88,7 @@ fn open_admissions_are_settled_once_over_many_restarts() {
     let later = NOW.plus_nanos(60_000_000_000);
     let (journal, recovered) = Journal::open(small(dir.path(), 100), later).unwrap();
     assert_eq!(recovered.interrupted, 5);
-    let found_end = journal.found_end();
-    let settled = read_all(&journal, found_end);
+    let settled = read_all(&journal, journal.run_start);
     let expected: Vec<_> = open.iter().map(|admission| Record::Settled(admission.interrupted(later))).collect();
     assert_eq!(settled, expected);
     assert!(matches!(&settled[0], Record::Settled(first) if first.outcome == Outcome::Interrupted));
@@ -120,16 +116,15 @@ fn a_settlement_that_is_there_twice_is_counted_and_ignored() {
 
 #[test]
 fn a_crash_while_a_segment_was_begun_is_healed() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(small(dir.path(), 100), NOW).unwrap();
-    finish(&journal, 1);
-    drop(journal);
     for begun in ["", "[\"0000"] {
-        fs::write(dir.path().join("0000000002.jsonl"), begun).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let (journal, _) = Journal::open(small(dir.path(), 100), NOW).unwrap();
-        assert_eq!(journal.end().segment, 2);
+        finish(&journal, 1);
+        drop(journal);
+        fs::write(dir.path().join("0000000002.jsonl"), begun).unwrap();
+        let (journal, recovered) = Journal::open(small(dir.path(), 100), NOW).unwrap();
+        assert_eq!((journal.end().segment, recovered.torn_bytes), (2, begun.len() as u64));
         finish(&journal, 2);
-        assert_eq!(read_all(&journal, journal.start()).len(), 4);
         drop(journal);
         let (journal, recovered) = Journal::open(small(dir.path(), 100), NOW).unwrap();
         assert_eq!((read_all(&journal, journal.start()).len(), recovered), (4, Recovered::default()));
