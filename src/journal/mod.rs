@@ -129,9 +129,10 @@ impl Journal {
     }
 
     /// Writes the settlement; if the disk fails it is kept in memory and written as soon as possible.
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one settlement")]
     pub fn settle(&self, ticket: Ticket, settlement: &Settlement) -> Position {
         debug_assert_eq!(ticket.request_id, settlement.request_id);
-        let position = self.writer().settle(&ticket, settlement);
+        let position = self.writer().settle(ticket.position.segment, settlement);
         self.changed.notify_one();
         position
     }

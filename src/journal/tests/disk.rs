@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     sync::Arc,
 };
 
@@ -104,4 +105,39 @@ async fn what_waits_is_not_durable() {
     mend_disk(&journal);
     journal.retry().unwrap();
     journal.durable(promised).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_acknowledged_and_a_new_segment_is_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { durability: Durability::Power, ..Options::new(dir.path()) };
+    let (journal, _) = Journal::open(options, NOW).unwrap();
+    let one = admission(1);
+    let ticket = journal.admit(&one).unwrap();
+    let (_reader, pipe) = io::pipe().unwrap();
+    journal.writer().current_mut().file = Arc::new(File::from(OwnedFd::from(pipe)));
+    assert!(matches!(journal.durable(ticket.position()).await, Err(JournalError::NotDurable)));
+    assert!(journal.state().failing.is_some());
+    mend_disk(&journal);
+
+    let second = journal.admit(&admission(2)).unwrap();
+    assert_eq!((second.position().segment, journal.state().failing), (2, None));
+    journal.durable(second.position()).await.unwrap();
+    let settled = journal.settle(ticket, &settlement(&one));
+    journal.durable(settled).await.unwrap();
+}
+
+#[test]
+fn a_segment_has_its_room_set_aside_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(small(dir.path(), 100), NOW).unwrap();
+    let file = Arc::clone(&journal.writer().current_mut().file);
+    let set_aside = || file.metadata().unwrap().blocks() * 512 >= 16 << 10;
+    if segment::preallocate(&file, 16 << 10).unwrap() {
+        assert!(set_aside());
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        journal.writer().current_mut().torn = true;
+        finish(&journal, 1);
+        assert!(set_aside(), "also after a failed write was cut off");
+    }
 }
