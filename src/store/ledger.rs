@@ -189,8 +189,8 @@ fn priced(entry: &Entry) -> Result<Priced, StoreError> {
         }
     }
     let cost = entry.cost().map_err(|_| overflow())?;
-    let charged = |item| charges.iter().any(|charge| charge.line_item == item);
-    let priced = cost.priced && settlement.usage.items().all(|(item, _)| charged(item));
+    let has_charge = |item| charges.iter().any(|charge| charge.line_item == item);
+    let priced = cost.priced && settlement.usage.items().all(|(item, _)| has_charge(item));
     let cost = (any_price || priced).then_some(cost.amount.pico());
     Ok((amounts, cost, priced))
 }
