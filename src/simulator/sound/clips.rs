@@ -27,7 +27,7 @@ macro_rules! clip {
 static CLIPS: [Clip; 4] = [
     clip!("mp3", 36, "melody.mp3"),
     clip!("opus", 40, "melody.opus"),
-    clip!("flac", 12, "melody.flac"),
+    clip!("flac", 16, "melody.flac"),
     clip!("aac", 64, "melody.aac"),
 ];
 
