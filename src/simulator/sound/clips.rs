@@ -9,7 +9,6 @@ use bytes::Bytes;
 pub(in crate::simulator) struct Clip {
     format: &'static str,
     pub(in crate::simulator) tokens: u64,
-    pub(super) bytes: &'static [u8],
     pub(in crate::simulator) base64: LazyLock<Bytes>,
 }
 
@@ -18,7 +17,6 @@ macro_rules! clip {
         Clip {
             format: $format,
             tokens: $tokens,
-            bytes: include_bytes!(concat!("../clips/", $file)),
             base64: LazyLock::new(|| STANDARD.encode(include_bytes!(concat!("../clips/", $file))).into()),
         }
     };
