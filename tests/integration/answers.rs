@@ -15,9 +15,15 @@ async fn a_text_answer_is_passed_on_metered_and_priced() {
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].request_id, reply.header("x-request-id"));
     assert_eq!((rows[0].outcome.as_str(), rows[0].basis.as_str(), rows[0].status), ("completed", "reported", 200));
-    assert_eq!((json!(rows[0].input_text), json!(rows[0].output_text)), (usage["prompt_tokens"].clone(), usage["completion_tokens"].clone()));
+    assert_eq!(
+        (json!(rows[0].input_text), json!(rows[0].output_text)),
+        (usage["prompt_tokens"].clone(), usage["completion_tokens"].clone())
+    );
     assert_eq!(rows[0].cost_pico, Some(rows[0].input_text * 150_000 + rows[0].output_text * 600_000));
-    assert_eq!((rows[0].api_key_id.as_str(), rows[0].project_id.as_str()), (team.key_id.as_str(), team.project_id.as_str()));
+    assert_eq!(
+        (rows[0].api_key_id.as_str(), rows[0].project_id.as_str()),
+        (team.key_id.as_str(), team.project_id.as_str())
+    );
 }
 
 #[tokio::test]

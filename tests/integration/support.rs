@@ -85,11 +85,7 @@ impl Gateway {
         Self::start_at(Clock::system(), simulator::Options::default(), change).await
     }
 
-    pub async fn start_at(
-        clock: Clock,
-        upstream: simulator::Options,
-        change: impl FnOnce(&mut Settings),
-    ) -> Self {
+    pub async fn start_at(clock: Clock, upstream: simulator::Options, change: impl FnOnce(&mut Settings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream_url = format!("http://{}/v1", listener.local_addr().unwrap());
         let stop_upstream = CancellationToken::new();
@@ -133,8 +129,7 @@ impl Gateway {
 
     /// Starts, or starts again over the same data.
     pub async fn run(&mut self) {
-        let routers =
-            Routers { calls: api::calls, administration: api::administration, everything: api::everything };
+        let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
         let catalog = load_catalog(&self.settings).unwrap();
         let running = Running::start(&self.settings, catalog, self.clock.clone(), &routers).await.unwrap();
         self.calls_url = format!("http://{}", running.listen);
