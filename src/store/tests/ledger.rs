@@ -85,8 +85,12 @@ async fn a_batch_is_never_counted_twice() {
     }
     // Even if the position were right, an entry stands as it was first written.
     let up_to = Position { segment: 1, offset: 200 };
-    let overlapping =
-        LedgerBatch { entries: vec![entry(2), entry(3)], from: Some(batch.up_to), up_to, ..LedgerBatch::default() };
+    let overlapping = LedgerBatch {
+        entries: vec![entry(2), entry(3), entry(3)],
+        from: Some(batch.up_to),
+        up_to,
+        ..LedgerBatch::default()
+    };
     store.append(&overlapping).await.unwrap();
     assert_eq!(entries(&store).await, 3);
     assert_eq!(store.projection().await.unwrap(), Some(up_to));
