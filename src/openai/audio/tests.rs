@@ -108,6 +108,18 @@ fn escaped_slashes_and_data_urls_change_nothing() {
     }
 }
 
+#[test]
+fn of_long_audio_with_escapes_only_the_beginning_is_needed() {
+    let (wav, mp3) = (wav(4_000, None), mp3_frames(6_000));
+    for (file, millis) in [(wav, 400_000), (mp3, 156_734)] {
+        // Escapes in front, so that the text has to be copied, and the padding stays at its end.
+        let text = format!("data:audio\\/any;base64,{}", STANDARD.encode(file));
+        let mut audio = AudioInput::default();
+        audio.add_clip(text.as_bytes());
+        assert_eq!(audio.millis, millis);
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_have_a_length(kind in 0_u8..4, bytes in prop::collection::vec(any::<u8>(), 0..600), cut in 0_usize..600) {
