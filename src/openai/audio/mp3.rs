@@ -12,7 +12,8 @@ const FRAME_BYTES: std::ops::RangeInclusive<u64> = 24..=1_729;
 
 pub(super) fn length(file: &Encoded<'_>) -> Option<Length> {
     let start = after_tags(file);
-    let (at, first) = (start..start.saturating_add(MAX_JUNK)).find_map(|at| Some((at, Frame::first(file, at)?)))?;
+    let end = start.saturating_add(MAX_JUNK).min(file.len());
+    let (at, first) = (start..end).find_map(|at| Some((at, Frame::first(file, at)?)))?;
     let (tag_frames, walk_from) = match Tag::read(file, at, first) {
         Some(tag) => (tag.frames, at.checked_add(first.bytes)?),
         None => (None, at),
