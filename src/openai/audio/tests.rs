@@ -81,6 +81,12 @@ fn what_is_behind_damage_counts_like_what_is_before() {
 }
 
 #[test]
+fn a_tag_does_not_hide_the_sound_behind_it() {
+    let hiding = [mp3_frames(2), b"TAG".to_vec(), mp3_frames(398)].concat();
+    assert_eq!(input(&hiding).millis / 10, 400 * 115_200 / 44_100);
+}
+
+#[test]
 fn unknown_audio_counts_its_bytes_at_16_kbit_per_second() {
     let unknown = [b"fLaC".to_vec(), vec![0; 19_996]].concat();
     assert_eq!(input(&unknown), AudioInput { clips: 1, tokens: 100, millis: 10_000 });
