@@ -3,4 +3,6 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod answers;
+mod scripted;
+mod streams;
 mod support;
