@@ -242,22 +242,22 @@ impl Running {
         })
     }
 
-    /// Takes no new requests, lets those under way finish within the grace period, cuts the rest, settles everything, and
-    /// brings the ledger up to the journal's end.
+    /// Takes no new requests, lets those under way finish within the grace period (also those whose client has left), cuts
+    /// the rest, settles everything, and brings the ledger up to the journal's end.
     pub async fn stop(self) {
         const AFTER_THE_CUT: Duration = Duration::from_secs(2);
         self.app.stopping.store(true, Ordering::Release);
         self.server.stop.cancel();
         self.server.connections.close();
-        if timeout(self.shutdown_grace, self.server.connections.wait()).await.is_err() {
-            tracing::warn!(
-                open = self.server.connections.len(),
-                "the grace period is over: cutting what is still open"
-            );
+        self.tasks.close();
+        let under_way = async { tokio::join!(self.server.connections.wait(), self.tasks.wait()) };
+        if timeout(self.shutdown_grace, under_way).await.is_err() {
+            let (connections, answers) = (self.server.connections.len(), self.tasks.len());
+            tracing::warn!(connections, answers, "the grace period is over: cutting what is still open");
         }
+        self.app.proxy.drainer.stop();
         self.server.cut.cancel();
         let _ = timeout(AFTER_THE_CUT, self.server.connections.wait()).await;
-        self.tasks.close();
         if timeout(AFTER_THE_CUT, self.tasks.wait()).await.is_err() {
             tracing::warn!(open = self.tasks.len(), "answers still being read are settled at the next start");
         }

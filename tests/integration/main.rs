@@ -3,4 +3,8 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod answers;
+mod disconnects;
+mod drains;
+mod scripted;
+mod streams;
 mod support;
