@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, extract::FromRef};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,7 +20,7 @@ use self::{data_dir::DataDir, request_ids::RequestIds};
 use crate::{
     accounts::Accounts,
     clock::Clock,
-    config::{Settings, types::ListenAddress},
+    config::{self, ListenAddress, Secret, Settings},
     domain::catalog::Catalog,
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
@@ -32,7 +32,7 @@ use crate::{
     },
     secrets::{self, AdminKeys, PlainAdminKey, SecretsError},
     server::Server,
-    store::{Projector, Store, StoreError},
+    store::{Progress, Projector, Store, StoreError},
     upstream::{self, Upstream},
 };
 
@@ -48,9 +48,24 @@ pub struct App {
     pub request_ids: RequestIds,
     pub body_limits: BodyLimits,
     journal: Arc<Journal>,
-    projector: Arc<Projector>,
+    projection: Progress,
     stopping: AtomicBool,
 }
+
+/// What handlers are given: the app, or any of its parts that they ask for.
+#[derive(Clone)]
+pub struct AppState(pub Arc<App>);
+
+macro_rules! part_of_the_app {
+    ($($part:ty: $field:ident),*) => {$(
+        impl FromRef<AppState> for $part {
+            fn from_ref(state: &AppState) -> Self {
+                state.0.$field.clone()
+            }
+        }
+    )*};
+}
+part_of_the_app!(Arc<Accounts>: accounts, Arc<AdminKeys>: admin_keys, Arc<Catalog>: catalog, Clock: clock);
 
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
@@ -114,23 +129,28 @@ impl App {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.journal_bytes.set(whole(journal.bytes));
         self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
-        self.metrics.ledger_lag_bytes.set(whole(self.projector.state().lag_bytes));
+        self.metrics.ledger_lag_bytes.set(whole(self.projection.state().lag_bytes));
     }
 }
 
 impl Running {
     /// Starts everything in order: data, journal, ledger, secrets, accounts, limits, upstream, listeners.
-    pub async fn start(settings: &Settings, catalog: Catalog, clock: Clock, routers: &Routers) -> Result<Self, StartError> {
+    pub async fn start(
+        settings: &Settings,
+        catalog: Catalog,
+        clock: Clock,
+        routers: &Routers,
+    ) -> Result<Self, StartError> {
         let upstream = connect_upstream(settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let now = clock.now();
         let (journal, recovered) = Journal::open(journal_options(settings, &data_dir), now)?;
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
-        let projector = Arc::new(Projector::new(Arc::clone(&journal), Arc::clone(&store)));
+        let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));
         projector.catch_up().await?;
-        let pepper = settings.pepper.as_ref().map(|secret| secret.reveal());
+        let pepper = settings.pepper.as_ref().map(Secret::reveal);
         let pepper = secrets::pepper(pepper, data_dir.path(), &store).await?;
-        let admin_key = settings.admin_key.as_ref().map(|secret| secret.reveal());
+        let admin_key = settings.admin_key.as_ref().map(Secret::reveal);
         let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), &store, now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         let limiter = restored_limiter(&store).await?;
@@ -166,10 +186,10 @@ impl Running {
                 idle: Duration::from_secs(settings.body_idle_timeout_s),
             },
             journal,
-            projector,
+            projection: projector.progress(),
             stopping: AtomicBool::new(false),
         });
-        Self::listen(app, settings, routers, Started { new_admin_key, recovered, tasks, data_dir }).await
+        Self::listen(app, settings, routers, Started { new_admin_key, recovered, tasks, projector, data_dir }).await
     }
 
     async fn listen(
@@ -178,7 +198,8 @@ impl Running {
         routers: &Routers,
         started: Started,
     ) -> Result<Self, StartError> {
-        let one_address = settings.listen == settings.admin_listen;
+        // Port 0 twice is two free ports, not one address.
+        let one_address = settings.listen == settings.admin_listen && settings.listen.port() != 0;
         let calls = bind(&settings.listen).await?;
         let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
         let listen = local_address(&calls, &settings.listen)?;
@@ -204,7 +225,6 @@ impl Running {
             }
         }
         let stop_projection = CancellationToken::new();
-        let (projector, stop) = (Arc::clone(&app.projector), stop_projection.clone());
         Ok(Self {
             app,
             listen,
@@ -213,7 +233,7 @@ impl Running {
             recovered: started.recovered,
             server,
             tasks: started.tasks,
-            projection: tokio::spawn(async move { projector.run(stop).await }),
+            projection: tokio::spawn(started.projector.run(stop_projection.clone())),
             stop_projection,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
@@ -228,7 +248,10 @@ impl Running {
         self.server.stop.cancel();
         self.server.connections.close();
         if timeout(self.shutdown_grace, self.server.connections.wait()).await.is_err() {
-            tracing::warn!(open = self.server.connections.len(), "the grace period is over: cutting what is still open");
+            tracing::warn!(
+                open = self.server.connections.len(),
+                "the grace period is over: cutting what is still open"
+            );
         }
         self.server.cut.cancel();
         let _ = timeout(AFTER_THE_CUT, self.server.connections.wait()).await;
@@ -249,6 +272,7 @@ struct Started {
     new_admin_key: Option<PlainAdminKey>,
     recovered: Recovered,
     tasks: TaskTracker,
+    projector: Projector,
     data_dir: DataDir,
 }
 
@@ -272,7 +296,10 @@ fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options 
         dir: data_dir.journal(),
         segment_bytes: settings.journal_segment_mib.saturating_mul(MIB),
         max_bytes: settings.journal_max_mib.saturating_mul(MIB),
-        durability: settings.durability,
+        durability: match settings.durability {
+            config::Durability::Process => journal::Durability::Process,
+            config::Durability::Power => journal::Durability::Power,
+        },
     }
 }
 

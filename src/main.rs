@@ -1,7 +1,11 @@
-use std::process::ExitCode;
+use std::{fmt::Display, io, path::Path, process::ExitCode};
 
 use clap::Parser as _;
-use tollgate::cli::{Cli, Command, check, demo, healthcheck, keys, serve, simulate};
+use tollgate::{
+    cli::{Cli, Command, check, demo, healthcheck, keys, serve, simulate},
+    clock::Clock,
+    config,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -20,9 +24,29 @@ async fn run(cli: Cli) -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(config).await,
         Command::Demo(args) => demo::run(&args, config).await,
-        Command::Simulate(args) => simulate::run(args).await,
-        Command::Keys(command) => keys::run(command).await,
-        Command::Check(args) => check::run(&args, config),
+        Command::Simulate(args) => said(simulate::run(args).await),
+        Command::Keys(command) => said(keys::run(command).await),
+        Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
+    }
+}
+
+fn check(args: &check::CheckArgs, config_path: Option<&Path>) -> ExitCode {
+    let (env, now) = (config::environment(), Clock::system().now());
+    match check::run(args, config_path, &env, now, &mut io::stdout().lock()) {
+        Ok(code) => ExitCode::from(code),
+        // Nobody is left to read the report.
+        Err(_closed_pipe) => ExitCode::FAILURE,
+    }
+}
+
+/// A command's failure, in one line on standard error.
+fn said<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -62,12 +62,16 @@ impl Metrics {
         let ended = Family::<Ended, Count>::default();
         registry.register("requests_settled", "Requests that were admitted and have ended", ended.clone());
         let settled = Outcome::ALL.map(|outcome| {
-            [Basis::Reported, Basis::Estimated].map(|basis| {
-                ended.get_or_create(&Ended { outcome: outcome.name(), basis: basis.name() }).clone()
-            })
+            [Basis::Reported, Basis::Estimated]
+                .map(|basis| ended.get_or_create(&Ended { outcome: outcome.name(), basis: basis.name() }).clone())
         });
         let by_item = Family::<Named, Count>::default();
-        registry.register_with_unit("metered", "Tokens metered, per line item", Unit::Other("tokens".into()), by_item.clone());
+        registry.register_with_unit(
+            "metered",
+            "Tokens metered, per line item",
+            Unit::Other("tokens".into()),
+            by_item.clone(),
+        );
         let by_limit = Family::<Named, Count>::default();
         registry.register("requests_refused", "Requests refused with 429, per limit", by_limit.clone());
         Self {
@@ -84,7 +88,11 @@ impl Metrics {
             drains: gauge(&mut registry, "drains", "Answers read on after their client had left"),
             open_admissions: gauge(&mut registry, "open_admissions", "Requests admitted and not settled yet"),
             journal_bytes: gauge(&mut registry, "journal_bytes", "Size of the journal"),
-            waiting_settlements: gauge(&mut registry, "waiting_settlements", "Settlements waiting for the journal's disk"),
+            waiting_settlements: gauge(
+                &mut registry,
+                "waiting_settlements",
+                "Settlements waiting for the journal's disk",
+            ),
             ledger_lag_bytes: gauge(&mut registry, "ledger_lag_bytes", "Journal that the ledger does not hold yet"),
             registry,
         }

@@ -2,7 +2,7 @@
 
 use tracing_subscriber::{Layer as _, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::config::types::{LogFormat, LogLevel};
+use crate::config::{LogFormat, LogLevel};
 
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(level: LogLevel, format: LogFormat) {

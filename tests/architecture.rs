@@ -34,10 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["app", "proxy", "accounts", "secrets", "store", "upstream", "openai", "clock", "domain"]),
-    (
-        "cli",
-        &["api", "app", "simulator", "config", "telemetry", "accounts", "secrets", "clock", "openai", "domain"],
-    ),
+    ("cli", &["api", "app", "simulator", "config", "telemetry", "accounts", "secrets", "clock", "openai", "domain"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -158,9 +155,9 @@ fn functions(text: &str) -> Vec<(String, usize)> {
     for (start, line) in lines.iter().enumerate() {
         let code = line.trim_start();
         let Some((before, after)) = code.split_once("fn ") else { continue };
-        let declares = before.split(' ').all(|word| {
-            matches!(word, "" | "pub" | "async" | "const" | "extern") || word.starts_with("pub(")
-        });
+        let declares = before
+            .split(' ')
+            .all(|word| matches!(word, "" | "pub" | "async" | "const" | "extern") || word.starts_with("pub("));
         if !declares {
             continue;
         }
@@ -175,8 +172,20 @@ fn functions(text: &str) -> Vec<(String, usize)> {
 #[test]
 fn the_pure_rooms_do_no_io_read_no_clock_and_use_no_float() {
     const BANNED: &[&str] = &[
-        "std::fs", "std::net", "std::env", "std::io", "tokio", "SystemTime", "Instant", "hyper", "axum", "sqlx", "reqwest",
-        "f32", "f64", "getrandom",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::io",
+        "tokio",
+        "SystemTime",
+        "Instant",
+        "hyper",
+        "axum",
+        "sqlx",
+        "reqwest",
+        "f32",
+        "f64",
+        "getrandom",
     ];
     let mut wrong = Vec::new();
     for (path, text) in sources().iter().filter(|(path, _)| matches!(room(path).as_str(), "domain" | "openai")) {

@@ -1,8 +1,11 @@
-//! Takes in a request body: bounded, into one buffer, with an end to waiting.
+//! Takes in request bodies: bounded, into one buffer, with an end to waiting.
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap,
@@ -71,4 +74,21 @@ async fn discard(mut body: Body, announced: u64, limits: &BodyLimits) {
     }
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(DISCARD_TIME, rest).await;
+}
+
+/// The body of a management request: at most 64 KiB, not parsed yet.
+pub(super) struct SmallBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for SmallBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (head, body) = request.into_parts();
+        let limits = BodyLimits { max_bytes: 64 << 10, idle: Duration::from_secs(30) };
+        match read(&head.headers, body, &limits).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(NoBody::Refused(error)) => Err(error),
+            Err(NoBody::Gone) => Err(ApiError::invalid_json()),
+        }
+    }
 }

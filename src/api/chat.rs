@@ -17,7 +17,7 @@ use super::{
     headers::{show_headrooms, show_retry},
 };
 use crate::{
-    app::App,
+    app::{App, AppState},
     domain::{ids::RequestId, keys::Caller},
     openai::{
         endpoint::Endpoint,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
+    State(AppState(app)): State<AppState>,
     Extension(request_id): Extension<RequestId>,
     request: Request,
 ) -> Response {

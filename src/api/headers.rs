@@ -1,7 +1,5 @@
 //! Headers that every answer has.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{Request, State},
     middleware::Next,
@@ -10,7 +8,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    app::App,
+    app::AppState,
     domain::limits::Headrooms,
     openai::{error::Retry, headers},
 };
@@ -20,7 +18,7 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Gives the request its id, which the journal, the ledger, the log and the answer carry.
-pub(super) async fn name_request(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn name_request(State(AppState(app)): State<AppState>, mut request: Request, next: Next) -> Response {
     let request_id = app.request_ids.next(app.clock.now());
     request.extensions_mut().insert(request_id);
     let mut response = next.run(request).await;

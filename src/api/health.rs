@@ -1,17 +1,15 @@
 //! `/health` for those who start and watch the gateway, `/metrics` for those who draw it.
 
-use std::sync::Arc;
-
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
-use crate::app::App;
+use crate::app::AppState;
 
 /// `{"status":"ok"}`, or 503 while new requests are not taken. Says no more: it answers without a key.
-pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn health(State(AppState(app)): State<AppState>) -> Response {
     let (status, body) = if app.takes_requests() {
         (StatusCode::OK, r#"{"status":"ok"}"#)
     } else {
@@ -21,7 +19,7 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
 }
 
 /// Counters only, no names of teams and no secrets, so collectors need no key.
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn metrics(State(AppState(app)): State<AppState>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     app.refresh_gauges();
     ([(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS))], app.metrics.page()).into_response()

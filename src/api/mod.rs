@@ -3,7 +3,9 @@
 pub mod auth;
 mod body;
 mod chat;
-pub mod error;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod headers;
 mod health;
 mod models;
@@ -13,56 +15,82 @@ mod reports;
 use std::sync::Arc;
 
 use axum::{
-    Router, middleware,
-    routing::{delete, get, post},
+    Router,
+    extract::FromRef,
+    middleware,
+    routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::app::App;
+use crate::{
+    accounts::Accounts,
+    app::{App, AppState},
+    clock::Clock,
+    domain::catalog::Catalog,
+    secrets::AdminKeys,
+};
 
 /// What teams use: `/v1/*` and `/health`, nothing else.
 pub fn calls(app: &Arc<App>) -> Router {
-    finish(call_routes().route("/health", get(health::health)), app)
+    finish(call_routes().merge(health_route()), app)
 }
 
 /// What administrators use.
 pub fn administration(app: &Arc<App>) -> Router {
-    finish(admin_routes().route("/health", get(health::health)), app)
+    finish(admin_routes().merge(health_route()), app)
 }
 
 /// Both on one address.
 pub fn everything(app: &Arc<App>) -> Router {
-    finish(call_routes().merge(admin_routes()).route("/health", get(health::health)), app)
+    finish(call_routes().merge(admin_routes()).merge(health_route()), app)
 }
 
-fn call_routes() -> Router<Arc<App>> {
+fn call_routes() -> Router<AppState> {
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::get))
+        .route("/v1/models/{id}", get(models::retrieve))
 }
 
-fn admin_routes() -> Router<Arc<App>> {
+fn admin_routes() -> Router<AppState> {
     Router::new()
-        .route("/v1/organization/projects", post(projects::create).get(projects::list))
-        .route("/v1/organization/projects/{project_id}", get(projects::get))
-        .route("/v1/organization/projects/{project_id}/service_accounts", post(projects::create_service_account))
-        .route("/v1/organization/projects/{project_id}/api_keys", get(projects::list_keys))
-        .route(
-            "/v1/organization/projects/{project_id}/api_keys/{key_id}",
-            delete(projects::delete_key).get(projects::get_key),
-        )
+        .merge(project_routes())
         .route("/v1/organization/usage/completions", get(reports::usage_completions))
         .route("/v1/organization/costs", get(reports::costs))
         .route("/metrics", get(health::metrics))
 }
 
+/// Generic, so that tests need no whole app.
+fn project_routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Accounts>: FromRef<S>,
+    Arc<AdminKeys>: FromRef<S>,
+    Arc<Catalog>: FromRef<S>,
+    Clock: FromRef<S>,
+{
+    Router::new()
+        .route("/v1/organization/projects", get(projects::list).post(projects::create))
+        .route("/v1/organization/projects/{project_id}", get(projects::retrieve))
+        .route("/v1/organization/projects/{project_id}/service_accounts", post(projects::create_service_account))
+        .route("/v1/organization/projects/{project_id}/api_keys", get(projects::list_keys))
+        .route(
+            "/v1/organization/projects/{project_id}/api_keys/{key_id}",
+            get(projects::retrieve_key).delete(projects::revoke_key),
+        )
+}
+
+fn health_route() -> Router<AppState> {
+    Router::new().route("/health", get(health::health))
+}
+
 /// What is the same for all routes: unknown URLs and methods in `OpenAI`'s words, a request id, and no panic gets out.
-fn finish(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
+fn finish(routes: Router<AppState>, app: &Arc<App>) -> Router {
+    let state = AppState(Arc::clone(app));
     routes
         .fallback(error::unknown_url)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::from_fn_with_state(Arc::clone(app), headers::name_request))
-        .with_state(Arc::clone(app))
+        .layer(middleware::from_fn_with_state(state.clone(), headers::name_request))
+        .with_state(state)
 }

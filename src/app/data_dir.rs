@@ -9,7 +9,7 @@ use std::{
 
 /// Dropping it lets another process in.
 #[derive(Debug)]
-pub struct DataDir {
+pub(super) struct DataDir {
     path: PathBuf,
     _lock: File,
 }
@@ -26,7 +26,7 @@ pub enum DataDirError {
 }
 
 impl DataDir {
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+    pub(super) fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable { path: path.to_owned(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let lock = OpenOptions::new()
@@ -43,15 +43,15 @@ impl DataDir {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub fn journal(&self) -> PathBuf {
+    pub(super) fn journal(&self) -> PathBuf {
         self.path.join("journal")
     }
 
-    pub fn ledger(&self) -> PathBuf {
+    pub(super) fn ledger(&self) -> PathBuf {
         self.path.join("tollgate.db")
     }
 }

@@ -7,10 +7,11 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{EXIT_CONFIG, address, settings, start, until_told_to_stop};
+use super::check::CONFIGURATION_PROBLEM;
+use super::serve::{address, settings, start, until_told_to_stop};
 use crate::{
     app::Running,
-    config::{Settings, types::Secret},
+    config::{Secret, Settings, UpstreamUrl},
     domain::{
         ids::random_base62,
         keys::PlainKey,
@@ -41,7 +42,7 @@ struct Ready {
 const PROJECT_NAME: &str = "demo";
 
 pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
-    let Some(mut settings) = settings(config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let Some(mut settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
     let stop_upstream = CancellationToken::new();
     let upstream = match look_alike(&mut settings, &stop_upstream).await {
@@ -81,7 +82,7 @@ async fn look_alike(settings: &mut Settings, stop: &CancellationToken) -> Result
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| error.to_string())?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let url = format!("http://{address}/v1");
-    settings.upstream_url = url.parse()?;
+    settings.upstream_url = UpstreamUrl::new(&url)?;
     settings.upstream_key = Some(Secret::new("sk-look-alike"));
     tokio::spawn(simulator::serve(listener, simulator::Options::default(), stop.clone()));
     Ok(url)
@@ -92,22 +93,25 @@ fn prepare(settings: &mut Settings) -> String {
     if !settings.data_dir_is_set() {
         settings.data_dir.push("demo");
     }
-    let key = settings.admin_key.get_or_insert_with(|| Secret::new(format!("sk-admin-{}", random_base62(48, &mut random))));
+    let key =
+        settings.admin_key.get_or_insert_with(|| Secret::new(format!("sk-admin-{}", random_base62(48, &mut random))));
     key.reveal().to_owned()
 }
 
 /// A new key of the project "demo", which is made when it is not there yet.
 async fn ready_key(running: &Running) -> Result<PlainKey, Box<dyn std::error::Error>> {
     let (accounts, now) = (&running.app.accounts, running.app.clock.now());
-    let existing = accounts.projects().into_iter().find(|project: &std::sync::Arc<Project>| {
-        project.name == PROJECT_NAME && project.archived_at.is_none()
-    });
+    let existing = accounts
+        .projects()
+        .into_iter()
+        .find(|project: &std::sync::Arc<Project>| project.name == PROJECT_NAME && project.archived_at.is_none());
     let project = match existing {
         Some(project) => project,
-        None => accounts.create_project(PROJECT_NAME.to_owned(), TierId::from(TierId::DEFAULT), now).await?,
+        None => accounts.create_project(PROJECT_NAME, TierId::from(TierId::DEFAULT), now).await?,
     };
-    let created = accounts.create_service_account(&project.id, PROJECT_NAME.to_owned(), Limits::default(), now).await?;
-    Ok(created.plain)
+    let created = accounts.create_service_account(&project.id, PROJECT_NAME, Limits::default(), None, now).await?;
+    let (_, _, plain) = created;
+    Ok(plain)
 }
 
 fn print_ready(ready: &Ready, settings: &Settings, json: bool) {

@@ -2,11 +2,16 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use super::serve::{EXIT_CONFIG, settings};
-use crate::config::types::ListenAddress;
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+
+use super::check::CONFIGURATION_PROBLEM;
+use super::serve::settings;
+use crate::config::ListenAddress;
 
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
-    let Some(settings) = settings(config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     let url = url(&settings.listen);
     match ask(&url).await {
         Ok(()) => {
@@ -32,7 +37,10 @@ fn url(listen: &ListenAddress) -> String {
 }
 
 async fn ask(url: &str) -> Result<(), String> {
-    let client = super::keys::http_client(Duration::from_secs(5)).map_err(|error| error.to_string())?;
-    let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let uri = url.parse().map_err(|_| "that is no URL".to_owned())?;
+    let asked = tokio::time::timeout(TIMEOUT, client.get(uri)).await;
+    let answer = asked.map_err(|_| "no answer in time".to_owned())?.map_err(|_| "nothing listens there".to_owned())?;
     if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
 }

@@ -1,5 +1,6 @@
 //! The commands. Each is one file; what they print is for people, and for machines with `--json`.
 
+pub mod admin_api;
 pub mod check;
 pub mod demo;
 pub mod healthcheck;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::check::CONFIGURATION_PROBLEM;
 use crate::{
     api,
     app::{Routers, Running, StartError},
@@ -12,11 +13,8 @@ use crate::{
     telemetry,
 };
 
-/// What `sysexits.h` calls a configuration error.
-pub const EXIT_CONFIG: u8 = 78;
-
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
-    let Some(settings) = settings(config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
     match start(&settings).await {
         Ok(running) => {
@@ -29,7 +27,7 @@ pub async fn run(config_path: Option<&Path>) -> ExitCode {
 
 /// The settings, or all that is wrong with them on standard error.
 pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
-    match Settings::load(config_path, config::environment()) {
+    match Settings::load(config_path, &config::environment()) {
         Ok(settings) => Some(settings),
         Err(problems) => {
             eprintln!("{problems}");
@@ -42,14 +40,13 @@ pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
 pub(super) async fn start(settings: &Settings) -> Result<Running, ExitCode> {
     let catalog = config::load_catalog(settings).map_err(|problems| {
         eprintln!("{problems}");
-        ExitCode::from(EXIT_CONFIG)
+        ExitCode::from(CONFIGURATION_PROBLEM)
     })?;
-    let routers =
-        Routers { calls: api::calls, administration: api::administration, everything: api::everything };
+    let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
     Running::start(settings, catalog, Clock::system(), &routers).await.map_err(|error| {
         eprintln!("tollgate cannot start: {error}");
         match error {
-            StartError::NoUpstreamKey | StartError::BadUpstreamKey => ExitCode::from(EXIT_CONFIG),
+            StartError::NoUpstreamKey | StartError::BadUpstreamKey => ExitCode::from(CONFIGURATION_PROBLEM),
             _ => ExitCode::FAILURE,
         }
     })
@@ -64,7 +61,10 @@ fn print_start(running: &Running, settings: &Settings) {
     println!("  upstream {}", settings.upstream_url);
     println!("  data     {}", settings.data_dir.display());
     if running.recovered.interrupted > 0 {
-        println!("  {} requests were open when it last stopped; they are settled at their estimates", running.recovered.interrupted);
+        println!(
+            "  {} requests were open when it last stopped; they are settled at their estimates",
+            running.recovered.interrupted
+        );
     }
     if let Some(key) = &running.new_admin_key {
         println!();
@@ -81,9 +81,7 @@ fn print_start(running: &Running, settings: &Settings) {
 pub(super) fn address(listening: SocketAddr) -> SocketAddr {
     match listening {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port()))
-        }
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
         listening => listening,
     }
 }
@@ -99,7 +97,8 @@ pub(super) async fn until_told_to_stop(running: Running) -> ExitCode {
 }
 
 async fn told_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         // Without signal handlers the system's default ends the process.
         return std::future::pending().await;
     };

@@ -37,7 +37,8 @@ macro_rules! settings {
         #[derive(Clone, Debug)]
         pub struct Settings {
             $(#[doc = $help] pub $name: $type,)+
-            origins: BTreeMap<&'static str, Origin>,
+            /// Where each value that is no default came from.
+            pub origins: BTreeMap<&'static str, Origin>,
         }
 
         pub const KEYS: &[Key] = &[

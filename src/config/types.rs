@@ -78,6 +78,11 @@ choices! {
     }
 }
 
+fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || ip.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -106,7 +111,7 @@ impl ListenAddress {
 
     /// Only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        is_loopback(&self.host)
     }
 }
 
@@ -144,12 +149,21 @@ impl Value for ListenAddress {
 }
 
 impl UpstreamUrl {
+    pub fn new(text: &str) -> Result<Self, String> {
+        Value::parse(text)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     pub const fn uri(&self) -> &http::Uri {
         &self.uri
+    }
+
+    /// Without TLS, and not only within this machine.
+    pub fn is_readable_on_the_way(&self) -> bool {
+        self.uri.scheme_str() != Some("https") && !self.uri.host().is_some_and(is_loopback)
     }
 }
 

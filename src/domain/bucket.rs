@@ -77,6 +77,10 @@ pub struct Headroom {
 pub struct Bucket(AtomicU64);
 
 impl Bucket {
+    pub const fn restored(arrival: UnixNanos) -> Self {
+        Self(AtomicU64::new(arrival.0))
+    }
+
     /// Takes `units`, or takes nothing and says why.
     pub fn take(&self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Result<(), Refusal> {
         let limiter: RateLimiter<NotKeyed, &Self, AskedAt, NoOpMiddleware<Nanos>> =

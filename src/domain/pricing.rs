@@ -96,7 +96,13 @@ impl Prices {
                 _ => &self.standard,
             },
         };
-        variant.effective(item).or_else(|| self.standard.effective(item))
+        let standard = self.standard.effective(item);
+        let stand_in = match tier {
+            // A discounted tier never makes cached tokens dearer than they are without the discount.
+            ServiceTier::Flex | ServiceTier::Batch => variant.effective(item).into_iter().chain(standard).min(),
+            ServiceTier::Priority | ServiceTier::Default => variant.effective(item).or(standard),
+        };
+        variant.get(item).or(stand_in)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -202,6 +208,16 @@ mod tests {
         assert_eq!(price(ServiceTier::Priority, 1), 150_000);
         assert_eq!(price(ServiceTier::Default, 272_000), 150_000);
         assert_eq!(price(ServiceTier::Default, 272_001), 300_000);
+    }
+
+    #[test]
+    fn a_discount_never_makes_cached_tokens_dearer() {
+        let mut prices = mini_audio();
+        prices.standard.set(LineItem::InputCachedText, Money::from_pico(40_000));
+        prices.batch.set(LineItem::InputText, Money::from_pico(75_000));
+        let price = |item| prices.price(item, ServiceTier::Batch, 1).unwrap().pico();
+        assert_eq!((price(LineItem::InputText), price(LineItem::InputCachedText)), (75_000, 40_000));
+        assert_eq!(price(LineItem::OutputText), 600_000);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::domain::{ids::RequestId, limits::LimitExceeded};
+use crate::domain::limits::LimitExceeded;
 
 type Text = Cow<'static, str>;
 
@@ -211,12 +211,11 @@ impl ApiError {
         Self::new(415, INVALID_REQUEST, message, None, Text::from("unsupported_encoding"))
     }
 
-    /// Our own fault; the log knows more.
-    pub fn internal(request_id: RequestId) -> Self {
-        let message = format!(
-            "The server had an error processing your request. Sorry about that! You can retry your request, or contact the \
-             gateway's administrator if you keep seeing this error. (Please include the request ID {request_id}.)"
-        );
+    /// Our own fault; the log knows more, under the request id that the answer's header carries.
+    pub fn internal() -> Self {
+        let message = "The server had an error processing your request. Sorry about that! You can retry your request, or \
+            contact the gateway's administrator if you keep seeing this error. (Please include the request ID from the \
+            x-request-id header.)";
         Self::new(500, "server_error", message, None, None)
     }
 
@@ -267,6 +266,20 @@ impl ApiError {
         let message = "This endpoint needs an admin key: send it as `Authorization: Bearer <admin key>`. API keys of \
             projects are not accepted here.";
         Self::new(401, INVALID_REQUEST, message, None, Text::from("invalid_api_key"))
+    }
+
+    /// A project's API key, valid, at a door for admins.
+    pub fn insufficient_permissions() -> Self {
+        let message = "You have insufficient permissions for this operation. Missing scopes: api.management.read, \
+            api.management.write. API keys of projects do not have them: use an admin key.";
+        Self::new(403, INVALID_REQUEST, message, None, None)
+    }
+
+    /// Two credentials in one request: which of them is meant is not for us to guess.
+    pub fn conflicting_credentials() -> Self {
+        let message = "The request carries more than one credential. Send one Authorization header, and no x-api-key \
+            header that differs from it.";
+        Self::invalid(message, None, Text::from("conflicting_credentials"))
     }
 
     pub fn no_such(object: &str, id: &str) -> Self {

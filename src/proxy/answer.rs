@@ -139,7 +139,8 @@ impl Proxy {
         };
         let Ok(facts) = read_answer(&body) else {
             tracing::warn!(request_id = %call.request_id, bytes = body.len(), "the upstream's answer is not JSON");
-            let error = ApiError::upstream(502, "upstream_invalid_response", "The upstream's answer is not valid JSON.");
+            let error =
+                ApiError::upstream(502, "upstream_invalid_response", "The upstream's answer is not valid JSON.");
             return failed(&error, Consumed::Delivered(Delivered::default()));
         };
         let consumed = match facts.usage {
@@ -257,24 +258,30 @@ const fn consumed_by(error: &UpstreamError) -> Consumed {
 
 fn unreachable(error: &UpstreamError) -> ApiError {
     match error {
-        UpstreamError::NotReached(_) => {
-            ApiError::upstream(502, "upstream_unavailable", "The gateway cannot reach the upstream. Please retry later.")
-        }
+        UpstreamError::NotReached(_) => ApiError::upstream(
+            502,
+            "upstream_unavailable",
+            "The gateway cannot reach the upstream. Please retry later.",
+        ),
         UpstreamError::ConnectTimedOut(_) => {
             ApiError::upstream(504, "upstream_timeout", "The upstream did not accept the connection in time.")
         }
         UpstreamError::TimedOut(_) => {
             ApiError::upstream(504, "upstream_timeout", "The upstream did not answer in time.")
         }
-        UpstreamError::Broken(_) => {
-            ApiError::upstream(502, "upstream_connection_lost", "The connection to the upstream was lost before it answered.")
-        }
+        UpstreamError::Broken(_) => ApiError::upstream(
+            502,
+            "upstream_connection_lost",
+            "The connection to the upstream was lost before it answered.",
+        ),
     }
 }
 
 fn broken(call: &Call, unusable: &Unusable) -> ApiError {
     let (status, code, message) = match unusable {
-        Unusable::TooLarge => (502, "upstream_answer_too_large", "The upstream's answer is larger than the gateway takes."),
+        Unusable::TooLarge => {
+            (502, "upstream_answer_too_large", "The upstream's answer is larger than the gateway takes.")
+        }
         Unusable::Silent => (504, "upstream_timeout", "The upstream stopped sending in the middle of its answer."),
         Unusable::Broken(error) => {
             tracing::warn!(request_id = %call.request_id, %error, "the upstream broke off its answer");

@@ -149,9 +149,11 @@ impl MeteredBody {
         let Some(stream) = &mut self.stream else { return };
         if let Some(position) = stream.settle(outcome) {
             let journal = Arc::clone(stream.meter.journal());
-            if journal.waits_for_disk() {
-                self.settling = Some(Box::pin(async move { journal.durable(position).await }));
-            }
+            self.settling = Some(Box::pin(async move {
+                if let Err(error) = journal.durable(position).await {
+                    tracing::error!(%error, "a settlement may not survive a loss of power");
+                }
+            }));
         }
     }
 
@@ -170,7 +172,10 @@ impl Body for MeteredBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
             if let Some(settling) = &mut self.settling {
                 ready!(settling.as_mut().poll(context));

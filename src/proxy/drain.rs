@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::body::Stream;
-use crate::{config::types::OnClientDisconnect, domain::ledger::Outcome, metrics::Metrics};
+use crate::{config::OnClientDisconnect, domain::ledger::Outcome, metrics::Metrics};
 
 #[derive(Clone, Copy, Debug)]
 pub struct DrainOptions {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    config::types::Reserve,
+    config::Reserve,
     domain::{
         limits::Limits,
         usage::{LineItem, Usage},
@@ -86,7 +86,8 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
         .with(LineItem::OutputAudio, if size.wants_audio { average.audio() } else { 0 });
     let stated = size.stated_max_output.map(|tokens| tokens.saturating_mul(choices));
     let output = capped(guess, stated);
-    let input = Usage::default().with(LineItem::InputText, size.text_tokens).with(LineItem::InputAudio, size.audio_tokens);
+    let input =
+        Usage::default().with(LineItem::InputText, size.text_tokens).with(LineItem::InputAudio, size.audio_tokens);
     let input_tokens = input.total();
     let tokens = match reserve {
         Reserve::Openai => size.text_tokens,
@@ -96,7 +97,8 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
         }
         Reserve::Learned => {
             // A guess alone never makes a request too large for its limit.
-            let room = limits.tokens_per_minute.map_or(u64::MAX, |limit| u64::from(limit.get()).saturating_sub(input_tokens));
+            let room =
+                limits.tokens_per_minute.map_or(u64::MAX, |limit| u64::from(limit.get()).saturating_sub(input_tokens));
             input_tokens.saturating_add(output.total().min(room))
         }
     };
@@ -131,9 +133,8 @@ mod tests {
     #[test]
     fn the_first_guess_gives_way_to_what_was_answered() {
         let average = OutputAverage::default();
-        let tokens = |average: &OutputAverage| {
-            estimate(&size(16), average, Reserve::Learned, &Limits::default()).tokens.get()
-        };
+        let tokens =
+            |average: &OutputAverage| estimate(&size(16), average, Reserve::Learned, &Limits::default()).tokens.get();
         assert_eq!(tokens(&average), 16 + 256);
         average.learn(&Usage::default().with(LineItem::OutputText, 20));
         assert_eq!(tokens(&average), 16 + 20);

@@ -80,17 +80,15 @@ impl Buckets {
     fn take(&self, hold: &Hold, dimension: Dimension, now: UnixNanos) -> Result<(), LimitExceeded> {
         let Some(rate) = hold.limits.rate(dimension) else { return Ok(()) };
         let (bucket, units) = (&self.buckets[dimension.index()], hold.units(dimension));
-        bucket.take(units, rate, now).map_err(|refusal| {
-            LimitExceeded {
-                dimension,
-                limit: rate.limit(),
-                used: bucket.used(rate, now),
-                requested: units.get(),
-                wait_nanos: match refusal {
-                    Refusal::Wait { nanos } => Some(nanos),
-                    Refusal::TooLarge => None,
-                },
-            }
+        bucket.take(units, rate, now).map_err(|refusal| LimitExceeded {
+            dimension,
+            limit: rate.limit(),
+            used: bucket.used(rate, now),
+            requested: units.get(),
+            wait_nanos: match refusal {
+                Refusal::Wait { nanos } => Some(nanos),
+                Refusal::TooLarge => None,
+            },
         })
     }
 

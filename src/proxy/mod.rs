@@ -14,10 +14,6 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-pub use self::{
-    answer::{Answer, AnswerBody},
-    body::{MeteredBody, StreamTimes},
-};
 use self::{
     answer::Answered,
     drain::Drainer,
@@ -25,9 +21,13 @@ use self::{
     limiter::{Buckets, Limiter, Reservation},
     recorder::{Consumed, Delivered, Ending, Facts, Meter, Recorder},
 };
+pub use self::{
+    answer::{Answer, AnswerBody},
+    body::{MeteredBody, StreamTimes},
+};
 use crate::{
     clock::Clock,
-    config::types::Reserve,
+    config::Reserve,
     domain::{
         catalog::{Catalog, Named},
         ids::RequestId,
@@ -195,16 +195,20 @@ impl Proxy {
     /// everything that was to happen after its `await`.
     async fn exchange(self: &Arc<Self>, call: Call, meter: Meter) -> Answer {
         let (sender, receiver) = oneshot::channel();
-        let request_id = call.request_id;
         self.tasks.spawn(Arc::clone(self).answer_or_drain(call, meter, sender));
         // The task always sends, unless it panicked; then its meter has settled the request while unwinding.
-        receiver.await.unwrap_or_else(|_| Answer::error(&ApiError::internal(request_id)))
+        receiver.await.unwrap_or_else(|_| Answer::error(&ApiError::internal()))
     }
 
     async fn answer_or_drain(self: Arc<Self>, call: Call, mut meter: Meter, mut sender: oneshot::Sender<Answer>) {
-        self.on_disk(meter.admitted_at()).await;
+        let not_sent = |outcome, status| Ending { outcome, status, consumed: Consumed::NotSent };
+        if !self.on_disk(meter.admitted_at()).await {
+            meter.settle(not_sent(Outcome::Interrupted, 503));
+            let _ = sender.send(Answer::error(&ApiError::storage_unavailable()));
+            return;
+        }
         if sender.is_closed() {
-            meter.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed: Consumed::NotSent });
+            meter.settle(not_sent(Outcome::ClientLeft, 0));
             return;
         }
         let work = self.answer(&call);
@@ -231,10 +235,10 @@ impl Proxy {
         let _ = sender.send(answer);
     }
 
-    /// Waits for the disk where power loss must not lose what is at `position`.
-    async fn on_disk(&self, position: Option<Position>) {
-        if let Some(position) = position.filter(|_| self.recorder.journal.waits_for_disk()) {
-            self.recorder.journal.durable(position).await;
-        }
+    /// Waits for the disk where power loss must not lose what is at `position`. False: the disk did not take it.
+    async fn on_disk(&self, position: Option<Position>) -> bool {
+        let Some(position) = position else { return true };
+        let durable = self.recorder.journal.durable(position).await;
+        durable.inspect_err(|error| tracing::error!(%error, "a record may not survive a loss of power")).is_ok()
     }
 }

@@ -139,7 +139,10 @@ impl Meter {
         let Open { ticket, reservation } = self.open.take()?;
         let now = self.recorder.clock.now();
         let settlement = self.settlement(ending, now);
-        if settlement.basis == Basis::Reported && settlement.outcome != Outcome::UpstreamFailed && settlement.usage.total() > 0 {
+        if settlement.basis == Basis::Reported
+            && settlement.outcome != Outcome::UpstreamFailed
+            && settlement.usage.total() > 0
+        {
             reservation.buckets().average.learn(&settlement.usage);
         }
         reservation.settle(settlement.used, now);

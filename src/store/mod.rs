@@ -1,1 +1,116 @@
+//! SQL and nothing but SQL, and the projector that feeds the ledger from the journal.
 
+pub mod accounts;
+pub mod buckets;
+pub mod error;
+pub mod ledger;
+mod names;
+pub mod projector;
+mod replay;
+pub mod reports;
+mod rollups;
+mod statement;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sqlx::{
+    SqlitePool,
+    migrate::MigrateError,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub use error::StoreError;
+use names::Names;
+pub use projector::{Progress, Projector};
+
+/// Earlier versions can lose commits of a write-ahead log with several connections.
+const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+const READERS: u32 = 4;
+
+/// The database: one connection that writes, a few that only read. Clones share them.
+#[derive(Clone)]
+pub struct Store {
+    writer: SqlitePool,
+    reader: SqlitePool,
+    names: Arc<Mutex<Names>>,
+}
+
+impl Store {
+    /// Opens the database, or makes one, and brings its schema up to date.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        create_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options(path)).await?;
+        check_version(&writer).await?;
+        migrate(&writer).await?;
+        let read_only = options(path).read_only(true).pragma("query_only", "ON");
+        let reader = SqlitePoolOptions::new().max_connections(READERS).connect_with(read_only).await?;
+        Ok(Self { writer, reader, names: Arc::default() })
+    }
+
+    /// For reports: many at a time, and they never wait for the writer.
+    pub const fn reader(&self) -> &SqlitePool {
+        &self.reader
+    }
+
+    pub const fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// Ends all connections; the write-ahead log goes into the database file.
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+
+    /// Brings the write-ahead log into the database file and syncs it; false when a long read is in the way.
+    pub async fn checkpoint(&self) -> Result<bool, StoreError> {
+        let (busy, log, done): (i64, i64, i64) =
+            sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&self.writer).await?;
+        Ok(busy == 0 && log == done)
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // The journal is what survives; the ledger is fed again from it.
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(Duration::from_secs(5))
+        .foreign_keys(true)
+        .pragma("wal_autocheckpoint", "4000")
+        .pragma("journal_size_limit", "67108864")
+        .pragma("temp_store", "MEMORY")
+}
+
+fn create_private(path: &Path) -> std::io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+async fn check_version(pool: &SqlitePool) -> Result<(), StoreError> {
+    let found: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(pool).await?;
+    let parts: Vec<u32> = found.split('.').map_while(|part| part.parse().ok()).collect();
+    if parts.as_slice() < OLDEST_SQLITE.as_slice() {
+        return Err(StoreError::OldSqlite { found });
+    }
+    Ok(())
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    sqlx::migrate!("./migrations").run(pool).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => StoreError::NewerDatabase { version },
+        other => other.into(),
+    })
+}

@@ -41,5 +41,14 @@ pub fn scan(body: &[u8]) -> Result<ChatRequest<'_>, ApiError> {
     fields::Draft::read(body).ok_or_else(ApiError::invalid_json)?.finish(body)
 }
 
+/// The model of a body that [`scan`] refused, where it can be read: the answer shows the limits of that model.
+pub fn model_of(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        model: String,
+    }
+    serde_json::from_slice::<Named>(body).ok().map(|named| named.model)
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,12 @@
 //! stream, without building a tree.
 
 mod count;
+mod delivered;
 mod split;
 
 use serde_json::value::RawValue;
 
+pub use self::delivered::estimate_output;
 use super::json;
 use crate::domain::{pricing::ServiceTier, usage::Usage};
 

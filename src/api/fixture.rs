@@ -1,0 +1,113 @@
+//! A gateway's admin side over a database of its own, for tests.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use axum::{Router, body::Body, extract::FromRef, response::Response};
+use http::{Method, Request, header::AUTHORIZATION};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use crate::{
+    accounts::Accounts,
+    clock::Clock,
+    domain::{
+        catalog::{Catalog, Qualification, Tier},
+        keys::Pepper,
+        limits::Limits,
+        projects::TierId,
+        time::UnixNanos,
+    },
+    secrets::AdminKeys,
+    store::Store,
+};
+
+pub(crate) const ADMIN_KEY: &str = "an admin key for tests, long enough";
+pub(crate) const NOW_SECONDS: u64 = 1_700_000_000;
+
+#[derive(Clone)]
+pub(crate) struct AdminSide {
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) admin_keys: Arc<AdminKeys>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<Store>,
+    _directory: Arc<tempfile::TempDir>,
+}
+
+macro_rules! part {
+    ($($field:ident: $part:ty),*) => {$(
+        impl FromRef<AdminSide> for $part {
+            fn from_ref(side: &AdminSide) -> Self {
+                side.$field.clone()
+            }
+        }
+    )*};
+}
+part!(accounts: Arc<Accounts>, admin_keys: Arc<AdminKeys>, catalog: Arc<Catalog>, clock: Clock);
+
+impl AdminSide {
+    pub(crate) async fn new() -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        let store = Arc::new(Store::open(&directory.path().join("tollgate.db")).await.unwrap());
+        let (pepper, now) = (Pepper::from_bytes([7; 32]), UnixNanos::from_seconds(NOW_SECONDS));
+        let (admin_keys, _) = AdminKeys::load(Some(ADMIN_KEY), pepper.clone(), &store, now).await.unwrap();
+        Self {
+            accounts: Accounts::load(Arc::clone(&store), pepper).await.unwrap(),
+            admin_keys: Arc::new(admin_keys),
+            catalog: Arc::new(Catalog::new(vec![], vec![tier("tier1"), tier("tier2")]).unwrap()),
+            clock: Clock::manual(now),
+            store,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        super::project_routes().method_not_allowed_fallback(super::error::method_not_allowed).with_state(self.clone())
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
+        self.router().oneshot(request).await.unwrap()
+    }
+
+    /// As the admin; `path` is below `/v1/organization/projects`.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: impl Into<Body>) -> (u16, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/organization/projects{path}"))
+            .header(AUTHORIZATION, format!("Bearer {ADMIN_KEY}"))
+            .body(body.into())
+            .unwrap();
+        read(self.send(request).await).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        self.call(Method::GET, path, Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::POST, path, body.to_string()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> (u16, Value) {
+        self.call(Method::DELETE, path, Body::empty()).await
+    }
+}
+
+pub(crate) async fn read(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap())
+}
+
+fn tier(id: &str) -> Tier {
+    Tier {
+        id: TierId::from(id),
+        name: id.to_owned(),
+        order: 1,
+        qualification: Qualification::default(),
+        monthly_usage_limit_dollars: None,
+        default_limits: Limits { requests_per_minute: NonZeroU32::new(500), ..Limits::default() },
+    }
+}

@@ -1,0 +1,210 @@
+//! The admin API of a running gateway, as commands call it.
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use clap::{ArgMatches, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use reqwest::{
+    Client, Method, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
+use serde_json::Value;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const KEY_VARIABLE: &str = "TOLLGATE_ADMIN_KEY";
+const KEY_ID: &str = "admin_key";
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(
+        "no admin key: set {KEY_VARIABLE}, or name a file that holds it with --admin-key-file or TOLLGATE_ADMIN_KEY_FILE"
+    )]
+    NoAdminKey,
+    #[error("cannot read the admin key from {}: {}", .0.display(), .1)]
+    AdminKeyFile(PathBuf, #[source] io::Error),
+    #[error("the admin key from {0} has characters that no key has: is it the right one?")]
+    UnusableAdminKey(String),
+    #[error(
+        "the gateway refused the admin key from {0}: set the key that the gateway was started with, or that it \
+        showed at its first start"
+    )]
+    WrongAdminKey(String),
+    #[error("{0:?} is no address of a gateway: give --admin-url as http://host:port")]
+    BadUrl(String),
+    #[error("cannot reach the gateway at {0} ({1}): is it running, and is that its admin address (--admin-url)?")]
+    Unreachable(String, String),
+    #[error("{url} gave an answer that is not a gateway's ({detail}): is it the admin address (--admin-url)?")]
+    NotAGateway { url: String, detail: String },
+    #[error("the gateway answered {status}: {message}")]
+    Refused { status: StatusCode, message: String },
+    #[error("{0}")]
+    Mistake(String),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Where the gateway is, and the key to it.
+#[derive(Debug, clap::Args)]
+struct AccessArgs {
+    /// The gateway's admin address
+    #[arg(long = "admin-url", value_name = "URL", env = "TOLLGATE_ADMIN_URL", default_value = "http://127.0.0.1:8081")]
+    url: String,
+    /// A file that holds the admin key. Without it, the key is read from the variable `TOLLGATE_ADMIN_KEY`
+    #[arg(long = "admin-key-file", value_name = "FILE", env = "TOLLGATE_ADMIN_KEY_FILE")]
+    key_file: Option<PathBuf>,
+    #[arg(long = "admin-key", id = KEY_ID, env = KEY_VARIABLE, hide = true, hide_env_values = true)]
+    key: Option<Secret>,
+}
+
+/// [`AccessArgs`], with an admin key from the environment alone: all users of a machine can read its command lines.
+#[derive(Debug)]
+pub struct Access(AccessArgs);
+
+#[derive(Clone)]
+struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+impl FromArgMatches for Access {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        if matches.value_source(KEY_ID) == Some(ValueSource::CommandLine) {
+            let message = format!(
+                "an admin key on the command line can be read by others: set {KEY_VARIABLE} or use --admin-key-file\n"
+            );
+            return Err(clap::Error::raw(ErrorKind::UnknownArgument, message));
+        }
+        AccessArgs::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Access {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        AccessArgs::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        AccessArgs::augment_args_for_update(command)
+    }
+}
+
+pub struct AdminApi {
+    client: Client,
+    base: String,
+    key_source: String,
+}
+
+impl AdminApi {
+    pub fn connect(Access(access): &Access) -> Result<Self, CliError> {
+        let bad_url = || CliError::BadUrl(access.url.clone());
+        let url = Url::parse(&access.url).map_err(|_| bad_url())?;
+        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() {
+            return Err(bad_url());
+        }
+        let base = url.as_str().trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let (key, key_source) = admin_key(access)?;
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {key}"))
+            .map_err(|_| CliError::UnusableAdminKey(key_source.clone()))?;
+        authorization.set_sensitive(true);
+        // Fails only when a provider is there already, and then that one serves.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let mut builder = Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, authorization)]));
+        if url.scheme() == "http" {
+            // No proxy may see a key in plain text, and a machine without certificates can still be administered.
+            builder = builder.no_proxy().tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| CliError::Unreachable(base.clone(), cause(&error)))?;
+        Ok(Self { client, base, key_source })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value, CliError> {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<Value, CliError> {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    /// All pages of a list.
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>, CliError> {
+        let mut objects = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.get(&format!("{path}?limit=100&include_archived=true{after}")).await?;
+            let data = page["data"].as_array().ok_or_else(|| self.not_a_gateway("no list"))?;
+            objects.extend(data.iter().cloned());
+            match page["last_id"].as_str() {
+                Some(last) if page["has_more"] == true => after = format!("&after={last}"),
+                _ => return Ok(objects),
+            }
+        }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
+        let mut request = self.client.request(method, format!("{}/v1/organization/{path}", self.base));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let lost = |error: reqwest::Error| CliError::Unreachable(self.base.clone(), cause(&error));
+        let response = request.send().await.map_err(lost)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(lost)?;
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            return Err(CliError::WrongAdminKey(self.key_source.clone()));
+        }
+        let answer: Value =
+            serde_json::from_slice(&bytes).map_err(|_| self.not_a_gateway(&format!("{status}, not JSON")))?;
+        match answer["error"]["message"].as_str() {
+            _ if status.is_success() => Ok(answer),
+            Some(message) => Err(CliError::Refused { status, message: message.to_owned() }),
+            None => Err(self.not_a_gateway(&format!("{status}, no error object"))),
+        }
+    }
+
+    fn not_a_gateway(&self, detail: &str) -> CliError {
+        CliError::NotAGateway { url: self.base.clone(), detail: detail.to_owned() }
+    }
+}
+
+/// The key and where it came from; a file that is named goes before the variable.
+fn admin_key(access: &AccessArgs) -> Result<(String, String), CliError> {
+    let (text, source) = match (&access.key_file, &access.key) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path).map_err(|error| CliError::AdminKeyFile(path.clone(), error))?;
+            (text, path.display().to_string())
+        }
+        (None, Some(Secret(key))) => (key.clone(), KEY_VARIABLE.to_owned()),
+        (None, None) => return Err(CliError::NoAdminKey),
+    };
+    let key = text.trim();
+    if key.is_empty() { Err(CliError::NoAdminKey) } else { Ok((key.to_owned(), source)) }
+}
+
+/// The innermost cause: "Connection refused" says more than what wraps it.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

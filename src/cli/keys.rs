@@ -1,0 +1,264 @@
+//! `tollgate keys`: make, show and revoke API keys on a running gateway.
+
+use std::io::{self, Write as _};
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+pub use super::admin_api::CliError;
+use super::admin_api::{Access, AdminApi};
+use crate::domain::ids::{KeyId, ProjectId};
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make an API key, and its project if there is none of that name
+    Create(Create),
+    /// Show the API keys in force
+    List(List),
+    /// Revoke an API key: it is refused from the next request on
+    Revoke(Revoke),
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The project's name or id (`proj_...`)
+    #[arg(long)]
+    project: String,
+    /// The tier of a new project
+    #[arg(long)]
+    tier: Option<String>,
+    /// What the key is for
+    #[arg(long, default_value = "default")]
+    name: String,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// The key stops working after so many days
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    expires_in_days: Option<u64>,
+    /// Print the gateway's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// Narrower limits than the tier's, for each model.
+#[derive(Debug, Args)]
+struct LimitArgs {
+    /// Narrower than the tier's limit
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u64>,
+    /// Narrower than the tier's limit
+    #[arg(long, value_name = "N")]
+    requests_per_day: Option<u64>,
+    /// Narrower than the tier's limit
+    #[arg(long, value_name = "N")]
+    tokens_per_minute: Option<u64>,
+    /// Narrower than the tier's limit
+    #[arg(long, value_name = "N")]
+    batch_queue_tokens: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only this project: its name or id
+    #[arg(long)]
+    project: Option<String>,
+    /// Print a JSON list
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The key's id, as `tollgate keys list` shows it
+    key_id: String,
+    /// Print the gateway's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+pub async fn run(command: KeysCommand) -> Result<(), CliError> {
+    match io::stdout().write_all(answer(command).await?.as_bytes()) {
+        // `keys list | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+async fn answer(command: KeysCommand) -> Result<String, CliError> {
+    match command {
+        KeysCommand::Create(create) => create.run().await,
+        KeysCommand::List(list) => list.run().await,
+        KeysCommand::Revoke(revoke) => revoke.run().await,
+    }
+}
+
+impl Create {
+    async fn run(&self) -> Result<String, CliError> {
+        let api = AdminApi::connect(&self.access)?;
+        let project = self.project(&api).await?;
+        let mut body = json!({ "name": self.name, "limits": self.limits.to_json() });
+        if let Some(days) = self.expires_in_days {
+            body["expires_in_seconds"] = json!(days * 86_400);
+        }
+        let path = format!("projects/{}/service_accounts", text(&project, "id"));
+        let mut answer = api.post(&path, &body).await?;
+        if self.json {
+            answer["project"] = project;
+            return Ok(pretty(&answer));
+        }
+        let key = &answer["api_key"];
+        let mut rows = vec![
+            ["  project".to_owned(), format!("{} ({})", text(&project, "name"), text(&project, "id"))],
+            ["  tier".to_owned(), text(&project, "tier").to_owned()],
+            ["  key id".to_owned(), text(key, "id").to_owned()],
+            ["  key".to_owned(), text(key, "value").to_owned()],
+        ];
+        if key["expires_at"].is_u64() {
+            rows.push(["  expires".to_owned(), date(&key["expires_at"])]);
+        }
+        Ok(format!("{}\nThe key is shown this once only: store it now.\n", table(&rows)))
+    }
+
+    async fn project(&self, api: &AdminApi) -> Result<Value, CliError> {
+        let found = find_project(api, &self.project).await?;
+        let Some(project) = found else {
+            let mut body = json!({ "name": self.project });
+            if let Some(tier) = &self.tier {
+                body["tier"] = json!(tier);
+            }
+            return api.post("projects", &body).await;
+        };
+        match &self.tier {
+            Some(tier) if text(&project, "tier") != tier => Err(CliError::Mistake(format!(
+                "the project {} exists and has the tier {}: leave --tier out, or name a new project",
+                text(&project, "name"),
+                text(&project, "tier"),
+            ))),
+            _ => Ok(project),
+        }
+    }
+}
+
+impl LimitArgs {
+    fn to_json(&self) -> Value {
+        let limits = [
+            ("requests_per_minute", self.requests_per_minute),
+            ("requests_per_day", self.requests_per_day),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("batch_queue_tokens", self.batch_queue_tokens),
+        ];
+        let set = limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), json!(limit?))));
+        Value::Object(set.collect::<Map<_, _>>())
+    }
+}
+
+impl List {
+    async fn run(&self) -> Result<String, CliError> {
+        let api = AdminApi::connect(&self.access)?;
+        let projects = match &self.project {
+            None => api.list("projects").await?,
+            Some(wanted) => {
+                let missing = || CliError::Mistake(format!("there is no project {wanted}"));
+                vec![find_project(&api, wanted).await?.ok_or_else(missing)?]
+            }
+        };
+        let mut keys = Vec::new();
+        for project in &projects {
+            for mut key in api.list(&format!("projects/{}/api_keys", text(project, "id"))).await? {
+                key["project"] = project.clone();
+                keys.push(key);
+            }
+        }
+        if self.json {
+            return Ok(pretty(&json!({ "object": "list", "data": keys })));
+        }
+        if keys.is_empty() {
+            return Ok("No keys yet. Make one: tollgate keys create --project <name>\n".to_owned());
+        }
+        let mut rows = vec![["PROJECT", "TIER", "NAME", "KEY ID", "KEY", "CREATED", "EXPIRES"].map(str::to_owned)];
+        rows.extend(keys.iter().map(|key| {
+            let project = &key["project"];
+            let [name, id, value] = ["name", "id", "redacted_value"].map(|field| text(key, field).to_owned());
+            let owner = ["name", "tier"].map(|field| text(project, field).to_owned());
+            let [project, tier] = owner;
+            [project, tier, name, id, shorten(&value), date(&key["created_at"]), date(&key["expires_at"])]
+        }));
+        Ok(table(&rows))
+    }
+}
+
+impl Revoke {
+    async fn run(&self) -> Result<String, CliError> {
+        let missing = || CliError::Mistake(format!("there is no key {} in force: see tollgate keys list", self.key_id));
+        let id = KeyId::parse(&self.key_id).ok_or_else(missing)?;
+        let api = AdminApi::connect(&self.access)?;
+        for project in api.list("projects").await? {
+            match api.delete(&format!("projects/{}/api_keys/{id}", text(&project, "id"))).await {
+                Ok(answer) if self.json => return Ok(pretty(&answer)),
+                Ok(_) => return Ok(format!("Revoked {id} of project {}.\n", text(&project, "name"))),
+                Err(CliError::Refused { status, .. }) if status == reqwest::StatusCode::NOT_FOUND => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(missing())
+    }
+}
+
+/// By id, else by name. An id must exist; a name may be free.
+async fn find_project(api: &AdminApi, wanted: &str) -> Result<Option<Value>, CliError> {
+    if let Some(id) = ProjectId::parse(wanted) {
+        return api.get(&format!("projects/{id}")).await.map(Some);
+    }
+    let mut named = api.list("projects").await?;
+    named.retain(|project| text(project, "name") == wanted.trim() && text(project, "status") == "active");
+    if named.len() > 1 {
+        let ids: Vec<_> = named.iter().map(|project| text(project, "id")).collect();
+        let message = format!("{} projects have the name {wanted}: give one of the ids {}", ids.len(), ids.join(", "));
+        return Err(CliError::Mistake(message));
+    }
+    Ok(named.pop())
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object[field].as_str().unwrap_or_default()
+}
+
+fn date(seconds: &Value) -> String {
+    let time = seconds.as_i64().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
+}
+
+/// `sk-tg_ab...6789`: the stars between only take room.
+fn shorten(redacted: &str) -> String {
+    match (redacted.find('*'), redacted.rfind('*')) {
+        (Some(first), Some(last)) => format!("{}...{}", &redacted[..first], &redacted[last + 1..]),
+        _ => redacted.to_owned(),
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// Columns as wide as their widest cell.
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let mut lines = String::new();
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            format!("{cell:width$}")
+        });
+        lines.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        lines.push('\n');
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use std::{io::Write as _, path::PathBuf};
+
+use clap::Parser;
+
+use super::*;
+use crate::api::fixture::{ADMIN_KEY, AdminSide};
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+struct Gateway {
+    side: AdminSide,
+    url: String,
+    key_file: tempfile::NamedTempFile,
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        let side = AdminSide::new().await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = side.router();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { side, url, key_file: file(&format!("{ADMIN_KEY}\n")) }
+    }
+
+    async fn keys(&self, words: &[&str]) -> Result<String, CliError> {
+        answer(parse(words, &self.url, self.key_file.path().to_path_buf())).await
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn parse(words: &[&str], url: &str, key_file: PathBuf) -> KeysCommand {
+    let key_file = key_file.into_os_string().into_string().unwrap();
+    let access = ["--admin-url", url, "--admin-key-file", &key_file];
+    let words = ["keys"].iter().chain(words).chain(&access);
+    Cli::try_parse_from(words).unwrap().command
+}
+
+fn value(output: &str) -> &str {
+    output.split_whitespace().find(|word| word.starts_with("sk-tg_")).unwrap()
+}
+
+#[tokio::test]
+async fn a_new_name_makes_a_project_and_a_known_one_is_used_again() {
+    let gateway = Gateway::start().await;
+    let output = gateway.keys(&["create", "--project", "alpha", "--tier", "tier2"]).await.unwrap();
+    assert!(output.contains("once only"), "{output}");
+    let now = gateway.side.clock.now();
+    let caller = gateway.side.accounts.authenticate(value(&output), now).unwrap();
+    assert_eq!((caller.project().name.as_str(), caller.project().tier.as_str()), ("alpha", "tier2"));
+    let id = caller.project().id.as_str();
+    for project in ["alpha", id] {
+        let output = gateway.keys(&["create", "--project", project, "--name", "ci"]).await.unwrap();
+        let again = gateway.side.accounts.authenticate(value(&output), now).unwrap();
+        assert_eq!(again.project().id.as_str(), id);
+        assert_eq!(again.key().name, "ci");
+    }
+    assert_eq!(gateway.side.accounts.projects().len(), 1);
+}
+
+#[tokio::test]
+async fn limits_and_expiry_reach_the_key() {
+    let gateway = Gateway::start().await;
+    let words = ["create", "--project", "a", "--requests-per-minute", "5", "--tokens-per-minute", "700", "--json"];
+    let output = gateway.keys(&[&words[..], &["--expires-in-days", "2"]].concat()).await.unwrap();
+    let answer: Value = serde_json::from_str(&output).unwrap();
+    let (now, plain) = (gateway.side.clock.now(), answer["api_key"]["value"].as_str().unwrap());
+    assert_eq!(answer["project"]["name"], "a");
+    let caller = gateway.side.accounts.authenticate(plain, now).unwrap();
+    let limits = caller.key().limits;
+    assert_eq!(limits.requests_per_minute.unwrap().get(), 5);
+    assert_eq!(limits.tokens_per_minute.unwrap().get(), 700);
+    assert_eq!((limits.requests_per_day, limits.batch_queue_tokens), (None, None));
+    assert_eq!(caller.key().expires_at.unwrap().since(now), 2 * 86_400 * 1_000_000_000);
+}
+
+#[tokio::test]
+async fn keys_are_listed_without_their_secret_and_revoked_by_id() {
+    let gateway = Gateway::start().await;
+    assert!(gateway.keys(&["list"]).await.unwrap().starts_with("No keys yet"));
+    let plain = gateway.keys(&["create", "--project", "alpha"]).await.unwrap();
+    gateway.keys(&["create", "--project", "beta"]).await.unwrap();
+    let listed = gateway.keys(&["list"]).await.unwrap();
+    assert_eq!(listed.lines().count(), 3);
+    assert!(!listed.contains(value(&plain)));
+    let of_alpha: Value =
+        serde_json::from_str(&gateway.keys(&["list", "--project", "alpha", "--json"]).await.unwrap()).unwrap();
+    assert_eq!(of_alpha["data"].as_array().unwrap().len(), 1);
+    assert_eq!(of_alpha["data"][0]["project"]["name"], "alpha");
+    let id = of_alpha["data"][0]["id"].as_str().unwrap();
+    assert_eq!(gateway.keys(&["revoke", id]).await.unwrap(), format!("Revoked {id} of project alpha.\n"));
+    assert!(gateway.side.accounts.authenticate(value(&plain), gateway.side.clock.now()).is_err());
+    assert_eq!(gateway.keys(&["list"]).await.unwrap().lines().count(), 2);
+    let again = gateway.keys(&["revoke", id]).await.unwrap_err().to_string();
+    assert!(again.contains("tollgate keys list"), "{again}");
+}
+
+#[tokio::test]
+async fn lists_are_read_to_their_last_page() {
+    let gateway = Gateway::start().await;
+    let now = gateway.side.clock.now();
+    for number in 0..103 {
+        gateway.side.accounts.create_project(&format!("p{number}"), "tier1".into(), now).await.unwrap();
+    }
+    gateway.keys(&["create", "--project", "p102"]).await.unwrap();
+    assert_eq!(gateway.side.accounts.projects().len(), 103);
+}
+
+#[tokio::test]
+async fn each_error_tells_what_to_change() {
+    let gateway = Gateway::start().await;
+    gateway.keys(&["create", "--project", "alpha"]).await.unwrap();
+    for _ in 0..2 {
+        gateway.side.accounts.create_project("twin", "tier1".into(), gateway.side.clock.now()).await.unwrap();
+    }
+    for (words, told) in [
+        (&["create", "--project", "alpha", "--tier", "tier2"][..], "leave --tier out"),
+        (&["create", "--project", "new", "--tier", "gold"], "Supported values are: 'tier1', 'tier2'"),
+        (&["create", "--project", "proj_nobody"], "No such Project object: proj_nobody"),
+        (&["create", "--project", "alpha", "--requests-per-day", "0"], "Expected a value >= 1"),
+        (&["create", "--project", "twin"], "give one of the ids proj_"),
+        (&["list", "--project", "gamma"], "there is no project gamma"),
+        (&["revoke", "../../x"], "there is no key ../../x in force"),
+    ] {
+        let error = gateway.keys(words).await.unwrap_err().to_string();
+        assert!(error.contains(told), "{words:?}: {error}");
+    }
+    let list = |url: &str, key: &str| {
+        let (file, url) = (file(key), url.to_owned());
+        async move { answer(parse(&["list"], &url, file.path().to_path_buf())).await.unwrap_err() }
+    };
+    let wrong = list(&gateway.url, "a wrong key").await;
+    assert!(matches!(&wrong, CliError::WrongAdminKey(source) if source.contains("tmp")), "{wrong}");
+    assert!(matches!(list(&gateway.url, " \n").await, CliError::NoAdminKey));
+    assert!(matches!(list(&gateway.url, "a\u{1}b").await, CliError::UnusableAdminKey(_)));
+    assert!(matches!(list("ftp://x", ADMIN_KEY).await, CliError::BadUrl(_)));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unreachable = list(&format!("http://{closed}"), ADMIN_KEY).await.to_string();
+    assert!(unreachable.contains("is it running") && unreachable.contains(&closed.to_string()), "{unreachable}");
+    let missing = answer(parse(&["list"], &gateway.url, "/nowhere/key".into())).await.unwrap_err();
+    assert!(missing.to_string().contains("/nowhere/key"));
+}
+
+#[tokio::test]
+async fn a_base_url_with_v1_is_understood() {
+    let gateway = Gateway::start().await;
+    let command = parse(&["list"], &format!("{}/v1/", gateway.url), gateway.key_file.path().to_path_buf());
+    assert!(answer(command).await.is_ok());
+}
+
+#[test]
+fn the_admin_key_is_no_argument() {
+    let error = Cli::try_parse_from(["keys", "list", "--admin-key", "sk-admin-secret"]).unwrap_err().to_string();
+    assert!(error.contains("TOLLGATE_ADMIN_KEY") && !error.contains("secret"), "{error}");
+    let help = Cli::try_parse_from(["keys", "list", "--help"]).unwrap_err().to_string();
+    assert!(!help.contains("--admin-key "), "{help}");
+}
+
+#[test]
+fn tables_align() {
+    let rows = [["a".to_owned(), "bb".to_owned()], ["äöü".to_owned(), "c".to_owned()]];
+    assert_eq!(table(&rows), "a    bb\näöü  c\n");
+}

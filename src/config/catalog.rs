@@ -1,0 +1,136 @@
+//! From model pages and tiers, built in or the operator's own, to the catalog.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use include_dir::{Dir, include_dir};
+
+use super::{model_page::ModelPage, page::Page, problem::Problems, settings::Settings, tiers::TiersFile};
+use crate::domain::{
+    catalog::{Catalog, CatalogError, Model, Tier},
+    projects::TierId,
+};
+
+static BUILT_IN_PAGES: Dir = include_dir!("$CARGO_MANIFEST_DIR/config/models");
+const BUILT_IN_TIERS: &str = include_str!("../../config/tiers.toml");
+
+/// A model and the file it came from.
+struct Sourced {
+    file: String,
+    model: Model,
+}
+
+/// All models and tiers in force, or everything that is wrong with them.
+pub fn load_catalog(settings: &Settings) -> Result<Catalog, Problems> {
+    let mut problems = Problems::default();
+    let tiers = tiers(settings.tiers_file.as_deref(), &mut problems);
+    let mut models = built_in_models(&mut problems);
+    if settings.tiers_file.is_some() {
+        // The operator's tiers need not be ours, and nobody can edit the built-in pages.
+        let is_tier = |id: &TierId| tiers.iter().any(|tier| tier.id == *id);
+        for built_in in &mut models {
+            built_in.model.limits.retain(|tier, _| is_tier(tier));
+        }
+    }
+    if let Some(folder) = &settings.models_dir {
+        let own = own_models(folder, &mut problems);
+        models.retain(|built_in| own.iter().all(|own| own.model.id != built_in.model.id));
+        models.extend(own);
+    }
+    let files = files_of_names(&models);
+    let catalog = Catalog::new(models.into_iter().map(|sourced| sourced.model).collect(), tiers);
+    match catalog {
+        Ok(catalog) if problems.is_empty() => Ok(catalog),
+        Ok(_) => Err(problems),
+        Err(errors) => {
+            for error in errors {
+                problems.add(place(&error, &files), error.to_string());
+            }
+            Err(problems)
+        }
+    }
+}
+
+fn built_in_models(problems: &mut Problems) -> Vec<Sourced> {
+    let pages = BUILT_IN_PAGES.files().filter_map(|page| Some((page.path(), page.contents_utf8()?)));
+    let mut pages: Vec<_> = pages.collect();
+    pages.sort_unstable();
+    let file = |path: &Path| format!("config/models/{}", path.display());
+    pages.into_iter().filter_map(|(path, text)| model(file(path), text, problems)).collect()
+}
+
+fn own_models(folder: &Path, problems: &mut Problems) -> Vec<Sourced> {
+    let paths = match toml_files(folder) {
+        Ok(paths) => paths,
+        Err(error) => {
+            problems.add(folder.display().to_string(), format!("models_dir cannot be read: {error}"));
+            return Vec::new();
+        }
+    };
+    let pages = paths.into_iter().filter_map(|path| {
+        let file = path.display().to_string();
+        let text = read(&path, problems)?;
+        model(file, &text, problems)
+    });
+    pages.collect()
+}
+
+fn toml_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn model(file: String, text: &str, problems: &mut Problems) -> Option<Sourced> {
+    let mut page = Page { file: &file, text, problems };
+    let model = page.read::<ModelPage>()?.model(&mut page);
+    Some(Sourced { file, model })
+}
+
+fn tiers(own: Option<&Path>, problems: &mut Problems) -> Vec<Tier> {
+    let (file, text) = match own {
+        None => ("config/tiers.toml".to_owned(), BUILT_IN_TIERS.to_owned()),
+        Some(path) => match read(path, problems) {
+            Some(text) => (path.display().to_string(), text),
+            None => return Vec::new(),
+        },
+    };
+    let mut page = Page { file: &file, text: &text, problems };
+    page.read::<TiersFile>().map(|tiers| tiers.tiers(&mut page)).unwrap_or_default()
+}
+
+fn read(path: &Path, problems: &mut Problems) -> Option<String> {
+    fs::read_to_string(path)
+        .map_err(|error| problems.add(path.display().to_string(), format!("cannot be read: {error}")))
+        .ok()
+}
+
+/// The files that use each model or snapshot name.
+fn files_of_names(models: &[Sourced]) -> BTreeMap<String, Vec<String>> {
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Sourced { file, model } in models {
+        let snapshots = model.snapshots.iter().map(|snapshot| &snapshot.id);
+        for name in std::iter::once(&model.id).chain(snapshots) {
+            files.entry(name.to_string()).or_default().push(file.clone());
+        }
+    }
+    files
+}
+
+fn place(error: &CatalogError, files: &BTreeMap<String, Vec<String>>) -> String {
+    let name = match error {
+        CatalogError::DuplicateName(name) => name,
+        CatalogError::UnknownTier { model, .. } | CatalogError::UnknownDefaultSnapshot { model, .. } => model,
+        CatalogError::DuplicateTier(_) => return "tiers".to_owned(),
+    };
+    files.get(name).map(|files| files.join(", ")).unwrap_or_default()
+}

@@ -1,1 +1,0 @@
-//! Usage and cost reports: parameters, buckets, paging.

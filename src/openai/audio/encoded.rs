@@ -1,0 +1,171 @@
+//! Base64 that is decoded only where somebody looks.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+pub(super) struct Encoded<'a> {
+    /// Without escapes, white space, prefix and padding.
+    text: Cow<'a, [u8]>,
+    len: usize,
+}
+
+impl<'a> Encoded<'a> {
+    /// `json` is the inside of a JSON string. A `data:` URL, escaped slashes, line breaks, the URL-safe alphabet and missing
+    /// padding are all accepted: the upstream decides what it takes.
+    pub(super) fn new(json: &'a [u8]) -> Self {
+        let text = match without_escapes(json) {
+            Cow::Borrowed(text) => Cow::Borrowed(payload(text)),
+            Cow::Owned(text) => Cow::Owned(payload(&text).to_vec()),
+        };
+        let last_group = match text.len() % 4 {
+            2 => 1,
+            3 => 2,
+            _ => 0,
+        };
+        let len = text.len() / 4 * 3 + last_group;
+        Self { text, len }
+    }
+
+    /// How many bytes it decodes to.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// `N` bytes from `at` on; `None` past the end and where the text is no base64.
+    pub(super) fn bytes<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = self.byte(at.checked_add(index)?)?;
+        }
+        Some(bytes)
+    }
+
+    pub(super) fn le_u16(&self, at: usize) -> Option<u16> {
+        self.bytes(at).map(u16::from_le_bytes)
+    }
+
+    pub(super) fn le_u32(&self, at: usize) -> Option<u32> {
+        self.bytes(at).map(u32::from_le_bytes)
+    }
+
+    pub(super) fn be_u32(&self, at: usize) -> Option<u32> {
+        self.bytes(at).map(u32::from_be_bytes)
+    }
+
+    /// A byte lies in two neighbouring characters of its group of four.
+    fn byte(&self, at: usize) -> Option<u8> {
+        if at >= self.len {
+            return None;
+        }
+        let (group, place) = (at / 3, at % 3);
+        let first = group * 4 + place;
+        let (high, low) = (sextet(*self.text.get(first)?)?, sextet(*self.text.get(first + 1)?)?);
+        Some(match place {
+            0 => high << 2 | low >> 4,
+            1 => high << 4 | low >> 2,
+            _ => high << 6 | low,
+        })
+    }
+}
+
+const fn sextet(character: u8) -> Option<u8> {
+    match character {
+        b'A'..=b'Z' => Some(character - b'A'),
+        b'a'..=b'z' => Some(character - b'a' + 26),
+        b'0'..=b'9' => Some(character - b'0' + 52),
+        b'+' | b'-' => Some(62),
+        b'/' | b'_' => Some(63),
+        _ => None,
+    }
+}
+
+/// Without the `data:…,` in front and the padding behind.
+fn payload(text: &[u8]) -> &[u8] {
+    let text = if text.starts_with(b"data:") {
+        memchr(b',', text).and_then(|comma| text.get(comma + 1..)).unwrap_or(text)
+    } else {
+        text
+    };
+    let padding = text.iter().rev().take_while(|character| **character == b'=').count();
+    text.get(..text.len() - padding).unwrap_or(text)
+}
+
+/// Borrowed when there is nothing to take out; else copied once, which clients that escape slashes (PHP's) cost.
+fn without_escapes(json: &[u8]) -> Cow<'_, [u8]> {
+    if memchr2(b'\\', b' ', json).is_none() {
+        return Cow::Borrowed(json);
+    }
+    let (mut clean, mut rest) = (Vec::with_capacity(json.len()), json);
+    while let Some(at) = memchr2(b'\\', b' ', rest) {
+        let (before, special) = rest.split_at(at);
+        clean.extend_from_slice(before);
+        let (character, length) = unescape(special);
+        clean.extend(character.filter(|character| !character.is_ascii_whitespace()));
+        rest = special.get(length..).unwrap_or_default();
+    }
+    clean.extend_from_slice(rest);
+    Cow::Owned(clean)
+}
+
+/// The character that `json` begins with, `None` for white space, and how much of `json` it takes.
+fn unescape(json: &[u8]) -> (Option<u8>, usize) {
+    match json {
+        [b'\\', b'u', hex @ ..] => {
+            let digits = hex.get(..4).and_then(|digits| std::str::from_utf8(digits).ok());
+            let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            // Anything outside of ASCII is no base64, and must not vanish.
+            (Some(code.unwrap_or(b'!')), 6)
+        }
+        [b'\\', b'n' | b'r' | b't' | b'f' | b'b', ..] => (None, 2),
+        [b'\\', character, ..] => (Some(*character), 2),
+        _ => (None, 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+
+    use super::*;
+
+    fn decoded(json: &str) -> Vec<u8> {
+        let encoded = Encoded::new(json.as_bytes());
+        (0..encoded.len()).map(|at| encoded.byte(at).unwrap()).collect()
+    }
+
+    #[test]
+    fn any_byte_is_found_without_decoding_the_others() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for length in 0..=bytes.len() {
+            let text = STANDARD.encode(&bytes[..length]);
+            assert_eq!(decoded(&text), bytes[..length]);
+            assert_eq!(decoded(text.trim_end_matches('=')), bytes[..length]);
+        }
+    }
+
+    #[test]
+    fn all_ways_to_write_it_mean_the_same() {
+        let bytes = [0xFB, 0xFF, 0xBF, 0x3E, 0x3F];
+        assert_eq!(STANDARD.encode(bytes), "+/+/Pj8=");
+        for text in [
+            r"+\/+\/Pj8=",
+            "-_-_Pj8",
+            r"data:audio\/wav;base64,+/+/Pj8=",
+            r"+\/+\/\r\nPj8=",
+            "+/+/ Pj8=",
+            r"\u002b\u002F+/Pj8\u003d",
+        ] {
+            assert_eq!(decoded(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base64_is_not_read() {
+        for text in ["!!!!", r"\u20acAAA", "\u{e9}AA"] {
+            assert_eq!(Encoded::new(text.as_bytes()).bytes::<1>(0), None, "{text}");
+        }
+        assert_eq!(Encoded::new(b"AAAA").bytes::<4>(0), None);
+        assert_eq!(Encoded::new(b"AAAA").bytes::<1>(usize::MAX), None);
+    }
+}

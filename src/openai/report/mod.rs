@@ -1,0 +1,9 @@
+//! The organization's usage and cost reports on the wire (protocol facts f.1 and f.2): query strings in, pages out.
+
+mod cursor;
+mod page;
+mod parameters;
+mod query;
+
+pub use page::print;
+pub use parameters::read;

@@ -1,0 +1,180 @@
+//! A page of buckets as `OpenAI` prints it.
+
+use serde::{Serialize, Serializer, ser::Error};
+use serde_json::value::RawValue;
+
+use super::cursor;
+use crate::domain::{
+    ids::{KeyId, ProjectId},
+    money::Total,
+    report::{Bucket, Group, Grouping, Kind, Page, Report, Sums},
+    usage::{LineItem, Usage},
+};
+
+/// There is one organization; clients of `OpenAI` expect it to have an id.
+const ORGANIZATION_ID: &str = "org-tollgate";
+
+#[derive(Serialize)]
+struct PageObject<'a> {
+    object: &'static str,
+    data: Vec<BucketObject<'a>>,
+    has_more: bool,
+    next_page: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BucketObject<'a> {
+    object: &'static str,
+    start_time: u64,
+    end_time: u64,
+    results: Vec<ResultObject<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ResultObject<'a> {
+    Completions(Box<CompletionsResult<'a>>),
+    Costs(Box<CostsResult<'a>>),
+}
+
+#[derive(Serialize)]
+struct CompletionsResult<'a> {
+    object: &'static str,
+    input_tokens: u64,
+    input_cached_tokens: u64,
+    input_cache_write_tokens: u64,
+    input_uncached_tokens: u64,
+    output_tokens: u64,
+    input_text_tokens: u64,
+    output_text_tokens: u64,
+    input_cached_text_tokens: u64,
+    input_audio_tokens: u64,
+    input_cached_audio_tokens: u64,
+    output_audio_tokens: u64,
+    input_image_tokens: u64,
+    input_cached_image_tokens: u64,
+    output_image_tokens: u64,
+    num_model_requests: u64,
+    project_id: Option<&'a str>,
+    /// Keys belong to projects, not to users.
+    user_id: Option<&'a str>,
+    api_key_id: Option<&'a str>,
+    model: Option<&'a str>,
+    batch: Option<bool>,
+    service_tier: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct CostsResult<'a> {
+    object: &'static str,
+    amount: Amount,
+    line_item: Option<String>,
+    project_id: Option<&'a str>,
+    api_key_id: Option<&'a str>,
+    organization_id: &'static str,
+    quantity: Option<u64>,
+    quantity_unit: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Amount {
+    #[serde(serialize_with = "exact_number")]
+    value: Total,
+    currency: &'static str,
+}
+
+pub fn print(report: &Report, page: &Page, buckets: &[Bucket]) -> serde_json::Result<Vec<u8>> {
+    let next_page = cursor::print(report, page);
+    let data = buckets.iter().map(|bucket| bucket_object(report, bucket)).collect();
+    serde_json::to_vec(&PageObject { object: "page", data, has_more: next_page.is_some(), next_page })
+}
+
+fn bucket_object<'a>(report: &Report, bucket: &'a Bucket) -> BucketObject<'a> {
+    let result = |(group, sums)| match report.kind {
+        Kind::Completions => ResultObject::Completions(Box::new(completions_result(group, sums))),
+        Kind::Costs => ResultObject::Costs(Box::new(costs_result(report, group, sums))),
+    };
+    BucketObject {
+        object: "bucket",
+        start_time: bucket.range.start_s,
+        end_time: bucket.range.end_s,
+        results: bucket.results.iter().map(result).collect(),
+    }
+}
+
+fn completions_result<'a>(group: &'a Group, sums: &Sums) -> CompletionsResult<'a> {
+    use LineItem::{
+        InputAudio, InputCacheWriteText, InputCachedAudio, InputCachedImage, InputCachedText, InputImage, InputText,
+        OutputAudio, OutputImage, OutputText,
+    };
+    let usage = &sums.usage;
+    CompletionsResult {
+        object: "organization.usage.completions.result",
+        input_tokens: usage.input_total(),
+        input_cached_tokens: sum_of(usage, &[InputCachedText, InputCachedAudio, InputCachedImage]),
+        input_cache_write_tokens: usage.get(InputCacheWriteText),
+        input_uncached_tokens: sum_of(usage, &[InputText, InputAudio, InputImage]),
+        output_tokens: usage.output_total(),
+        input_text_tokens: usage.get(InputText),
+        output_text_tokens: usage.get(OutputText),
+        input_cached_text_tokens: usage.get(InputCachedText),
+        input_audio_tokens: usage.get(InputAudio),
+        input_cached_audio_tokens: usage.get(InputCachedAudio),
+        output_audio_tokens: usage.get(OutputAudio),
+        input_image_tokens: usage.get(InputImage),
+        input_cached_image_tokens: usage.get(InputCachedImage),
+        output_image_tokens: usage.get(OutputImage),
+        num_model_requests: sums.requests,
+        project_id: group.project_id.as_ref().map(ProjectId::as_str),
+        user_id: None,
+        api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
+        model: group.model.as_deref(),
+        batch: group.batch,
+        service_tier: group.service_tier,
+    }
+}
+
+fn costs_result<'a>(report: &Report, group: &'a Group, sums: &Sums) -> CostsResult<'a> {
+    let is_by_line_item = report.is_by(Grouping::LineItem);
+    let line_item = group.line_item.map(|item| match &group.model {
+        Some(model) => format!("{model}, {}", words(item)),
+        None => words(item).to_owned(),
+    });
+    CostsResult {
+        object: "organization.costs.result",
+        amount: Amount { value: sums.amount, currency: "usd" },
+        line_item,
+        project_id: group.project_id.as_ref().map(ProjectId::as_str),
+        api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
+        organization_id: ORGANIZATION_ID,
+        quantity: is_by_line_item.then(|| sums.usage.total()),
+        quantity_unit: is_by_line_item.then_some("tokens"),
+    }
+}
+
+/// Text goes without saying, as on `OpenAI`'s bills.
+const fn words(item: LineItem) -> &'static str {
+    match item {
+        LineItem::InputText => "input",
+        LineItem::InputCachedText => "cached input",
+        LineItem::InputCacheWriteText => "cache write",
+        LineItem::InputAudio => "audio input",
+        LineItem::InputCachedAudio => "cached audio input",
+        LineItem::InputImage => "image input",
+        LineItem::InputCachedImage => "cached image input",
+        LineItem::OutputText => "output",
+        LineItem::OutputAudio => "audio output",
+        LineItem::OutputImage => "image output",
+    }
+}
+
+/// Saturates as [`Usage::total`] does.
+fn sum_of(usage: &Usage, items: &[LineItem]) -> u64 {
+    items.iter().fold(0, |sum, item| sum.saturating_add(usage.get(*item)))
+}
+
+/// All digits of the amount: through a float they would be rounded.
+fn exact_number<S: Serializer>(amount: &Total, serializer: S) -> Result<S::Ok, S::Error> {
+    let digits = RawValue::from_string(amount.to_string()).map_err(S::Error::custom)?;
+    digits.serialize(serializer)
+}

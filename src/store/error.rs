@@ -1,0 +1,43 @@
+use std::{io, path::PathBuf};
+
+use crate::{
+    domain::ids::{KeyId, RequestId},
+    journal::{JournalError, Position},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot open the database {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("the database: {0}")]
+    Sql(#[from] sqlx::Error),
+    #[error("bringing the database up to date: {0}")]
+    Migrate(sqlx::migrate::MigrateError),
+    #[error(
+        "the database was written by a newer version of this program (its schema has step {version}, which this one does \
+         not know): run that version, or restore a copy from before the upgrade"
+    )]
+    NewerDatabase { version: i64 },
+    #[error("SQLite {found} is too old: 3.51.3 is the first version that cannot lose commits")]
+    OldSqlite { found: String },
+    #[error("the ledger is at {stored}, not at {expected}: another process has written to it")]
+    Moved { stored: Position, expected: Position },
+    #[error("the database does not know the API key {0} of a request in the journal")]
+    UnknownKey(KeyId),
+    #[error("a number of request {0} does not fit the ledger")]
+    Overflow(RequestId),
+    #[error("a sum does not fit the ledger")]
+    SumOverflow,
+    #[error("the database holds {0:?}, which is not what this program writes")]
+    Unreadable(String),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("a background task ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Migrate(error)
+    }
+}

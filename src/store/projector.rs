@@ -1,0 +1,251 @@
+//! Feeds the ledger from the journal. Reports wait for it, requests never do.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Store, StoreError, ledger::LedgerBatch, replay::Replay};
+use crate::journal::{Batch, Journal, JournalError, Position};
+
+/// About a thousand records.
+const BATCH_BYTES: u64 = 512 << 10;
+/// How long records are gathered before they are written together.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often the journal is asked to try again what failed.
+const TICK: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub struct Projector {
+    journal: Arc<Journal>,
+    store: Store,
+    /// Filled with the first step.
+    view: Option<View>,
+    progress: Progress,
+}
+
+/// Where the projector stands.
+struct View {
+    replay: Replay,
+    /// As the ledger has it; differs from `position` after the journal has lost its end.
+    stored: Option<Position>,
+    position: Position,
+    /// Read from the journal, and not in the ledger yet.
+    pending: Option<LedgerBatch>,
+}
+
+/// For health and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProjectorState {
+    pub position: Position,
+    /// Bytes of the journal that are not in the ledger yet.
+    pub lag_bytes: u64,
+    /// Why the ledger does not move on at the moment.
+    pub failing: Option<String>,
+}
+
+/// A view of the projector from outside, while it runs.
+#[derive(Clone)]
+pub struct Progress {
+    journal: Arc<Journal>,
+    state: Arc<Mutex<(Position, Option<String>)>>,
+}
+
+impl Progress {
+    pub fn state(&self) -> ProjectorState {
+        let (position, failing) = self.state.lock().map(|state| state.clone()).unwrap_or_default();
+        ProjectorState { position, lag_bytes: self.journal.bytes_after(position), failing }
+    }
+
+    fn note(&self, result: &Result<Position, StoreError>) {
+        let Ok(mut state) = self.state.lock() else { return };
+        match result {
+            Ok(position) => {
+                if state.1.is_some() {
+                    tracing::info!("the ledger moves on again");
+                }
+                *state = (*position, None);
+            }
+            Err(error) => {
+                if state.1.is_none() {
+                    tracing::error!(%error, "the ledger does not move on: reports are behind, requests are not affected");
+                }
+                state.1 = Some(error.to_string());
+            }
+        }
+    }
+}
+
+impl Projector {
+    pub fn new(journal: Arc<Journal>, store: Store) -> Self {
+        let state = Arc::new(Mutex::new((journal.start(), None)));
+        let progress = Progress { journal: Arc::clone(&journal), state };
+        Self { journal, store, view: None, progress }
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Returns when everything in the journal is in the ledger.
+    pub async fn catch_up(&mut self) -> Result<(), StoreError> {
+        while self.step().await? {}
+        Ok(())
+    }
+
+    /// Follows the journal until `stop`, then to its end. A database that fails is tried again for ever.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.step().await {
+                Ok(moved) if stop.is_cancelled() => {
+                    if !moved {
+                        return;
+                    }
+                }
+                Ok(_) => {
+                    pause = FIRST_PAUSE;
+                    self.gather(&stop).await;
+                }
+                // The journal keeps what is missing here for the next start.
+                Err(_) if stop.is_cancelled() => return,
+                Err(_) => {
+                    let _ = tokio::time::timeout(pause, stop.cancelled()).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+            }
+        }
+    }
+
+    /// Waits until there is enough to be worth a transaction.
+    async fn gather(&self, stop: &CancellationToken) {
+        let lag_bytes = || self.progress.state().lag_bytes;
+        while lag_bytes() == 0 && !stop.is_cancelled() {
+            tokio::select! {
+                () = self.journal.changed() => {}
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(TICK) => self.retry_journal().await,
+            }
+        }
+        if lag_bytes() < BATCH_BYTES {
+            let _ = tokio::time::timeout(GATHER, stop.cancelled()).await;
+        }
+    }
+
+    async fn retry_journal(&self) {
+        let journal = Arc::clone(&self.journal);
+        // The journal reports its own failures.
+        let _ = tokio::task::spawn_blocking(move || journal.retry()).await;
+    }
+
+    /// Takes one batch over; false when there is none.
+    async fn step(&mut self) -> Result<bool, StoreError> {
+        let result = self.advance().await;
+        match result {
+            Ok((position, moved)) => {
+                self.progress.note(&Ok(position));
+                Ok(moved)
+            }
+            Err(error) => {
+                let result = Err(error);
+                self.progress.note(&result);
+                result.map(|_| false)
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<(Position, bool), StoreError> {
+        let mut view = match self.view.take() {
+            Some(view) => view,
+            None => self.load().await?,
+        };
+        let moved = self.advance_view(&mut view).await;
+        let position = view.stored.unwrap_or(view.position);
+        self.view = Some(view);
+        Ok((position, moved?))
+    }
+
+    async fn advance_view(&self, view: &mut View) -> Result<bool, StoreError> {
+        if view.pending.is_none() {
+            let batch = self.read(view.position, BATCH_BYTES).await?;
+            if batch.next == view.position {
+                return Ok(false);
+            }
+            view.position = batch.next;
+            let entries = view.replay.apply(batch);
+            let buckets = view.replay.take_changed();
+            view.pending = Some(LedgerBatch { entries, buckets, from: view.stored, up_to: view.position });
+        }
+        if let Some(batch) = &view.pending {
+            match self.store.append(batch).await {
+                // The commit of an earlier try succeeded, though its answer did not reach us.
+                Err(StoreError::Moved { stored, .. }) if stored == batch.up_to => {}
+                other => other?,
+            }
+            view.stored = Some(batch.up_to);
+            view.pending = None;
+        }
+        self.release(view).await?;
+        Ok(true)
+    }
+
+    /// Lets go of segments that only the ledger needed, once the ledger's own disk has them.
+    async fn release(&self, view: &View) -> Result<(), StoreError> {
+        let first = self.journal.start().segment;
+        if view.position.segment == first {
+            return Ok(());
+        }
+        let needed =
+            view.replay.oldest_open().map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
+        if needed > first && self.store.checkpoint().await? {
+            let journal = Arc::clone(&self.journal);
+            tokio::task::spawn_blocking(move || journal.release(Position { segment: needed, offset: 0 })).await??;
+        }
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<View, StoreError> {
+        let stored = self.store.projection().await?;
+        let position = self.resume(stored).await?;
+        let mut replay = Replay::restored(self.store.limit_buckets().await?);
+        let mut passed = self.journal.start();
+        while passed < position {
+            let within = if passed.segment == position.segment { position.offset - passed.offset } else { BATCH_BYTES };
+            let batch = self.read(passed, within.min(BATCH_BYTES)).await?;
+            passed = batch.next;
+            replay.skip(batch);
+        }
+        Ok(View { replay, stored, position, pending: None })
+    }
+
+    /// Where to read on. The ledger and the journal differ only after a power failure, or when one of them was put back
+    /// from a copy.
+    async fn resume(&self, stored: Option<Position>) -> Result<Position, StoreError> {
+        let (start, end) = (self.journal.start(), self.journal.found_end());
+        let Some(stored) = stored else { return Ok(start) };
+        if stored < start {
+            tracing::error!(ledger = %stored, journal = %start, "the ledger is older than the journal: requests between them are not in it");
+            return Ok(start);
+        }
+        if stored > end {
+            tracing::warn!(ledger = %stored, journal = %end, "the journal is shorter than what the ledger has of it: going on at its end");
+            return Ok(end);
+        }
+        match self.read(stored, 1).await {
+            Ok(_) => Ok(stored),
+            Err(StoreError::Journal(JournalError::NotKept(_))) => {
+                tracing::warn!(ledger = %stored, "the journal is not the one the ledger was fed from: reading the segment again");
+                Ok(Position { offset: 0, ..stored })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read(&self, from: Position, max_bytes: u64) -> Result<Batch, StoreError> {
+        let journal = Arc::clone(&self.journal);
+        Ok(tokio::task::spawn_blocking(move || journal.read(from, max_bytes)).await??)
+    }
+}
