@@ -77,9 +77,9 @@ def test_a_streamed_answer_plays_as_long_as_it_costs(client):
             usage.append(chunk.usage)
         # Audio streams have chunks without choices.
         for choice in chunk.choices or []:
-            piece = getattr(choice.delta, "audio", None) or {}
-            sound += base64.b64decode(piece.get("data", ""), validate=True)
-            transcript += piece.get("transcript", "")
+            if piece := choice.delta.audio:
+                sound += base64.b64decode(piece.data or "", validate=True)
+                transcript += piece.transcript or ""
     assert len(usage) == 1
     assert len(sound) == usage[0].completion_tokens_details.audio_tokens * BYTES_PER_OUTPUT_TOKEN
     assert transcript
@@ -90,7 +90,7 @@ def test_a_streamed_answer_hides_the_usage_nobody_asked_for(client):
     chunks = list(stream)
     assert all(chunk.usage is None for chunk in chunks)
     assert all(chunk.choices != [] for chunk in chunks), "the usage chunk has an empty list of choices"
-    assert any(getattr(choice.delta, "audio", None) for chunk in chunks for choice in chunk.choices or [])
+    assert any(choice.delta.audio for chunk in chunks for choice in chunk.choices or [])
 
 
 def test_a_replayed_answer_is_heard_again_at_its_own_length(client):
