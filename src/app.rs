@@ -144,8 +144,10 @@ impl Running {
         let upstream = connect_upstream(settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let now = clock.now();
-        let (journal, recovered) = Journal::open(journal_options(settings, &data_dir), now)?;
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
+        let options = journal_options(settings, &data_dir);
+        let opened = tokio::task::spawn_blocking(move || Journal::open(options, now)).await;
+        let (journal, recovered) = opened.map_err(StoreError::from)??;
         let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));
         projector.catch_up().await?;
         let pepper = settings.pepper.as_ref().map(Secret::reveal);

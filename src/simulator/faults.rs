@@ -21,6 +21,7 @@
 //! | `usage-mistral` | audio tokens on top of `prompt_tokens` |
 //! | `usage-azure` | the first chunk has no choices and no usage, only filter results |
 //!
+//! `once` spares every request after the first with the same `x-client-request-id`, so that a retry succeeds.
 //! Parameters without a fault change the answer: `chunks`, `gap-ms`, `delay-ms`, `audio-seconds` (also the header
 //! `x-simulate-audio-seconds`), `cached` (cached prompt tokens).
 
@@ -37,7 +38,6 @@ const MAX_AUDIO_MS: u64 = 300_000;
 /// One token of audio that a model speaks.
 const AUDIO_TOKEN_MS: u64 = 50;
 const SLOW_GAP: Duration = Duration::from_millis(200);
-/// Between parts of a body that is not a stream, so that a cut answer has left before the cut.
 const DEFAULT_RETRY_MS: u64 = 1_500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +126,7 @@ pub(super) struct Wish {
     pub(super) exceeded: Exceeded,
     pub(super) bare: bool,
     pub(super) done: bool,
+    pub(super) once: bool,
 }
 
 impl Wish {
@@ -162,6 +163,7 @@ impl Wish {
             exceeded: Exceeded::Requests,
             bare: false,
             done: false,
+            once: false,
         }
     }
 
@@ -170,6 +172,7 @@ impl Wish {
             ("", _) => {}
             ("bare", _) => self.bare = true,
             ("done", _) => self.done = true,
+            ("once", _) => self.once = true,
             (_, Some((name, value))) => self.set(name.trim(), value.trim())?,
             (name, None) => self.fault = Some(find(name).ok_or_else(|| name.to_owned())?),
         }

@@ -1,4 +1,4 @@
-//! What is answered, and what it costs. How it is written is in [`completion`] and [`stream`].
+//! What is answered, and what it costs. How it is written is in [`mod@completion`] and [`mod@stream`].
 
 mod completion;
 mod example;
@@ -65,6 +65,13 @@ pub(super) struct Head<'a> {
     pub(super) usage_style: UsageStyle,
     /// Padding is left out when it was not wanted.
     pub(super) obfuscation: bool,
+}
+
+impl Head<'_> {
+    /// As JSON; reasoning models have none.
+    fn fingerprint(&self) -> &'static str {
+        if self.kind == Kind::Reasoning { "null" } else { r#""fp_58b2b3ae96""# }
+    }
 }
 
 impl Answer {
