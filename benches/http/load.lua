@@ -14,7 +14,7 @@ function init(args)
    message = wrk.format("POST", wrk.path, headers, file:read("*a"))
    file:close()
    needle, ending = args[4], args[5]:gsub("\\n", "\n")
-   sent, completed, wrong, bytes, first_wrong = 0, 0, 0, 0, ""
+   sent, completed, wrong, first_wrong = 0, 0, 0, ""
 end
 
 -- Asked before each request: once all are sent, the connections wait for longer than the run lasts.
@@ -29,7 +29,6 @@ end
 
 function response(status, _, body)
    completed = completed + 1
-   bytes = bytes + #body
    local right = status == 200 and body:find(needle, 1, true) and body:sub(-#ending) == ending
    if not right then
       wrong = wrong + 1
@@ -41,15 +40,12 @@ function response(status, _, body)
    end
 end
 
-function done(summary, latency)
+function done(summary)
    local thread = threads[1]
    local errors = summary.errors
    io.stdout:write(string.format("completed=%d\n", thread:get("completed")))
    io.stdout:write(string.format("wrong=%d\n", thread:get("wrong")))
    io.stdout:write(string.format("first_wrong=%s\n", thread:get("first_wrong")))
-   io.stdout:write(string.format("bytes=%d\n", thread:get("bytes")))
    io.stdout:write(string.format("non_2xx=%d\n", errors.status))
    io.stdout:write(string.format("broken=%d\n", errors.connect + errors.read + errors.write + errors.timeout))
-   io.stdout:write(string.format("p50_us=%d\n", latency:percentile(50)))
-   io.stdout:write(string.format("p99_us=%d\n", latency:percentile(99)))
 end

@@ -176,26 +176,21 @@ def nginx(directory: Path, upstream: str, *, buffering: bool) -> tuple[Program, 
     raise Failed(f"nginx did not start:\n{started.text()}")
 
 
-class Load:
-    """What one run of wrk did."""
-
-    def __init__(self, address: str, key: str, work, requests: int, body_file: Path):
-        command = [
-            *("taskset", "--cpu-list", LOAD_CORE, "wrk", "--threads", "1", "--connections", str(work.connections)),
-            *("--duration", "120s", "--timeout", "60s", "--script", str(HERE / "load.lua")),
-            *(f"http://{address}/v1/chat/completions", "--"),
-            *(str(requests), str(body_file), key, work.needle, work.ending),
-        ]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+def load(address: str, key: str, work, requests: int, body_file: Path) -> None:
+    """Runs wrk until `requests` requests are answered, every one of them right, or fails."""
+    command = [
+        *("taskset", "--cpu-list", LOAD_CORE, "wrk", "--threads", "1", "--connections", str(work.connections)),
+        *("--duration", "120s", "--timeout", "60s", "--script", str(HERE / "load.lua")),
+        *(f"http://{address}/v1/chat/completions", "--"),
+        *(str(requests), str(body_file), key, work.needle, work.ending),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         lines = []
         for line in process.stdout:
             lines.append(line.strip())
             if line == "finished\n":
                 process.send_signal(signal.SIGINT)
-        process.wait()
-        values = dict(line.split("=", 1) for line in lines if re.match(r"\w+=", line))
-        problems = [f"{name}={values.get(name)}" for name in ("wrong", "non_2xx", "broken") if values.get(name) != "0"]
-        if values.get("completed") != str(requests) or problems:
-            raise Failed(f"{requests} requests to {address}: {values}")
-        self.p50_us, self.p99_us = int(values["p50_us"]), int(values["p99_us"])
-        self.bytes = int(values["bytes"])
+    values = dict(line.split("=", 1) for line in lines if re.match(r"\w+=", line))
+    expected = {"completed": str(requests), "wrong": "0", "non_2xx": "0", "broken": "0"}
+    if any(values.get(name) != value for name, value in expected.items()):
+        raise Failed(f"{requests} requests to {address}: {values or lines}")

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from processes import HERE, Failed, Gateway, Load, Program, look_alike, nginx
+from processes import HERE, Failed, Gateway, Program, load, look_alike, nginx
 
 IDLE_STREAMS = 1_000
 END_OF_STREAM = "data: [DONE]\\n\\n"
@@ -50,23 +51,22 @@ def silence_in_base64(megabytes: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+def streamed(gap_ms: int) -> dict:
+    options = ("--chunks", "64", "--chunk-gap-ms", str(gap_ms))
+    return {"ending": END_OF_STREAM, "upstream_options": options, "streams": True}
+
+
 def works() -> list[Work]:
     text = {"model": "bench-text", "messages": user("Say hello to the person who reads this, in a few words.")}
+    stream = text | {"stream": True, "stream_options": {"include_usage": True}}
     clip = {"type": "input_audio", "input_audio": {"format": "wav", "data": silence_in_base64(5)}}
     # Eight answers of two seconds are about a megabyte of base64.
     speech = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}, "n": 8}
     question = user([{"type": "text", "text": "What is said here?"}, clip])
     return [
-        Work("small text request", text, connections=16, requests=20_000),
-        Work(
-            "stream of 64 chunks",
-            text | {"stream": True, "stream_options": {"include_usage": True}},
-            connections=8,
-            requests=3_000,
-            ending=END_OF_STREAM,
-            upstream_options=("--chunks", "64"),
-            streams=True,
-        ),
+        Work("small text request", text, connections=16, requests=40_000),
+        Work("stream of 64 chunks in one burst", stream, connections=8, requests=6_000, **streamed(gap_ms=0)),
+        Work("stream of 64 chunks, 2 ms apart", stream, connections=64, requests=1_200, **streamed(gap_ms=2)),
         Work("5 MB of audio in", {"model": "bench-audio", "messages": question}, connections=2, requests=300),
         Work(
             "1 MB of audio out",
@@ -107,7 +107,7 @@ class Bench:
         self.running.clear()
 
     def start(self, work: Work) -> tuple[Gateway, Program, str, Path]:
-        directory = self.directory / work.name.replace(" ", "-")
+        directory = self.directory / re.sub(r"\W+", "-", work.name)
         upstream, address = look_alike(self.program, directory, *work.upstream_options)
         self.running.append(upstream)
         gateway = Gateway(self.program, directory, address)
@@ -124,7 +124,7 @@ class Bench:
 
         def gateway_round(count: int) -> float:
             before_cpu, before = gateway.cpu_seconds(), gateway.settled()
-            Load(gateway.address, gateway.key, work, count, body_file)
+            load(gateway.address, gateway.key, work, count, body_file)
             gateway.wait_until_all_is_written()
             metered = gateway.settled() - before
             if metered != count:
@@ -133,7 +133,7 @@ class Bench:
 
         def nginx_round(count: int) -> float:
             before = proxy.cpu_seconds()
-            Load(proxy_address, gateway.key, work, count, body_file)
+            load(proxy_address, gateway.key, work, count, body_file)
             return (proxy.cpu_seconds() - before) / count * 1e6
 
         warm_up = max(work.connections * 2, requests // 4)
