@@ -113,6 +113,11 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    #[error(
+        "the project {project} is in the tier {tier:?}, which is not in the tiers file: a project without a tier would have no \
+         limits; put the tier back"
+    )]
+    NoSuchTier { project: String, tier: String },
     #[error("cannot listen on {address}: {error}{hint}")]
     Listen { address: String, error: std::io::Error, hint: &'static str },
 }
@@ -155,6 +160,7 @@ impl Running {
         let admin_key = settings.admin_key.as_ref().map(Secret::reveal);
         let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), &store, now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
+        check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
@@ -323,6 +329,13 @@ fn proxy_options(settings: &Settings) -> proxy::Options {
             max: Duration::from_secs(settings.stream_max_s),
         },
         max_answer_bytes: settings.max_answer_bytes as u64,
+    }
+}
+
+fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError> {
+    match accounts.projects().iter().find(|project| catalog.tier(&project.tier).is_none()) {
+        Some(lost) => Err(StartError::NoSuchTier { project: lost.id.to_string(), tier: lost.tier.as_str().to_owned() }),
+        None => Ok(()),
     }
 }
 
