@@ -217,6 +217,7 @@ impl Running {
         };
         let server = Server {
             header_timeout: Duration::from_secs(settings.header_timeout_s),
+            unread_timeout: Duration::from_secs(settings.unread_timeout_s),
             places: Arc::new(Semaphore::new(settings.max_connections)),
             metrics: Arc::clone(&app.metrics),
             connections: TaskTracker::new(),
@@ -229,7 +230,9 @@ impl Running {
             }
             Some(listener) => {
                 tokio::spawn(server.clone().run(calls, (routers.calls)(&app)));
-                tokio::spawn(server.clone().run(listener, (routers.administration)(&app)));
+                let places = Arc::new(Semaphore::new(settings.max_connections));
+                let server = Server { places, ..server.clone() };
+                tokio::spawn(server.run(listener, (routers.administration)(&app)));
             }
         }
         let stop_projection = CancellationToken::new();

@@ -3,8 +3,11 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod answers;
+mod broken_streams;
 mod disconnects;
 mod drains;
 mod scripted;
+mod shutdown;
 mod streams;
 mod support;
+mod upstream_faults;
