@@ -10,6 +10,8 @@ mod sync;
 mod writer;
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -113,7 +115,7 @@ pub struct Journal {
     durability: Durability,
     synced: watch::Sender<sync::Synced>,
     syncing: AtomicBool,
-    found_end: Position,
+    run_start: Position,
     /// Held so that a second gateway cannot settle our open requests as its own.
     _lock: File,
 }
@@ -127,9 +129,10 @@ impl Journal {
     }
 
     /// Writes the settlement; if the disk fails it is kept in memory and written as soon as possible.
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one settlement")]
     pub fn settle(&self, ticket: Ticket, settlement: &Settlement) -> Position {
         debug_assert_eq!(ticket.request_id, settlement.request_id);
-        let position = self.writer().settle(&ticket, settlement);
+        let position = self.writer().settle(ticket.position.segment, settlement);
         self.changed.notify_one();
         position
     }
@@ -156,9 +159,16 @@ impl Journal {
         self.writer().end()
     }
 
-    /// Where the journal ended when it was opened, before recovery added to it.
-    pub const fn found_end(&self) -> Position {
-        self.found_end
+    /// Where to read on for a reader whose `position` was lost, so that it misses nothing that is kept.
+    pub fn nearest(&self, position: Position) -> Position {
+        let writer = self.writer();
+        let segment = position.segment;
+        match writer.kept(segment) {
+            Some(kept) if kept.bytes < position.offset => Position { segment, offset: kept.bytes },
+            Some(_) => Position { segment, offset: 0 },
+            None if position < writer.start() => writer.start(),
+            None => self.run_start,
+        }
     }
 
     /// How much is written after `position`.
@@ -175,6 +185,12 @@ impl Journal {
             self.writer().forget(segment);
         }
         Ok(())
+    }
+
+    /// Makes the files' names survive a power failure. Blocks on the disk.
+    pub fn sync_names(&self) -> Result<(), JournalError> {
+        let dir = self.writer().dir();
+        segment::sync_dir(&dir)
     }
 
     pub fn state(&self) -> JournalState {

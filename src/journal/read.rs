@@ -40,7 +40,9 @@ impl Journal {
         };
         let damaged = |(offset, reason)| JournalError::Damaged { path, offset: from.offset + offset, reason };
         let records = records(&lines).map_err(damaged)?;
-        let next = Position { offset: from.offset + lines.len() as u64, ..from };
+        let read_to = Position { offset: from.offset + lines.len() as u64, ..from };
+        // At the end of a finished segment reading goes on in the one after it.
+        let next = self.readable(read_to).map_or(read_to, |(next, _)| next);
         Ok(Batch { segment: from.segment, records, next })
     }
 

@@ -28,7 +28,10 @@ impl Journal {
         let mut found = Found::default();
         let current = match segments(&options.dir)?.as_slice() {
             [] => Segment::create(&options.dir, 1, options.segment_bytes, None)?,
-            numbers => found.read_all(&options, numbers)?,
+            numbers => {
+                let last = found.read_all(&options.dir, numbers)?;
+                found.begin(&options, last)?
+            }
         };
         if options.durability == Durability::Power {
             segment::sync_dir(&options.dir)?;
@@ -39,7 +42,7 @@ impl Journal {
         let durability = options.durability;
         let open = found.still_open();
         let mut writer = Writer::new(options, current, found.kept);
-        let found_end = writer.end();
+        let run_start = writer.end();
         for admission in open {
             writer.write_settlement(&admission.interrupted(now))?;
             found.recovered.interrupted += 1;
@@ -51,7 +54,7 @@ impl Journal {
             // Nothing of an earlier run is taken as confirmed; the first sync covers it.
             synced: watch::Sender::new(Synced::default()),
             syncing: AtomicBool::new(false),
-            found_end,
+            run_start,
             _lock: lock,
         };
         Ok((Arc::new(journal), found.recovered))
@@ -69,9 +72,9 @@ struct Found {
 }
 
 impl Found {
-    /// Reads every segment, and opens the last one for appending.
-    fn read_all(&mut self, options: &Options, numbers: &[u64]) -> Result<Segment, JournalError> {
-        let (dir, mut current) = (&options.dir, None);
+    /// Reads every segment; returns the number and the length of the last.
+    fn read_all(&mut self, dir: &Path, numbers: &[u64]) -> Result<(u64, u64), JournalError> {
+        let mut last = (0, 0);
         let following = numbers.iter().skip(1).map(Some).chain([None]);
         for (number, next) in numbers.iter().copied().zip(following) {
             let path = segment::path(dir, number);
@@ -89,16 +92,26 @@ impl Found {
             bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
             self.read_segment(&bytes, &path)?;
             self.kept.insert(number, Kept { bytes: length, open_admissions: 0 });
-            current = Some((number, length));
+            last = (number, length);
         }
-        let (number, length) = current.unwrap_or((1, 0));
-        let segment = Segment::reopen(dir, number, length, options.segment_bytes.max(length))?;
-        match self.kept.get(&(number - 1)) {
-            Some(previous) if length == 0 => {
-                segment.begin(Some(Continues { segment: number - 1, bytes: previous.bytes }))
-            }
-            _ => Ok(segment),
+        Ok(last)
+    }
+
+    /// Every run writes segments of its own, so that a position past the end of an older one can only mean that a power
+    /// failure took that end.
+    fn begin(&mut self, options: &Options, (number, length): (u64, u64)) -> Result<Segment, JournalError> {
+        let create = |number, continues| Segment::create(&options.dir, number, options.segment_bytes, continues);
+        if length == 0 {
+            let path = segment::path(&options.dir, number);
+            fs::remove_file(&path).map_err(JournalError::io("begin again", &path))?;
+            let before = number.checked_sub(1).and_then(|before| Some((before, self.kept.get(&before)?)));
+            return create(number, before.map(|(segment, kept)| Continues { segment, bytes: kept.bytes }));
         }
+        let last = Segment::reopen(&options.dir, number, length)?;
+        create(number + 1, Some(Continues { segment: number, bytes: length })).or_else(|error| {
+            tracing::error!(%error, "requests are refused until the journal can be written");
+            Ok(last)
+        })
     }
 
     fn read_segment(&mut self, bytes: &[u8], path: &Path) -> Result<(), JournalError> {

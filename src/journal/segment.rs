@@ -50,22 +50,21 @@ impl Segment {
         let segment = Self { number, path, file: Arc::new(file), length: 0, capacity, torn: false };
         let path = segment.path.clone();
         segment.begin(continues).inspect_err(|_| {
-            // An empty segment left behind would be continued at the next start; one with half a line would be cut.
+            // One that stays is begun again at the next start.
             let _ = std::fs::remove_file(path);
         })
     }
 
-    /// The last segment of an earlier run, cut to its whole records.
-    pub(super) fn reopen(dir: &Path, number: u64, length: u64, capacity: u64) -> Result<Self, JournalError> {
+    /// The last segment of an earlier run, cut to its whole records. No room is set aside for more.
+    pub(super) fn reopen(dir: &Path, number: u64, length: u64) -> Result<Self, JournalError> {
         let path = path(dir, number);
         let file = options().open(&path).map_err(JournalError::io("open", &path))?;
-        let mut segment = Self { number, path, file: Arc::new(file), length, capacity, torn: true };
+        let mut segment = Self { number, path, file: Arc::new(file), length, capacity: length, torn: true };
         segment.repair().map_err(JournalError::io("cut the torn end off", &segment.path))?;
         Ok(segment)
     }
 
-    /// Sets its room aside and writes its first line.
-    pub(super) fn begin(mut self, continues: Option<Continues>) -> Result<Self, JournalError> {
+    fn begin(mut self, continues: Option<Continues>) -> Result<Self, JournalError> {
         preallocate(&self.file, self.capacity).map_err(JournalError::io("reserve room for", &self.path))?;
         if let Some(continues) = continues {
             let mut line = Vec::new();

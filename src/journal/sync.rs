@@ -45,7 +45,7 @@ impl Journal {
 
     /// Blocks on the disk, for all who wait.
     fn sync(&self) {
-        let (files, end) = self.writer().to_sync();
+        let (files, end) = self.writer().unsynced();
         let result = files.iter().try_for_each(|file| file.sync_data());
         if let Err(error) = &result {
             let path = self.writer().segment_path(end.segment);

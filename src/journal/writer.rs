@@ -81,9 +81,9 @@ impl Writer {
     }
 
     /// Cannot refuse: what cannot be written now waits in memory and is written before anything else.
-    pub(super) fn settle(&mut self, ticket: &Ticket, settlement: &Settlement) -> Position {
+    pub(super) fn settle(&mut self, admitted_in: u64, settlement: &Settlement) -> Position {
         self.open_admissions = self.open_admissions.saturating_sub(1);
-        if let Some(kept) = self.kept.get_mut(&ticket.position.segment) {
+        if let Some(kept) = self.kept.get_mut(&admitted_in) {
             kept.open_admissions = kept.open_admissions.saturating_sub(1);
         }
         let written = self.write_settlement(settlement);
@@ -199,6 +199,10 @@ impl Writer {
         self.kept.get(&segment).copied()
     }
 
+    pub(super) fn dir(&self) -> PathBuf {
+        self.options.dir.clone()
+    }
+
     pub(super) fn segment_path(&self, segment: u64) -> PathBuf {
         segment::path(&self.options.dir, segment)
     }
@@ -220,7 +224,7 @@ impl Writer {
     }
 
     /// The files to sync, and the position that is safe when all of them are.
-    pub(super) fn to_sync(&mut self) -> (Vec<Arc<File>>, Position) {
+    pub(super) fn unsynced(&mut self) -> (Vec<Arc<File>>, Position) {
         let mut files = std::mem::take(&mut self.unsynced);
         files.push(Arc::clone(&self.current.file));
         (files, self.waiting.front().map_or(self.end(), |first| first.start.min(self.end())))
@@ -230,6 +234,11 @@ impl Writer {
     pub(super) fn abandon(&mut self, error: JournalError) {
         self.current.capacity = 0;
         self.note::<()>(&Err(error));
+    }
+
+    #[cfg(test)]
+    pub(super) const fn current_mut(&mut self) -> &mut Segment {
+        &mut self.current
     }
 
     fn bytes(&self) -> u64 {

@@ -80,9 +80,9 @@ impl Store {
             return Err(StoreError::Moved { stored, expected });
         }
         move_projection(&mut transaction, batch.up_to).await?;
-        let known = known(&mut transaction, &batch.entries).await?;
+        let mut known = known(&mut transaction, &batch.entries).await?;
         let mut rows = Vec::with_capacity(batch.entries.len());
-        for entry in batch.entries.iter().filter(|entry| !known.contains(&entry.settlement.request_id)) {
+        for entry in batch.entries.iter().filter(|entry| known.insert(entry.settlement.request_id)) {
             rows.push(row(&mut transaction, &mut names, entry).await?);
         }
         insert(&mut transaction, &rows).await?;
@@ -189,8 +189,8 @@ fn priced(entry: &Entry) -> Result<Priced, StoreError> {
         }
     }
     let cost = entry.cost().map_err(|_| overflow())?;
-    let charged = |item| charges.iter().any(|charge| charge.line_item == item);
-    let priced = cost.priced && settlement.usage.items().all(|(item, _)| charged(item));
+    let has_charge = |item| charges.iter().any(|charge| charge.line_item == item);
+    let priced = cost.priced && settlement.usage.items().all(|(item, _)| has_charge(item));
     let cost = (any_price || priced).then_some(cost.amount.pico());
     Ok((amounts, cost, priced))
 }

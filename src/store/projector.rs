@@ -30,7 +30,7 @@ pub struct Projector {
 /// Where the projector stands.
 struct View {
     replay: Replay,
-    /// As the ledger has it; differs from `position` after the journal has lost its end.
+    /// As the ledger has it; `position` is ahead of it by what is pending.
     stored: Option<Position>,
     position: Position,
     /// Read from the journal, and not in the ledger yet.
@@ -136,9 +136,8 @@ impl Projector {
     }
 
     async fn retry_journal(&self) {
-        let journal = Arc::clone(&self.journal);
         // The journal reports its own failures.
-        let _ = tokio::task::spawn_blocking(move || journal.retry()).await;
+        let _ = self.blocking(Journal::retry).await;
     }
 
     /// Takes one batch over; false when there is none.
@@ -180,6 +179,10 @@ impl Projector {
             view.pending = Some(LedgerBatch { entries, buckets, from: view.stored, up_to: view.position });
         }
         if let Some(batch) = &view.pending {
+            if view.stored.is_none_or(|stored| stored.segment != batch.up_to.segment) {
+                // The ledger must not know of a segment that a power failure could still undo.
+                self.blocking(Journal::sync_names).await?;
+            }
             match self.store.append(batch).await {
                 // The commit of an earlier try succeeded, though its answer did not reach us.
                 Err(StoreError::Moved { stored, .. }) if stored == batch.up_to => {}
@@ -201,8 +204,7 @@ impl Projector {
         let needed =
             view.replay.oldest_open().map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
         if needed > first && self.store.checkpoint().await? {
-            let journal = Arc::clone(&self.journal);
-            tokio::task::spawn_blocking(move || journal.release(Position { segment: needed, offset: 0 })).await??;
+            self.blocking(move |journal| journal.release(Position { segment: needed, offset: 0 })).await?;
         }
         Ok(())
     }
@@ -218,34 +220,37 @@ impl Projector {
             passed = batch.next;
             replay.skip(batch);
         }
-        Ok(View { replay, stored, position, pending: None })
+        // A change of place is written down at once, before new records make the old place look right.
+        let moved = stored.is_some_and(|stored| stored != position);
+        let pending = moved.then(|| LedgerBatch { from: stored, up_to: position, ..LedgerBatch::default() });
+        Ok(View { replay, stored, position, pending })
     }
 
     /// Where to read on. The ledger and the journal differ only after a power failure, or when one of them was put back
-    /// from a copy.
+    /// from a copy; requests that come twice are counted once.
     async fn resume(&self, stored: Option<Position>) -> Result<Position, StoreError> {
-        let (start, end) = (self.journal.start(), self.journal.found_end());
-        let Some(stored) = stored else { return Ok(start) };
-        if stored < start {
-            tracing::error!(ledger = %stored, journal = %start, "the ledger is older than the journal: requests between them are not in it");
-            return Ok(start);
-        }
-        if stored > end {
-            tracing::warn!(ledger = %stored, journal = %end, "the journal is shorter than what the ledger has of it: going on at its end");
-            return Ok(end);
-        }
+        let Some(stored) = stored else { return Ok(self.journal.start()) };
         match self.read(stored, 1).await {
-            Ok(_) => Ok(stored),
             Err(StoreError::Journal(JournalError::NotKept(_))) => {
-                tracing::warn!(ledger = %stored, "the journal is not the one the ledger was fed from: reading the segment again");
-                Ok(Position { offset: 0, ..stored })
+                let nearest = self.journal.nearest(stored);
+                tracing::error!(ledger = %stored, journal = %nearest, "the journal does not go on where the ledger ends: \
+                    one of them was put back from a copy, or a power failure took the journal's end");
+                Ok(nearest)
             }
-            Err(error) => Err(error),
+            read => read.map(|_| stored),
         }
     }
 
     async fn read(&self, from: Position, max_bytes: u64) -> Result<Batch, StoreError> {
+        self.blocking(move |journal| journal.read(from, max_bytes)).await
+    }
+
+    async fn blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Journal) -> Result<T, JournalError> + Send + 'static,
+    {
         let journal = Arc::clone(&self.journal);
-        Ok(tokio::task::spawn_blocking(move || journal.read(from, max_bytes)).await??)
+        Ok(tokio::task::spawn_blocking(move || work(&journal)).await??)
     }
 }

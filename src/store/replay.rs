@@ -61,16 +61,15 @@ impl Replay {
                     self.hold(&admission);
                     self.open.insert(admission.request_id, (batch.segment, admission));
                 }
-                Record::Settled(settlement) => match self.open.remove(&settlement.request_id) {
-                    Some((_, admission)) => {
-                        self.correct(&admission, &settlement);
-                        entries.push(Entry { admission, settlement });
-                    }
-                    None => {
+                Record::Settled(settlement) => {
+                    let Some((_, admission)) = self.open.remove(&settlement.request_id) else {
                         let request_id = settlement.request_id.to_string();
                         tracing::warn!(request_id, "the journal settles a request that is not open: ignored");
-                    }
-                },
+                        continue;
+                    };
+                    self.correct(&admission, &settlement);
+                    entries.push(Entry { admission, settlement });
+                }
             }
         }
         entries
@@ -90,9 +89,9 @@ impl Replay {
         let hold = &admission.hold;
         for dimension in Dimension::ALL {
             if let Some(rate) = hold.limits.rate(dimension) {
-                let (held, used) = (u64::from(hold.units(dimension).get()), settlement.used.units(dimension));
-                self.bucket(admission, dimension, |bucket| match used.checked_sub(held) {
-                    None => bucket.give_back(held - used, rate, settlement.settled_at),
+                let (taken, used) = (u64::from(hold.units(dimension).get()), settlement.used.units(dimension));
+                self.bucket(admission, dimension, |bucket| match used.checked_sub(taken) {
+                    None => bucket.give_back(taken - used, rate, settlement.settled_at),
                     Some(0) => {}
                     Some(excess) => bucket.charge(excess, rate, settlement.settled_at),
                 });

@@ -1,0 +1,143 @@
+//! A disk that fails, played by a file that is open for reading only.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    sync::Arc,
+};
+
+use super::super::{samples::*, *};
+
+fn break_disk(journal: &Journal) {
+    let segment = journal.end().segment;
+    let path = journal.writer().segment_path(segment);
+    journal.writer().current_mut().file = Arc::new(File::open(path).unwrap());
+}
+
+fn mend_disk(journal: &Journal) {
+    let segment = journal.end().segment;
+    let path = journal.writer().segment_path(segment);
+    let file = OpenOptions::new().append(true).read(true).open(path).unwrap();
+    journal.writer().current_mut().file = Arc::new(file);
+}
+
+#[test]
+fn a_settlement_the_disk_refused_waits_and_is_written_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Options::new(dir.path()), NOW).unwrap();
+    let (one, two) = (admission(1), admission(2));
+    let (first, second) = (journal.admit(&one).unwrap(), journal.admit(&two).unwrap());
+    break_disk(&journal);
+    let promised = journal.settle(first, &settlement(&one));
+    assert!(promised > journal.end());
+    assert!(matches!(journal.admit(&admission(3)), Err(JournalError::Io { .. })));
+    let state = journal.state();
+    assert_eq!((state.waiting_settlements, state.open_admissions), (1, 1));
+    assert!(state.failing.is_some());
+
+    mend_disk(&journal);
+    let end = journal.settle(second, &settlement(&two));
+    assert!(promised < end && end == journal.end());
+    assert_eq!(journal.state().failing, None);
+    let settled = [Record::Settled(settlement(&one)), Record::Settled(settlement(&two))];
+    assert_eq!(read_all(&journal, journal.start())[2..], settled);
+}
+
+#[test]
+fn a_tick_writes_what_waits_even_if_the_segment_takes_nothing_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Options::new(dir.path()), NOW).unwrap();
+    let one = admission(1);
+    let ticket = journal.admit(&one).unwrap();
+    break_disk(&journal);
+    journal.settle(ticket, &settlement(&one));
+    journal.retry().unwrap();
+    assert_eq!(journal.end().segment, 2);
+    assert_eq!(journal.state().waiting_settlements, 0);
+    assert_eq!(read_all(&journal, journal.start()).len(), 2);
+    drop(journal);
+    let (_, recovered) = Journal::open(Options::new(dir.path()), NOW).unwrap();
+    assert_eq!(recovered, Recovered::default());
+}
+
+#[test]
+fn remains_of_a_failed_write_are_cut_off_before_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Options::new(dir.path()), NOW).unwrap();
+    finish(&journal, 1);
+    let path = journal.writer().segment_path(1);
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"[\"half a rec").unwrap();
+    journal.writer().current_mut().torn = true;
+    finish(&journal, 2);
+    assert_eq!(fs::metadata(&path).unwrap().len(), journal.end().offset);
+    assert_eq!(read_all(&journal, journal.start()).len(), 4);
+}
+
+#[test]
+fn remains_that_cannot_be_cut_off_are_left_behind_in_their_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Options::new(dir.path()), NOW).unwrap();
+    let one = admission(1);
+    let ticket = journal.admit(&one).unwrap();
+    let path = journal.writer().segment_path(1);
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"[\"half a rec").unwrap();
+    journal.writer().current_mut().torn = true;
+    break_disk(&journal);
+    journal.settle(ticket, &settlement(&one));
+    journal.retry().unwrap();
+    drop(journal);
+    let (journal, recovered) = Journal::open(Options::new(dir.path()), NOW).unwrap();
+    assert_eq!(recovered, Recovered { torn_bytes: 12, ..Recovered::default() });
+    assert_eq!(read_all(&journal, journal.start()).len(), 2);
+}
+
+#[tokio::test]
+async fn what_waits_is_not_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { durability: Durability::Power, ..Options::new(dir.path()) };
+    let (journal, _) = Journal::open(options, NOW).unwrap();
+    let one = admission(1);
+    let ticket = journal.admit(&one).unwrap();
+    break_disk(&journal);
+    let promised = journal.settle(ticket, &settlement(&one));
+    assert!(matches!(journal.durable(promised).await, Err(JournalError::NotDurable)));
+    mend_disk(&journal);
+    journal.retry().unwrap();
+    journal.durable(promised).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_acknowledged_and_a_new_segment_is_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { durability: Durability::Power, ..Options::new(dir.path()) };
+    let (journal, _) = Journal::open(options, NOW).unwrap();
+    let one = admission(1);
+    let ticket = journal.admit(&one).unwrap();
+    let (_reader, pipe) = io::pipe().unwrap();
+    journal.writer().current_mut().file = Arc::new(File::from(OwnedFd::from(pipe)));
+    assert!(matches!(journal.durable(ticket.position()).await, Err(JournalError::NotDurable)));
+    assert!(journal.state().failing.is_some());
+    mend_disk(&journal);
+
+    let second = journal.admit(&admission(2)).unwrap();
+    assert_eq!((second.position().segment, journal.state().failing), (2, None));
+    journal.durable(second.position()).await.unwrap();
+    let settled = journal.settle(ticket, &settlement(&one));
+    journal.durable(settled).await.unwrap();
+}
+
+#[test]
+fn a_segment_has_its_room_set_aside_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(small(dir.path(), 100), NOW).unwrap();
+    let file = Arc::clone(&journal.writer().current_mut().file);
+    let set_aside = || file.metadata().unwrap().blocks() * 512 >= 16 << 10;
+    if segment::preallocate(&file, 16 << 10).unwrap() {
+        assert!(set_aside());
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        journal.writer().current_mut().torn = true;
+        finish(&journal, 1);
+        assert!(set_aside(), "also after a failed write was cut off");
+    }
+}

@@ -1,0 +1,4 @@
+mod disk;
+mod open;
+mod record;
+mod write;

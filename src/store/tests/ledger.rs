@@ -1,0 +1,208 @@
+use proptest::prelude::*;
+
+use super::{
+    super::{StoreError, buckets::StoredBucket, ledger::LedgerBatch},
+    assert_balanced, entries, number, store,
+};
+use crate::{
+    domain::{
+        ids::KeyId,
+        ledger::{Entry, Settlement},
+        limits::Dimension,
+        pricing::Charge,
+        time::UnixNanos,
+        usage::{LineItem, Usage},
+    },
+    journal::{Position, samples::*},
+};
+
+fn entry(number: u64) -> Entry {
+    let admission = admission(number);
+    Entry { settlement: settlement(&admission), admission }
+}
+
+fn with_usage(number: u64, usage: Usage, charges: Vec<Charge>) -> Entry {
+    let Entry { admission, settlement } = entry(number);
+    Entry { admission, settlement: Settlement { usage, charges, ..settlement } }
+}
+
+fn first(entries: Vec<Entry>) -> LedgerBatch {
+    LedgerBatch { entries, up_to: Position { segment: 1, offset: 100 }, ..LedgerBatch::default() }
+}
+
+#[tokio::test]
+async fn an_entry_reads_as_it_was_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    store.append(&first(vec![entry(1)])).await.unwrap();
+    let row: (String, String, String, String, String, String, i64, i64, i64, i64) = sqlx::query_as(
+        "SELECT request_id, project_id, api_key_id, endpoint, model, outcome, status, duration_ms, input_audio, cost_pico
+         FROM ledger",
+    )
+    .fetch_one(store.reader())
+    .await
+    .unwrap();
+    assert_eq!(row.0, admission(1).request_id.to_string());
+    assert_eq!((row.1.as_str(), row.2.as_str(), row.3.as_str()), ("proj_a", "key_one", "chat.completions"));
+    assert_eq!((row.4.as_str(), row.5.as_str()), ("gpt-4o-audio-preview-2024-12-17", "completed"));
+    assert_eq!((row.6, row.7, row.8, row.9), (200, 900, 17, 17 * 4 + 6 * 8));
+    assert_balanced(&store).await;
+}
+
+#[tokio::test]
+async fn what_has_no_price_is_unpriced_and_never_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let usage = Usage::default().with(LineItem::InputText, 10).with(LineItem::OutputText, 5);
+    let mut one_price = charges(&usage);
+    one_price[1].price = None;
+    let no_price = one_price.iter().map(|charge| Charge { price: None, ..*charge }).collect();
+    let cases = vec![
+        with_usage(1, usage, charges(&usage)),
+        with_usage(2, usage, one_price),
+        with_usage(3, usage, no_price),
+        with_usage(4, usage, Vec::new()),
+        with_usage(5, Usage::default(), Vec::new()),
+    ];
+    store.append(&first(cases)).await.unwrap();
+    let costs: Vec<(Option<i64>, bool)> = sqlx::query_as("SELECT cost_pico, priced FROM entries ORDER BY request_id")
+        .fetch_all(store.reader())
+        .await
+        .unwrap();
+    assert_eq!(costs, [(Some(50), true), (Some(10), false), (None, false), (None, false), (Some(0), true)]);
+    assert_balanced(&store).await;
+}
+
+#[tokio::test]
+async fn a_batch_is_never_counted_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let batch = first(vec![entry(1), entry(2)]);
+    store.append(&batch).await.unwrap();
+    for _ in 0..2 {
+        let again = store.append(&batch).await;
+        assert!(matches!(again, Err(StoreError::Moved { stored, .. }) if stored == batch.up_to), "{again:?}");
+    }
+    // Even if the position were right, an entry stands as it was first written.
+    let up_to = Position { segment: 1, offset: 200 };
+    let overlapping = LedgerBatch {
+        entries: vec![entry(2), entry(3), entry(3)],
+        from: Some(batch.up_to),
+        up_to,
+        ..LedgerBatch::default()
+    };
+    store.append(&overlapping).await.unwrap();
+    assert_eq!(entries(&store).await, 3);
+    assert_eq!(store.projection().await.unwrap(), Some(up_to));
+    assert_balanced(&store).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let huge = Usage::default().with(LineItem::InputText, u64::MAX);
+    let result = store.append(&first(vec![entry(1), with_usage(2, huge, Vec::new())])).await;
+    assert!(matches!(result, Err(StoreError::Overflow(id)) if id == admission(2).request_id));
+    let half = Usage::default().with(LineItem::InputText, u64::MAX / 4 * 2);
+    let result = store.append(&first((1..4).map(|n| with_usage(n, half, Vec::new())).collect())).await;
+    assert!(matches!(result, Err(StoreError::SumOverflow)), "{result:?}");
+    let mut unknown = entry(3);
+    unknown.admission.key_id = KeyId::parse("key_unknown").unwrap();
+    let result = store.append(&first(vec![entry(1), unknown])).await;
+    assert!(matches!(result, Err(StoreError::UnknownKey(_))));
+    assert_eq!((entries(&store).await, store.projection().await.unwrap()), (0, None));
+    assert_eq!(number(&store, "SELECT count(*) FROM names").await, 0);
+    store.append(&first(vec![entry(1)])).await.unwrap();
+    assert_balanced(&store).await;
+}
+
+#[tokio::test]
+async fn a_sum_that_overflows_in_the_table_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let large = Usage::default().with(LineItem::InputText, i64::MAX as u64);
+    let batch = first(vec![with_usage(1, large, Vec::new())]);
+    store.append(&batch).await.unwrap();
+    let up_to = Position { segment: 1, offset: 200 };
+    let second = LedgerBatch { from: Some(batch.up_to), up_to, ..first(vec![with_usage(2, large, Vec::new())]) };
+    assert!(matches!(store.append(&second).await, Err(StoreError::Sql(_))));
+    assert_eq!(entries(&store).await, 1);
+}
+
+#[tokio::test]
+async fn the_ledger_cannot_be_changed_or_shortened() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    store.append(&first(vec![entry(1)])).await.unwrap();
+    for sql in ["UPDATE entries SET status = 500", "DELETE FROM entries"] {
+        let error = sqlx::query(sql).execute(store.writer()).await.unwrap_err();
+        assert!(error.to_string().contains("the ledger is append-only"), "{error}");
+    }
+    assert_eq!(number(&store, "SELECT status FROM entries").await, 200);
+}
+
+#[tokio::test]
+async fn buckets_are_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let bucket = |arrival| StoredBucket {
+        key_id: KeyId::parse("key_one").unwrap(),
+        limit_group: "gpt-4o".into(),
+        dimension: Dimension::TokensPerMinute,
+        arrival: UnixNanos(arrival),
+    };
+    let batch = LedgerBatch { buckets: vec![bucket(5)], ..first(Vec::new()) };
+    store.append(&batch).await.unwrap();
+    let later = LedgerBatch { buckets: vec![bucket(u64::MAX)], from: Some(batch.up_to), ..batch };
+    store.append(&later).await.unwrap();
+    assert_eq!(store.limit_buckets().await.unwrap(), [bucket(i64::MAX as u64)]);
+}
+
+prop_compose! {
+    fn any_entry()(
+        second_key in any::<bool>(),
+        model in 0_u8..3,
+        seconds in 0_u64..200_000,
+        quantities in prop::collection::vec((0_usize..LineItem::COUNT, 0_u64..1_000_000_000), 0..6),
+        priced in any::<[bool; LineItem::COUNT]>(),
+    ) -> Entry {
+        let mut entry = entry(seconds);
+        let usage = quantities.into_iter().fold(Usage::default(), |usage, (index, n)| usage.with(LineItem::ALL[index], n));
+        entry.admission.key_id = KeyId::parse(if second_key { "key_two" } else { "key_one" }).unwrap();
+        entry.settlement.billed_model = format!("model-{model}").into();
+        entry.settlement.settled_at = NOW.plus_nanos(seconds * 1_000_000_000);
+        entry.settlement.usage = usage;
+        entry.settlement.charges = charges(&usage);
+        for charge in &mut entry.settlement.charges {
+            charge.price = charge.price.filter(|_| priced[charge.line_item.index()]);
+        }
+        entry
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn rollups_are_the_sums_of_the_entries(mut found in prop::collection::vec(any_entry(), 1..150), cut in 0_usize..150) {
+        for (number, entry) in found.iter_mut().enumerate() {
+            entry.admission.request_id = admission(number as u64).request_id;
+            entry.settlement.request_id = entry.admission.request_id;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let store = store(dir.path()).await;
+            let count = found.len();
+            let second = found.split_off(cut.min(count));
+            let batch = first(found);
+            store.append(&batch).await.unwrap();
+            let up_to = Position { segment: 1, offset: 200 };
+            let rest = LedgerBatch { entries: second, from: Some(batch.up_to), up_to, ..LedgerBatch::default() };
+            store.append(&rest).await.unwrap();
+            assert_eq!(usize::try_from(entries(&store).await).unwrap(), count);
+            assert_balanced(&store).await;
+        });
+    }
+}

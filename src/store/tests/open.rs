@@ -1,0 +1,52 @@
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use super::{super::*, number};
+
+#[tokio::test]
+async fn a_new_database_has_its_settings_and_only_its_owner_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data/tollgate.db");
+    let store = Store::open(&path).await.unwrap();
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(store.writer()).await.unwrap();
+    assert_eq!(mode, "wal");
+    for (pragma, value) in [
+        ("PRAGMA synchronous", 1),
+        ("PRAGMA busy_timeout", 5_000),
+        ("PRAGMA wal_autocheckpoint", 4_000),
+        ("PRAGMA journal_size_limit", 64 << 20),
+        ("PRAGMA temp_store", 2),
+        ("PRAGMA foreign_keys", 1),
+    ] {
+        let found: i64 = sqlx::query_scalar(pragma).fetch_one(store.writer()).await.unwrap();
+        assert_eq!(found, value, "{pragma}");
+    }
+    assert_eq!(number(&store, "PRAGMA query_only").await, 1);
+    for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+    }
+    assert!(sqlx::query("INSERT INTO names (name) VALUES ('x')").execute(store.reader()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tollgate.db");
+    let store = Store::open(&path).await.unwrap();
+    sqlx::query("INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 0)")
+        .execute(store.writer())
+        .await
+        .unwrap();
+    store.writer().close().await;
+    let Err(error) = Store::open(&path).await else { panic!("opened") };
+    assert!(matches!(error, StoreError::NewerDatabase { version: 9999 }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tollgate.db");
+    fs::write(&path, "not a database, but long enough to be looked at".repeat(100)).unwrap();
+    assert!(Store::open(&path).await.is_err());
+    assert!(matches!(Store::open(std::path::Path::new("/proc/none/db")).await, Err(StoreError::File { .. })));
+}
