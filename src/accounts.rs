@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     domain::{
@@ -105,9 +105,9 @@ impl Accounts {
         let project = Arc::new(Project { id, name: name.to_owned(), tier, created_at: now, archived_at: None });
         let this = Arc::clone(self);
         to_the_end(async move {
-            let _turn = this.changing.lock().await;
+            let turn = this.changing.lock().await;
             store::accounts::insert_project(&this.store, &project).await?;
-            this.show(|directory| directory.projects.insert(project.id.clone(), Arc::clone(&project)));
+            this.show(&turn, |directory| directory.projects.insert(project.id.clone(), Arc::clone(&project)));
             Ok(project)
         })
         .await
@@ -124,7 +124,7 @@ impl Accounts {
     ) -> Result<(ServiceAccount, Arc<ApiKey>, PlainKey), AccountsError> {
         let (this, project_id, name) = (Arc::clone(self), project_id.clone(), name.to_owned());
         to_the_end(async move {
-            let _turn = this.changing.lock().await;
+            let turn = this.changing.lock().await;
             let project = match this.project(&project_id) {
                 Some(project) if project.archived_at.is_none() => project,
                 Some(_) => return Err(AccountsError::ProjectArchived(project_id)),
@@ -147,7 +147,7 @@ impl Accounts {
             };
             store::accounts::insert_service_account(&this.store, &account, &key).await?;
             let key = Arc::new(key);
-            this.show(|directory| directory.keys.insert(key.id.clone(), Arc::clone(&key)));
+            this.show(&turn, |directory| directory.keys.insert(key.id.clone(), Arc::clone(&key)));
             Ok((account, key, plain))
         })
         .await
@@ -162,19 +162,20 @@ impl Accounts {
     ) -> Result<bool, AccountsError> {
         let (this, project_id, key_id) = (Arc::clone(self), project_id.clone(), key_id.clone());
         to_the_end(async move {
-            let _turn = this.changing.lock().await;
+            let turn = this.changing.lock().await;
             let in_force = |key: &Arc<ApiKey>| key.project.id == project_id && key.revoked_at.is_none();
             let Some(key) = this.key(&key_id).filter(in_force) else { return Ok(false) };
             store::accounts::revoke_key(&this.store, &key_id, now).await?;
             let revoked = Arc::new(ApiKey { revoked_at: Some(now), ..(*key).clone() });
-            this.show(|directory| directory.keys.insert(key_id.clone(), revoked));
+            this.show(&turn, |directory| directory.keys.insert(key_id.clone(), revoked));
             Ok(true)
         })
         .await
     }
 
-    /// Requests that are being proven go on with the old snapshot; the next one sees the new.
-    fn show<T>(&self, change: impl FnOnce(&mut Directory) -> T) {
+    /// Requests that are being proven go on with the old snapshot; the next one sees the new. Whoever has the turn may
+    /// do this, so that no change is lost to another.
+    fn show<T>(&self, _turn: &MutexGuard<'_, ()>, change: impl FnOnce(&mut Directory) -> T) {
         let mut directory = Directory::clone(&self.current.load());
         change(&mut directory);
         self.current.store(Arc::new(directory));

@@ -203,6 +203,17 @@ async fn changes_at_the_same_time_are_all_kept() {
 }
 
 #[tokio::test]
+async fn of_two_revocations_at_once_the_first_counts() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("a").await;
+    let (key, _) = fixture.key(&project).await;
+    let revoke = |now| fixture.accounts.revoke_key(&project.id, &key.id, now);
+    let (first, second) = tokio::join!(revoke(NOW), revoke(NOW.plus_nanos(1)));
+    assert!(first.unwrap() && !second.unwrap());
+    assert_eq!(fixture.accounts.key(&key.id).unwrap().revoked_at, Some(NOW));
+}
+
+#[tokio::test]
 async fn every_refusal_has_the_same_words() {
     let fixture = Fixture::new().await;
     let project = fixture.project("a").await;

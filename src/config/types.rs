@@ -101,6 +101,10 @@ impl fmt::Debug for Secret {
 }
 
 impl ListenAddress {
+    pub fn new(text: &str) -> Result<Self, String> {
+        Value::parse(text)
+    }
+
     pub fn host(&self) -> &str {
         &self.host
     }

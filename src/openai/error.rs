@@ -241,22 +241,19 @@ impl ApiError {
         const MORE: &str = "Visit https://platform.openai.com/account/rate-limits to learn more.";
         let LimitExceeded { dimension, limit, used, requested, wait_nanos } = *exceeded;
         let phrase = dimension.wire_phrase();
-        let (message, retry) = match wait_nanos {
-            Some(nanos) => {
-                let wait = super::headers::go_duration(nanos);
-                let message = format!(
-                    "Rate limit reached for {model} in organization {project} on {phrase}: Limit {limit}, Used {used}, \
-                     Requested {requested}. Please try again in {wait}. {MORE}"
-                );
-                (message, Retry::After { nanos })
-            }
-            None => {
-                let message = format!(
-                    "Request too large for {model} in organization {project} on {phrase}: Limit {limit}, Requested \
-                     {requested}. The input or output tokens must be reduced in order to run successfully. {MORE}"
-                );
-                (message, Retry::No)
-            }
+        let (message, retry) = if let Some(nanos) = wait_nanos {
+            let wait = super::headers::go_duration(nanos);
+            let message = format!(
+                "Rate limit reached for {model} in organization {project} on {phrase}: Limit {limit}, Used {used}, \
+                 Requested {requested}. Please try again in {wait}. {MORE}"
+            );
+            (message, Retry::After { nanos })
+        } else {
+            let message = format!(
+                "Request too large for {model} in organization {project} on {phrase}: Limit {limit}, Requested {requested}. \
+                 The input or output tokens must be reduced in order to run successfully. {MORE}"
+            );
+            (message, Retry::No)
         };
         let kind = if dimension.is_tokens() { "tokens" } else { "requests" };
         Self::new(429, kind, message, None, Text::from("rate_limit_exceeded")).with_retry(retry)

@@ -52,7 +52,7 @@ pub(super) fn kind(raw: &RawValue) -> &'static str {
     }
 }
 
-/// Whole, without fraction and exponent, and not negative zero's cousin `-`.
+/// Written as an integer: `1.0` and `1e2` are none.
 pub(super) fn is_integer(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -127,7 +127,8 @@ impl<'de> DeserializeSeed<'de> for Skip {
 
 /// `raw` itself, unless it is nested too deep.
 pub(super) fn shallow<E: Error>(raw: &RawValue) -> Result<&RawValue, E> {
-    if nests_deeper_than(raw.get().as_bytes(), MAX_NESTING) {
+    let json = raw.get().as_bytes();
+    if matches!(json.first(), Some(b'{' | b'[')) && nests_deeper_than(json, MAX_NESTING) {
         return Err(E::custom("nested too deep"));
     }
     Ok(raw)

@@ -30,7 +30,7 @@ pub(super) enum AnswerBody {
 }
 
 pub(super) struct Steps {
-    steps: std::vec::IntoIter<Step>,
+    coming: std::vec::IntoIter<Step>,
     /// What `content-length` says is still to come; a stream says nothing.
     announced: Option<u64>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -38,7 +38,7 @@ pub(super) struct Steps {
 
 impl AnswerBody {
     pub(super) fn steps(steps: Vec<Step>, announced: Option<u64>) -> Self {
-        Self::Steps(Box::new(Steps { steps: steps.into_iter(), announced, sleep: None }))
+        Self::Steps(Box::new(Steps { coming: steps.into_iter(), announced, sleep: None }))
     }
 
     pub(super) fn frames(frames: Vec<Bytes>) -> Self {
@@ -75,7 +75,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Steps(steps) => steps.sleep.is_none() && steps.steps.as_slice().is_empty(),
+            Self::Steps(steps) => steps.sleep.is_none() && steps.coming.as_slice().is_empty(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Steps {
                 std::task::ready!(pause.as_mut().poll(cx));
                 self.sleep = None;
             }
-            match self.steps.next() {
+            match self.coming.next() {
                 Some(Step::Data(bytes)) => {
                     let length = bytes.len() as u64;
                     self.announced = self.announced.map(|left| left.saturating_sub(length));

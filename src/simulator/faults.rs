@@ -37,7 +37,6 @@ const MAX_AUDIO_MS: u64 = 300_000;
 /// One token of audio that a model speaks.
 const AUDIO_TOKEN_MS: u64 = 50;
 const SLOW_GAP: Duration = Duration::from_millis(200);
-/// Between parts of a body that is not a stream, so that a cut answer has left before the cut.
 const DEFAULT_RETRY_MS: u64 = 1_500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ pub(super) struct Usage {
 
 /// The same in the log, flat, as numbers on the wire.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the keys of the log are the wire's")]
 pub(super) struct Logged {
     prompt_tokens: u64,
     completion_tokens: u64,

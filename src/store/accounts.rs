@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sqlx::FromRow;
+use sqlx::{Connection as _, FromRow, Sqlite, pool::PoolConnection};
 
 use super::{Store, StoreError};
 use crate::domain::{
@@ -47,21 +47,24 @@ pub async fn load(store: &Store) -> Result<Saved, StoreError> {
 }
 
 pub async fn insert_project(store: &Store, project: &Project) -> Result<(), StoreError> {
+    let mut connection = durable(store).await?;
     sqlx::query("INSERT INTO projects (id, name, tier, created_at, archived_at) VALUES (?, ?, ?, ?, ?)")
         .bind(project.id.as_str())
         .bind(&project.name)
         .bind(project.tier.as_str())
         .bind(stored(project.created_at))
         .bind(project.archived_at.map(stored))
-        .execute(store.writer())
+        .execute(&mut *connection)
         .await?;
+    usual(connection).await;
     Ok(())
 }
 
 /// A service account and its key, both or none.
 pub async fn insert_service_account(store: &Store, account: &ServiceAccount, key: &ApiKey) -> Result<(), StoreError> {
     let limits = serde_json::to_string(&key.limits).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let mut writing = store.writer().begin().await?;
+    let mut connection = durable(store).await?;
+    let mut writing = connection.begin().await?;
     sqlx::query("INSERT INTO service_accounts (id, project_id, name, created_at) VALUES (?, ?, ?, ?)")
         .bind(account.id.as_str())
         .bind(account.project_id.as_str())
@@ -86,28 +89,33 @@ pub async fn insert_service_account(store: &Store, account: &ServiceAccount, key
     .execute(&mut *writing)
     .await?;
     writing.commit().await?;
+    usual(connection).await;
     Ok(())
 }
 
 /// The first revocation counts; a later one changes nothing.
 pub async fn revoke_key(store: &Store, id: &KeyId, at: UnixNanos) -> Result<(), StoreError> {
+    let mut connection = durable(store).await?;
     sqlx::query("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
         .bind(stored(at))
         .bind(id.as_str())
-        .execute(store.writer())
+        .execute(&mut *connection)
         .await?;
+    usual(connection).await;
     Ok(())
 }
 
 pub async fn insert_admin_key(store: &Store, key: &AdminKeyRow) -> Result<(), StoreError> {
+    let mut connection = durable(store).await?;
     sqlx::query("INSERT INTO admin_keys (id, name, hash, redacted_value, created_at) VALUES (?, ?, ?, ?, ?)")
         .bind(&key.id)
         .bind(&key.name)
         .bind(key.hash.as_bytes().as_slice())
         .bind(&key.redacted_value)
         .bind(stored(key.created_at))
-        .execute(store.writer())
+        .execute(&mut *connection)
         .await?;
+    usual(connection).await;
     Ok(())
 }
 
@@ -122,6 +130,20 @@ pub async fn has_keys(store: &Store) -> Result<bool, StoreError> {
         .fetch_one(store.reader())
         .await?;
     Ok(found)
+}
+
+/// The writer, set so that a commit is on the disk when it returns. The ledger can be fed again from the journal after a
+/// power cut and needs no such thing; a key or a revocation would be lost.
+async fn durable(store: &Store) -> Result<PoolConnection<Sqlite>, StoreError> {
+    let mut connection = store.writer().acquire().await?;
+    sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
+    Ok(connection)
+}
+
+/// Back to the ledger's setting. After an error nobody does this: then the ledger's commits are slower until the next
+/// change, and as right.
+async fn usual(mut connection: PoolConnection<Sqlite>) {
+    sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await.ok();
 }
 
 // === rows ===

@@ -66,8 +66,17 @@ impl UpstreamError {
     }
 }
 
-/// Request headers that pass on to the upstream; everything else stays here.
-const FORWARDED: [&str; 5] = ["accept", "content-type", "idempotency-key", "openai-beta", "user-agent"];
+/// Request headers that pass on to the upstream; everything else stays here. The `x-simulate` ones ask the look-alike for
+/// its faults and mean nothing to anyone else.
+const FORWARDED: [&str; 7] = [
+    "accept",
+    "content-type",
+    "idempotency-key",
+    "openai-beta",
+    "user-agent",
+    "x-simulate",
+    "x-simulate-audio-seconds",
+];
 
 /// The upstream accepts a caller's own id for a request under this name, and logs it.
 pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");

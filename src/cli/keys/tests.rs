@@ -109,7 +109,8 @@ async fn lists_are_read_to_their_last_page() {
     let gateway = Gateway::start().await;
     let now = gateway.side.clock.now();
     for number in 0..103 {
-        gateway.side.accounts.create_project(&format!("p{number}"), "tier1".into(), now).await.unwrap();
+        let (name, now) = (format!("p{number}"), now.plus_nanos(number));
+        gateway.side.accounts.create_project(&name, "tier1".into(), now).await.unwrap();
     }
     gateway.keys(&["create", "--project", "p102"]).await.unwrap();
     assert_eq!(gateway.side.accounts.projects().len(), 103);

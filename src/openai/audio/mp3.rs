@@ -28,7 +28,7 @@ pub(super) fn length(file: &Encoded<'_>) -> Option<Length> {
     Some(Length { samples, rate: first.rate })
 }
 
-/// The end of the ID3v2 tags in front, which may hold a cover picture.
+/// The end of the `ID3v2` tags in front, which may hold a cover picture.
 fn after_tags(file: &Encoded<'_>) -> usize {
     let mut at = 0_usize;
     for _ in 0..MAX_TAGS {

@@ -9,8 +9,8 @@ fn input(file: &[u8]) -> AudioInput {
     audio
 }
 
-fn chunk(name: &[u8; 4], size: u32, bytes: &[u8]) -> Vec<u8> {
-    [name, size.to_le_bytes().as_slice(), bytes].concat()
+fn chunk(name: [u8; 4], size: u32, bytes: &[u8]) -> Vec<u8> {
+    [name.as_slice(), &size.to_le_bytes(), bytes].concat()
 }
 
 /// 16 kHz, mono, 16 bit; `size` is what the data chunk says about its length.
@@ -21,8 +21,8 @@ fn wav(seconds_tenths: usize, size: Option<u32>) -> Vec<u8> {
     for (value, bytes) in [(1_u32, 2), (1, 2), (16_000, 4), (32_000, 4), (2, 2), (16, 2)] {
         format.extend_from_slice(&value.to_le_bytes()[..bytes]);
     }
-    let chunks = [chunk(b"fmt ", 16, &format), chunk(b"LIST", 3, b"abc\0"), chunk(b"data", size, &sound)].concat();
-    [chunk(b"RIFF", u32::MAX, b"WAVE"), chunks].concat()
+    let chunks = [chunk(*b"fmt ", 16, &format), chunk(*b"LIST", 3, b"abc\0"), chunk(*b"data", size, &sound)].concat();
+    [chunk(*b"RIFF", u32::MAX, b"WAVE"), chunks].concat()
 }
 
 /// MPEG1, 44.1 kHz, 128 kbit/s, stereo: 417 bytes and 1152 samples each.
@@ -30,9 +30,9 @@ fn mp3_frames(count: usize) -> Vec<u8> {
     [[0xFF, 0xFB, 0x90, 0x00].as_slice(), &[0; 413]].concat().repeat(count)
 }
 
-fn mp3_with_tag(name: &[u8; 4], at: usize, frames_at: usize, frames: u32) -> Vec<u8> {
+fn mp3_with_tag(name: [u8; 4], at: usize, frames_at: usize, frames: u32) -> Vec<u8> {
     let mut first = mp3_frames(1);
-    first[at..at + 4].copy_from_slice(name);
+    first[at..at + 4].copy_from_slice(&name);
     first[at + 7] = 1;
     first[at + frames_at..at + frames_at + 4].copy_from_slice(&frames.to_be_bytes());
     first
@@ -64,7 +64,7 @@ fn mp3_without_a_tag_is_stepped_through() {
 
 #[test]
 fn frames_told_by_a_tag_are_believed_when_they_can_be() {
-    for (name, at, frames_at) in [(b"Xing", 36, 8), (b"Info", 36, 8), (b"VBRI", 36, 14)] {
+    for (name, at, frames_at) in [(*b"Xing", 36, 8), (*b"Info", 36, 8), (*b"VBRI", 36, 14)] {
         let file = [mp3_with_tag(name, at, frames_at, 120), mp3_frames(100)].concat();
         assert_eq!(input(&file).millis, 120 * 1_152_000 / 44_100);
         for lie in [0, 1, u32::MAX] {
@@ -82,7 +82,7 @@ fn what_is_behind_damage_counts_like_what_is_before() {
 
 #[test]
 fn unknown_audio_counts_its_bytes_at_16_kbit_per_second() {
-    let unknown = [b"fLaC".as_slice(), &[0; 19_996]].concat();
+    let unknown = [b"fLaC".to_vec(), vec![0; 19_996]].concat();
     assert_eq!(input(&unknown), AudioInput { clips: 1, tokens: 100, millis: 10_000 });
     assert_eq!(input(b""), AudioInput { clips: 1, tokens: 0, millis: 0 });
     assert_eq!(input(&wav(5, None)[..30]).millis, 15);
@@ -113,7 +113,7 @@ proptest! {
     fn any_bytes_have_a_length(kind in 0_u8..4, bytes in prop::collection::vec(any::<u8>(), 0..600), cut in 0_usize..600) {
         let head = match kind {
             0 => wav(1, None),
-            1 => mp3_with_tag(b"Xing", 36, 8, 7),
+            1 => mp3_with_tag(*b"Xing", 36, 8, 7),
             2 => b"ID3\x04\0\x10\x7F\x7F\x7F\x7F".to_vec(),
             _ => Vec::new(),
         };

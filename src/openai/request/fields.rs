@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::{
     ChatRequest,
     messages::{Any, Contents, Messages},
+    modalities,
     splice::{StreamOptions, UsageSplice},
     values::{boolean, integer, optional},
 };
@@ -172,7 +173,7 @@ impl<'a> Draft<'a> {
             Field::MaxTokens => self.max_tokens = integer(param, raw, 1..=MAX_OUTPUT_TOKENS)?,
             Field::MaxCompletionTokens => self.max_completion_tokens = integer(param, raw, 1..=MAX_OUTPUT_TOKENS)?,
             Field::Choices => self.choices = integer(param, raw, 1..=MAX_CHOICES)?,
-            Field::Modalities => self.wants_audio = modalities(raw)?,
+            Field::Modalities => self.wants_audio = modalities::include_audio(raw)?,
             Field::Audio => optional(param, raw, "an object")?,
             Field::ServiceTier => optional(param, raw, "a string")?,
             Field::Messages => {}
@@ -200,21 +201,6 @@ fn model(raw: &RawValue) -> Result<Cow<'_, str>, ApiError> {
         return Err(ApiError::control_characters(param));
     }
     Ok(name)
-}
-
-/// Whether audio is among them.
-fn modalities(raw: &RawValue) -> Result<bool, ApiError> {
-    let param = Field::Modalities.name();
-    optional(param, raw, "an array")?;
-    let words: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).map_err(|_| ApiError::invalid_json())?;
-    let mut audio = false;
-    for (index, word) in words.unwrap_or_default().into_iter().enumerate() {
-        if json::kind(word) != "a string" {
-            return Err(ApiError::invalid_type(format!("{param}[{index}]"), "a string", json::kind(word)));
-        }
-        audio |= json::text(word).is_some_and(|word| word == "audio");
-    }
-    Ok(audio)
 }
 
 struct Body<'d, 'a>(&'d mut Draft<'a>);

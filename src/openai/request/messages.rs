@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::openai::{
     audio::AudioInput,
     error::ApiError,
-    json::{Skip, Text},
+    json::{self, Skip, Text},
 };
 
 #[derive(Default)]
@@ -198,7 +198,7 @@ impl<'a> Place<'a> for InputAudio<'_> {
                 members.next_value_seed(Skip)?;
                 continue;
             }
-            let data: &RawValue = crate::openai::json::shallow(members.next_value()?)?;
+            let data: &RawValue = json::shallow(members.next_value()?)?;
             let quoted = data.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
             if let Some(base64) = quoted {
                 self.0.audio.add_clip(base64.as_bytes());

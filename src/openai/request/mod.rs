@@ -5,6 +5,7 @@
 
 mod fields;
 mod messages;
+mod modalities;
 mod splice;
 mod values;
 
@@ -14,7 +15,6 @@ pub use self::splice::{UsageSplice, ask_for_usage};
 use super::{audio::AudioInput, error::ApiError};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an independent answer about the request")]
 pub struct ChatRequest<'a> {
     pub model: Cow<'a, str>,
     pub stream: bool,

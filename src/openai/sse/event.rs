@@ -39,8 +39,7 @@ impl Watch {
             self.seen.done = true;
             return false;
         }
-        let (before, after) = self.around_audio(&data);
-        let parts = [before, after];
+        let Around { parts, .. } = self.around_audio(&data);
         self.skim(parts);
         let any = |test: &dyn Fn(&[u8]) -> bool| parts.into_iter().any(test);
         let has_usage = any(&|part| NEEDLES.usage.value(part, b'{').is_some());
@@ -63,9 +62,9 @@ impl Watch {
     /// The beginning of an event that passes in pieces.
     pub(super) fn first_piece(&mut self, piece: &[u8]) {
         add(&mut self.seen.events, 1);
-        let (before, after) = self.around_audio(piece);
-        self.skim([before, after]);
-        self.inside_audio = after.is_empty() && before.ends_with(b"\"");
+        let Around { parts, is_open } = self.around_audio(piece);
+        self.skim(parts);
+        self.inside_audio = is_open;
         self.remember(piece);
     }
 
@@ -82,10 +81,10 @@ impl Watch {
     /// Its end: usage is looked for in what was remembered.
     pub(super) fn end_of_pieces(&mut self) {
         self.inside_audio = false;
-        let tail = std::mem::take(&mut self.tail);
-        let usage = NEEDLES.usage.values(&tail).filter(|value| value.first() == Some(&b'{')).last();
+        let usage = NEEDLES.usage.values(&self.tail).filter(|value| value.first() == Some(&b'{')).last();
         self.seen.usage = usage.and_then(read_usage_prefix).or(self.seen.usage);
-        self.seen.finished |= NEEDLES.finish_reason.string(&tail).is_some();
+        self.seen.finished |= NEEDLES.finish_reason.string(&self.tail).is_some();
+        self.tail.clear();
     }
 
     fn remember(&mut self, piece: &[u8]) {
@@ -97,21 +96,22 @@ impl Watch {
         }
     }
 
-    /// `json` without the base64 of its audio, which is counted: keys need not be searched for in there.
-    fn around_audio<'d>(&mut self, json: &'d [u8]) -> (&'d [u8], &'d [u8]) {
-        let (mut before, mut after, mut first) = (json, &json[..0], true);
+    /// `json` without the base64 of its first piece of audio: keys need not be searched for in there. All audio is counted.
+    fn around_audio<'d>(&mut self, json: &'d [u8]) -> Around<'d> {
+        let mut around = Around { parts: [json, &[]], is_open: false };
         let mut remaining = json;
-        while let Some(value) = NEEDLES.data.value(remaining, b'"') {
-            let (audio, rest) = split_at_quote(value.get(1..).unwrap_or_default());
+        while let Some(quoted) = NEEDLES.data.value(remaining, b'"') {
+            let (audio, rest) = split_at_quote(quoted.get(1..).unwrap_or_default());
             add(&mut self.seen.audio_base64_bytes, audio.len());
-            if first {
-                before = json.get(..json.len() - audio.len() - rest.len()).unwrap_or(json);
-                after = rest;
-                first = false;
+            let after = rest.unwrap_or_default();
+            if remaining.len() == json.len() {
+                let before = json.len() - quoted.len() + 1;
+                around.parts = [json.get(..before).unwrap_or(json), after];
             }
-            remaining = rest;
+            around.is_open = rest.is_none();
+            remaining = after;
         }
-        (before, after)
+        around
     }
 
     /// Looks for what a choice said, and whether it ended.
@@ -122,12 +122,18 @@ impl Watch {
         let Some(delta) = parts.into_iter().find_map(|part| NEEDLES.delta.value(part, b'{')) else { return };
         let mut said_bytes = 0_usize;
         for key in &NEEDLES.said {
-            said_bytes = said_bytes.saturating_add(key.string(delta).map_or(0, |(text, _)| text.len()));
+            said_bytes = said_bytes.saturating_add(key.string(delta).map_or(0, <[u8]>::len));
         }
         let calls_tool = said_bytes == 0 && NEEDLES.tool_calls.value(delta, b'[').is_some();
         add(&mut self.seen.text_events, usize::from(said_bytes > 0 || calls_tool));
         add(&mut self.seen.text_bytes, said_bytes);
     }
+}
+
+/// The text before and after audio, and whether the audio goes on after the text.
+struct Around<'d> {
+    parts: [&'d [u8]; 2],
+    is_open: bool,
 }
 
 fn add(count: &mut u64, more: usize) {

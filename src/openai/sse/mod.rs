@@ -110,7 +110,7 @@ impl EventScanner {
             }
             start = end;
         }
-        self.begin(&frame, ready, start, out);
+        self.leave(frame, ready, start, out);
     }
 
     /// The upstream ended cleanly. An event without its blank line goes on if it is whole all the same.
@@ -149,20 +149,21 @@ impl EventScanner {
         }
     }
 
-    /// The frame ends inside the event that begins at `start`: holds it back, or lets it go on in pieces.
-    fn begin(&mut self, frame: &Bytes, ready: usize, start: usize, out: &mut impl FnMut(Bytes)) {
-        let open = rest(frame, start);
+    /// The frame ends inside the event that begins at `start`, or at the end of one. An open event is held back, or begins to
+    /// go on in pieces.
+    fn leave(&mut self, frame: Bytes, ready: usize, start: usize, out: &mut impl FnMut(Bytes)) {
+        let open = rest(&frame, start);
         if open.is_empty() || self.mode == Mode::Passing {
             self.watch.piece(open);
-            return emit(frame, ready..frame.len(), out);
+            return emit_rest(frame, ready, out);
         }
         let before = self.held.len();
         if before == 0 && may_pass(before, open) {
             self.watch.first_piece(open);
             self.mode = Mode::Passing;
-            return emit(frame, ready..frame.len(), out);
+            return emit_rest(frame, ready, out);
         }
-        emit(frame, ready..start, out);
+        emit(&frame, ready..start, out);
         self.held.extend_from_slice(open);
         if before > 0 && may_pass(before, &self.held) {
             self.watch.first_piece(&self.held);
@@ -182,10 +183,17 @@ fn rest(frame: &[u8], start: usize) -> &[u8] {
     frame.get(start..).unwrap_or_default()
 }
 
-/// Hands on a part of `frame`, which is the frame itself when the part is all of it.
 fn emit(frame: &Bytes, range: Range<usize>, out: &mut impl FnMut(Bytes)) {
     if !range.is_empty() && range.end <= frame.len() {
         out(frame.slice(range));
+    }
+}
+
+fn emit_rest(frame: Bytes, start: usize, out: &mut impl FnMut(Bytes)) {
+    if start == 0 && !frame.is_empty() {
+        out(frame);
+    } else {
+        emit(&frame, start..frame.len(), out);
     }
 }
 

@@ -56,10 +56,10 @@ impl Key {
         self.values(json).find(|value| value.first() == Some(&first))
     }
 
-    /// The first string under this key that is not empty, still with its escapes, and what follows it.
-    pub(super) fn string<'a>(&'a self, json: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    /// The first string under this key that is not empty, still with its escapes.
+    pub(super) fn string<'a>(&'a self, json: &'a [u8]) -> Option<&'a [u8]> {
         let strings = self.values(json).filter_map(|value| value.strip_prefix(b"\""));
-        strings.map(split_at_quote).find(|(text, _)| !text.is_empty())
+        strings.map(|inside| split_at_quote(inside).0).find(|text| !text.is_empty())
     }
 }
 
@@ -67,16 +67,16 @@ fn value_of(after_key: &[u8]) -> Option<&[u8]> {
     after_key.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start)
 }
 
-/// The string that `json` is inside of, and what follows its closing quote; all of `json` when it does not close.
-pub(super) fn split_at_quote(json: &[u8]) -> (&[u8], &[u8]) {
+/// The string that `json` is inside of, and what follows its closing quote, if that is there.
+pub(super) fn split_at_quote(json: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut from = 0;
     while let Some(found) = memchr2(b'"', b'\\', json.get(from..).unwrap_or_default()) {
         let at = from + found;
         if json.get(at) == Some(&b'"') {
             let (text, rest) = json.split_at(at);
-            return (text, rest.get(1..).unwrap_or_default());
+            return (text, rest.get(1..));
         }
         from = at + 2;
     }
-    (json, &[])
+    (json, None)
 }

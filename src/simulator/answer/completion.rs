@@ -15,8 +15,6 @@ use crate::simulator::{
     sound::{self, Melody},
 };
 
-pub(in crate::simulator) const FINGERPRINT: &str = "fp_58b2b3ae96";
-
 /// Text collected between shared pieces of audio, which are never copied.
 #[derive(Default)]
 struct Frames {
@@ -49,7 +47,7 @@ pub(in crate::simulator) fn completion(
     let out = &mut frames.text;
     out.push(b']');
     write_usage(head, answer, out);
-    let _ = write!(out, r#","service_tier":"{}","system_fingerprint":"{FINGERPRINT}"}}"#, head.tier);
+    let _ = write!(out, r#","service_tier":"{}","system_fingerprint":{}}}"#, head.tier, head.fingerprint());
     frames.done.push(std::mem::take(out).into());
     frames.done
 }

@@ -67,6 +67,13 @@ pub(super) struct Head<'a> {
     pub(super) obfuscation: bool,
 }
 
+impl Head<'_> {
+    /// As JSON; reasoning models have none.
+    fn fingerprint(&self) -> &'static str {
+        if self.kind == Kind::Reasoning { "null" } else { r#""fp_58b2b3ae96""# }
+    }
+}
+
 impl Answer {
     pub(super) fn plan(
         request: &ChatRequest<'_>,

@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::{
     Answer, Call, Content, Head, Speech,
-    completion::FINGERPRINT,
     text::{Text, words, write_json},
 };
 use crate::simulator::{
@@ -20,7 +19,7 @@ use crate::simulator::{
 pub(in crate::simulator) const DONE: &[u8] = b"data: [DONE]\n\n";
 /// Longest base64 in one chunk: 25,600 characters, 0.4 s.
 const SPEECH_TOKENS_PER_CHUNK: usize = 8;
-/// Chunks that say nothing, as recorded: while the model gets ready to speak, and between two chunks of audio.
+/// Chunks that say nothing, as recorded: while the model gets ready to speak, and before each pair of chunks of audio.
 const SILENT_BEFORE_SPEECH: usize = 17;
 const SILENT_WHILE_SPEAKING: usize = 2;
 const MAX_PADDING: u64 = 16;
@@ -67,7 +66,7 @@ impl<'a> Events<'a> {
             head.id, head.created
         );
         write_json(head.model, &mut prefix);
-        let _ = write!(prefix, r#","service_tier":"{}","system_fingerprint":"{FINGERPRINT}""#, head.tier);
+        let _ = write!(prefix, r#","service_tier":"{}","system_fingerprint":{}"#, head.tier, head.fingerprint());
         Self { head, prefix, out: Vec::with_capacity(8_192), ends: Vec::with_capacity(32), padding }
     }
 
@@ -135,6 +134,9 @@ impl<'a> Events<'a> {
             self.transcript(index, id, speech.words);
             (0..SILENT_BEFORE_SPEECH).for_each(|_| self.silence());
             for (place, piece) in data.chunks(SPEECH_TOKENS_PER_CHUNK * TOKEN_CHARACTERS).enumerate() {
+                if place % 2 == 1 {
+                    (0..SILENT_WHILE_SPEAKING).for_each(|_| self.silence());
+                }
                 self.delta(index, |out| {
                     if place == 0 {
                         let _ = write!(
@@ -147,9 +149,6 @@ impl<'a> Events<'a> {
                     out.extend_from_slice(piece);
                     out.extend_from_slice(br#""}}"#);
                 });
-                if place % 2 == 0 && (place == 0 || (place + 1) * piece.len() < data.len()) {
-                    (0..SILENT_WHILE_SPEAKING).for_each(|_| self.silence());
-                }
             }
         }
         self.silence();

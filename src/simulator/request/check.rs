@@ -222,7 +222,7 @@ fn unsupported_format() -> ApiError {
 
 fn invalid_value(value: &str, supported: &[&str], param: impl Into<Cow<'static, str>>) -> ApiError {
     let (last, others) = supported.split_last().unwrap_or((&"", &[]));
-    let list: String = others.iter().map(|name| format!("'{name}', ")).collect();
-    let message = format!("Invalid value: '{value}'. Supported values are: {list}and '{last}'.");
+    let others = others.join("', '");
+    let message = format!("Invalid value: '{value}'. Supported values are: '{others}', and '{last}'.");
     ApiError::invalid(message, param.into(), Cow::from("invalid_value"))
 }

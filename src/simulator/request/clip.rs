@@ -49,7 +49,7 @@ fn mp3_tokens(bytes: &[u8]) -> Option<u64> {
     (samples * 10).checked_div(sample_rate)
 }
 
-/// Bytes of a leading ID3v2 tag, whose size is written seven bits a byte.
+/// Bytes of a leading `ID3v2` tag, whose size is written seven bits a byte.
 fn id3_length(bytes: &[u8]) -> Option<usize> {
     if bytes.get(..3)? != b"ID3" {
         return Some(0);

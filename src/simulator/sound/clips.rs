@@ -9,7 +9,6 @@ use bytes::Bytes;
 pub(in crate::simulator) struct Clip {
     format: &'static str,
     pub(in crate::simulator) tokens: u64,
-    pub(super) bytes: &'static [u8],
     pub(in crate::simulator) base64: LazyLock<Bytes>,
 }
 
@@ -18,7 +17,6 @@ macro_rules! clip {
         Clip {
             format: $format,
             tokens: $tokens,
-            bytes: include_bytes!(concat!("../clips/", $file)),
             base64: LazyLock::new(|| STANDARD.encode(include_bytes!(concat!("../clips/", $file))).into()),
         }
     };
@@ -27,7 +25,7 @@ macro_rules! clip {
 static CLIPS: [Clip; 4] = [
     clip!("mp3", 36, "melody.mp3"),
     clip!("opus", 40, "melody.opus"),
-    clip!("flac", 12, "melody.flac"),
+    clip!("flac", 16, "melody.flac"),
     clip!("aac", 64, "melody.aac"),
 ];
 

@@ -20,8 +20,8 @@ pub(super) fn sample(index: u64) -> i16 {
     let rise = at.min(ATTACK_SAMPLES);
     let fall = NOTE_SAMPLES - at;
     let envelope = i64::try_from(rise * fall).unwrap_or(0);
-    let full = i64::try_from(ATTACK_SAMPLES * NOTE_SAMPLES).unwrap_or(1);
-    i16::try_from(wave * LOUDNESS / 9 / 32_768 * envelope / full).unwrap_or(0)
+    let whole = i64::try_from(ATTACK_SAMPLES * NOTE_SAMPLES).unwrap_or(1);
+    i16::try_from(wave * LOUDNESS / 9 / 32_768 * envelope / whole).unwrap_or(0)
 }
 
 /// Bhaskara's fraction: a sine from -32768 to 32768 for a turn of 65536, right to a sixth of a percent.

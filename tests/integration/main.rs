@@ -1,0 +1,6 @@
+//! The whole gateway on real sockets, between real clients and the look-alike. One binary; a file per subject.
+
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod answers;
+mod support;

@@ -1,0 +1,363 @@
+//! A gateway of one's own for each test, and those who talk to it: the admin, a project, a stranger.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tollgate::{
+    api,
+    app::{Routers, Running},
+    clock::Clock,
+    config::{ListenAddress, Secret, Settings, UpstreamUrl, load_catalog},
+    simulator,
+};
+
+pub const ADMIN_KEY: &str = "sk-admin-for-tests-0123456789abcdef";
+/// The model of most tests: text and audio, priced, with limits in every tier.
+pub const MODEL: &str = "gpt-4o-mini-audio-preview";
+pub const SNAPSHOT: &str = "gpt-4o-mini-audio-preview-2024-12-17";
+/// A text model, for requests without audio.
+pub const TEXT_MODEL: &str = "gpt-4o-mini";
+
+type HttpClient = Client<HttpConnector, Full<Bytes>>;
+
+/// A running gateway with a look-alike behind it, both in this process.
+pub struct Gateway {
+    pub running: Option<Running>,
+    pub clock: Clock,
+    pub dir: Arc<TempDir>,
+    pub settings: Settings,
+    pub calls_url: String,
+    pub admin_url: String,
+    client: HttpClient,
+    stop_upstream: CancellationToken,
+}
+
+/// What came back.
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {:?}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The JSON payloads of an event stream, `[DONE]` left out.
+    pub fn events(&self) -> Vec<Value> {
+        let text = self.text();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+        data.map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+
+    pub fn error(&self) -> Value {
+        self.json()["error"].clone()
+    }
+}
+
+impl Gateway {
+    /// With default settings, a look-alike that answers at once, and the system's clock.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_at(Clock::system(), simulator::Options::default(), change).await
+    }
+
+    pub async fn start_at(clock: Clock, upstream: simulator::Options, change: impl FnOnce(&mut Settings)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream_url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let stop_upstream = CancellationToken::new();
+        tokio::spawn(simulator::serve(listener, upstream, stop_upstream.clone()));
+        Self::start_before(&upstream_url, stop_upstream, clock, change).await
+    }
+
+    /// In front of any upstream.
+    pub async fn start_before(
+        upstream_url: &str,
+        stop_upstream: CancellationToken,
+        clock: Clock,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let mut settings = Settings {
+            listen: address("127.0.0.1:0"),
+            admin_listen: address("127.0.0.1:0"),
+            data_dir: dir.path().join("data"),
+            upstream_url: UpstreamUrl::new(upstream_url).unwrap(),
+            upstream_key: Some(Secret::new("sk-upstream-canary-key")),
+            admin_key: Some(Secret::new(ADMIN_KEY)),
+            shutdown_grace_s: 5,
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let mut gateway = Self {
+            running: None,
+            clock,
+            dir,
+            settings,
+            calls_url: String::new(),
+            admin_url: String::new(),
+            client,
+            stop_upstream,
+        };
+        gateway.run().await;
+        gateway
+    }
+
+    /// Starts, or starts again over the same data.
+    pub async fn run(&mut self) {
+        let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
+        let catalog = load_catalog(&self.settings).unwrap();
+        let running = Running::start(&self.settings, catalog, self.clock.clone(), &routers).await.unwrap();
+        self.calls_url = format!("http://{}", running.listen);
+        self.admin_url = format!("http://{}", running.admin_listen);
+        self.running = Some(running);
+    }
+
+    /// Stops in order. The look-alike goes on.
+    pub async fn stop(&mut self) {
+        self.running.take().unwrap().stop().await;
+    }
+
+    pub fn ledger_path(&self) -> std::path::PathBuf {
+        self.settings.data_dir.join("tollgate.db")
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.settings.data_dir
+    }
+
+    pub fn admin(&self) -> Actor {
+        self.actor(&self.admin_url, Some(ADMIN_KEY))
+    }
+
+    /// Somebody without a key.
+    pub fn stranger(&self) -> Actor {
+        self.actor(&self.calls_url, None)
+    }
+
+    pub fn bearer(&self, key: &str) -> Actor {
+        self.actor(&self.calls_url, Some(key))
+    }
+
+    fn actor(&self, url: &str, key: Option<&str>) -> Actor {
+        Actor {
+            url: url.to_owned(),
+            key: key.map(str::to_owned),
+            client: self.client.clone(),
+            key_id: String::new(),
+            project_id: String::new(),
+        }
+    }
+
+    /// A new project of `tier` with one key, ready to call.
+    pub async fn project(&self, tier: &str) -> Actor {
+        self.project_with(tier, json!({})).await
+    }
+
+    /// The same with a key that has limits of its own.
+    pub async fn project_with(&self, tier: &str, limits: Value) -> Actor {
+        let admin = self.admin();
+        let project = admin.post("/v1/organization/projects", &json!({"name": "team", "tier": tier})).await.json();
+        let project_id = project["id"].as_str().unwrap().to_owned();
+        self.key_of(&project_id, limits).await
+    }
+
+    /// One more key of a project.
+    pub async fn key_of(&self, project_id: &str, limits: Value) -> Actor {
+        let path = format!("/v1/organization/projects/{project_id}/service_accounts");
+        let account = self.admin().post(&path, &json!({"name": "worker", "limits": limits})).await;
+        assert_eq!(account.status, 200, "{}", account.text());
+        let account = account.json();
+        let mut actor = self.bearer(account["api_key"]["value"].as_str().unwrap());
+        account["api_key"]["id"].as_str().unwrap().clone_into(&mut actor.key_id);
+        project_id.clone_into(&mut actor.project_id);
+        actor
+    }
+
+    /// Waits until nothing is under way and the ledger holds everything, then reads it: one row per finished request,
+    /// newest last. Checks what must hold after every test.
+    pub async fn ledger(&self) -> Vec<Row> {
+        self.at_rest().await;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.ledger_path()).read_only(true);
+        let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let rows = sqlx::query_as("SELECT * FROM ledger ORDER BY request_id").fetch_all(&pool).await.unwrap();
+        let sums: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT width_s, sum(requests), sum(input_text + input_audio), sum(output_text + output_audio) FROM rollups \
+             GROUP BY width_s",
+        )
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+        let count = |f: fn(&Row) -> i64| rows.iter().map(f).sum::<i64>();
+        let expected = (
+            count(|_| 1),
+            count(|row| row.input_text + row.input_audio),
+            count(|row| row.output_text + row.output_audio),
+        );
+        for (width_s, requests, input, output) in sums {
+            assert_eq!((requests, input, output), expected, "rollups of {width_s} s differ from the rows");
+        }
+        rows
+    }
+
+    /// Waits until no admission is open and the ledger has caught up with the journal.
+    pub async fn at_rest(&self) {
+        for _ in 0..500 {
+            let page = self.admin().get("/metrics").await.text();
+            let gauge = |name: &str| page.lines().any(|line| line == format!("tollgate_{name} 0"));
+            if gauge("open_admissions") && gauge("ledger_lag_bytes") && gauge("drains") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not at rest after 5 seconds");
+    }
+
+    /// The value of a metric, by its whole name with labels.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let page = self.admin().get("/metrics").await.text();
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("tollgate_{name} ")));
+        line.unwrap_or_else(|| panic!("no metric {name} in\n{page}")).parse().unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop_upstream.cancel();
+    }
+}
+
+/// A row of the ledger's view for people.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Row {
+    pub request_id: String,
+    pub project_id: String,
+    pub api_key_id: String,
+    pub model: String,
+    pub requested_model: String,
+    pub service_tier: String,
+    pub outcome: String,
+    pub basis: String,
+    pub status: i64,
+    pub stream: i64,
+    pub input_text: i64,
+    pub input_cached_text: i64,
+    pub input_audio: i64,
+    pub output_text: i64,
+    pub output_audio: i64,
+    pub cost_pico: Option<i64>,
+    pub priced: i64,
+}
+
+/// One who sends requests, with or without a key.
+#[derive(Clone)]
+pub struct Actor {
+    pub url: String,
+    pub key: Option<String>,
+    pub key_id: String,
+    pub project_id: String,
+    client: HttpClient,
+}
+
+impl Actor {
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(self.request(Method::GET, path, &[]), Bytes::new()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(self.request(Method::DELETE, path, &[]), Bytes::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.post_bytes(path, &[], body.to_string()).await
+    }
+
+    pub async fn post_bytes(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+        self.send(self.request(Method::POST, path, headers), body.into()).await
+    }
+
+    /// A chat completion of `MODEL`'s text kin: one user message.
+    pub async fn say(&self, text: &str) -> Reply {
+        self.chat(&json!({"model": TEXT_MODEL, "messages": [{"role": "user", "content": text}]})).await
+    }
+
+    pub async fn chat(&self, body: &Value) -> Reply {
+        self.post("/v1/chat/completions", body).await
+    }
+
+    /// A chat completion with a fault of the look-alike, see `simulator::faults`.
+    pub async fn chat_with_fault(&self, fault: &str, body: &Value) -> Reply {
+        self.post_bytes("/v1/chat/completions", &[("x-simulate", fault)], body.to_string()).await
+    }
+
+    /// Sends a chat completion and hands back the answer with its body unread: drop it to hang up.
+    pub async fn open(&self, headers: &[(&str, &str)], body: &Value) -> http::Response<Incoming> {
+        let request = self.request(Method::POST, "/v1/chat/completions", headers);
+        self.client.request(request.body(Full::from(body.to_string())).unwrap()).await.unwrap()
+    }
+
+    fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> http::request::Builder {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        request = request.header("content-type", "application/json");
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+    }
+
+    async fn send(&self, request: http::request::Builder, body: Bytes) -> Reply {
+        let response = self.client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+        Reply { status: head.status, headers: head.headers, body: body.unwrap_or_default() }
+    }
+}
+
+pub fn address(text: &str) -> ListenAddress {
+    ListenAddress::new(text).unwrap()
+}
+
+/// A body with one user message of text.
+pub fn text(model: &str, words: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": words}]})
+}
+
+/// A body that asks for a spoken answer.
+pub fn spoken(format: &str) -> Value {
+    json!({
+        "model": MODEL, "modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": format},
+        "messages": [{"role": "user", "content": "Say hello."}],
+    })
+}
+
+/// `body` with more members.
+pub fn with(mut body: Value, more: &Value) -> Value {
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
