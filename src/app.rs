@@ -139,7 +139,8 @@ impl App {
 }
 
 impl Running {
-    /// Starts everything in order: data, journal, ledger, secrets, accounts, limits, upstream, listeners.
+    /// Starts everything in order: data, addresses, journal, ledger, secrets, accounts, limits, upstream, listeners.
+    /// Addresses come before secrets: an admin key that is made here is shown only after a start that succeeded.
     pub async fn start(
         settings: &Settings,
         catalog: Catalog,
@@ -148,6 +149,7 @@ impl Running {
     ) -> Result<Self, StartError> {
         let upstream = connect_upstream(settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
+        let listeners = Listeners::bind(settings).await?;
         let now = clock.now();
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
         let options = journal_options(settings, &data_dir);
@@ -197,24 +199,12 @@ impl Running {
             projection: projector.progress(),
             stopping: AtomicBool::new(false),
         });
-        Self::listen(app, settings, routers, Started { new_admin_key, recovered, tasks, projector, data_dir }).await
+        let started = Started { new_admin_key, recovered, tasks, projector, data_dir };
+        Ok(Self::listen(app, settings, routers, listeners, started))
     }
 
-    async fn listen(
-        app: Arc<App>,
-        settings: &Settings,
-        routers: &Routers,
-        started: Started,
-    ) -> Result<Self, StartError> {
-        // Port 0 twice is two free ports, not one address.
-        let one_address = settings.listen == settings.admin_listen && settings.listen.port() != 0;
-        let calls = bind(&settings.listen).await?;
-        let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
-        let listen = local_address(&calls, &settings.listen)?;
-        let admin_listen = match &administration {
-            Some(listener) => local_address(listener, &settings.admin_listen)?,
-            None => listen,
-        };
+    fn listen(app: Arc<App>, settings: &Settings, routers: &Routers, listeners: Listeners, started: Started) -> Self {
+        let Listeners { calls, administration, listen, admin_listen } = listeners;
         let server = Server {
             header_timeout: Duration::from_secs(settings.header_timeout_s),
             unread_timeout: Duration::from_secs(settings.unread_timeout_s),
@@ -236,7 +226,7 @@ impl Running {
             }
         }
         let stop_projection = CancellationToken::new();
-        Ok(Self {
+        Self {
             app,
             listen,
             admin_listen,
@@ -248,7 +238,7 @@ impl Running {
             stop_projection,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
-        })
+        }
     }
 
     /// Takes no new requests, lets those under way finish within the grace period (also those whose client has left), cuts
@@ -348,6 +338,30 @@ async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
         limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
     }
     Ok(limiter)
+}
+
+/// Bound, but not answering yet: until then connections wait in the kernel's queue.
+struct Listeners {
+    calls: TcpListener,
+    /// `None` when one address serves both.
+    administration: Option<TcpListener>,
+    listen: SocketAddr,
+    admin_listen: SocketAddr,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> Result<Self, StartError> {
+        // Port 0 twice is two free ports, not one address.
+        let one_address = settings.listen == settings.admin_listen && settings.listen.port() != 0;
+        let calls = bind(&settings.listen).await?;
+        let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
+        let listen = local_address(&calls, &settings.listen)?;
+        let admin_listen = match &administration {
+            Some(listener) => local_address(listener, &settings.admin_listen)?,
+            None => listen,
+        };
+        Ok(Self { calls, administration, listen, admin_listen })
+    }
 }
 
 async fn bind(address: &ListenAddress) -> Result<TcpListener, StartError> {
