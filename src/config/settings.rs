@@ -39,6 +39,8 @@ macro_rules! settings {
             $(#[doc = $help] pub $name: $type,)+
             /// Where each value that is no default came from.
             pub origins: BTreeMap<&'static str, Origin>,
+            /// Variables of the environment that begin like ours and are no settings.
+            pub strangers: Vec<String>,
         }
 
         pub const KEYS: &[Key] = &[
@@ -52,7 +54,7 @@ macro_rules! settings {
                     let $name = sources.take::<$type>(stringify!($name), $default);
                     $(let $name = sources.checked(stringify!($name), $name, $check);)?
                 )+
-                Some(Self { $($name: $name?,)+ origins: sources.origins() })
+                Some(Self { $($name: $name?,)+ origins: sources.origins(), strangers: sources.strangers() })
             }
 
             /// Every setting with its value and where it came from; secrets show only whether they are set.
@@ -162,6 +164,11 @@ impl Settings {
     /// Where the value of a setting came from.
     pub fn origin(&self, name: &str) -> Origin {
         self.origins.get(name).copied().unwrap_or(Origin::Default)
+    }
+
+    /// Variables of the environment that begin like ours and are no settings.
+    pub fn ignored_variables(&self) -> &[String] {
+        &self.strangers
     }
 
     /// Somebody chose the data directory, rather than taking the default.

@@ -50,6 +50,7 @@ pub struct MeteredBody {
     stream: Option<Stream>,
     /// Pieces that are ready for the client.
     ready: VecDeque<Bytes>,
+    pace: Pace,
     /// With `durability = "power"` the last pieces wait until the settlement is on disk.
     settling: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     silence: Pin<Box<Sleep>>,
@@ -106,6 +107,18 @@ const fn is_complete(seen: &Seen) -> bool {
     seen.done || seen.finished || seen.has_final_usage()
 }
 
+/// Events that are already there travel together: each time the client's connection finds nothing more to send, it makes a
+/// system call. The upstream's connection hands over one event at a time and must be let run in between, so the body
+/// steps back once before it believes that nothing more is there.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    Gathering { bytes: usize, asked_again: bool },
+    HandingOut,
+}
+
+/// Enough for one write; more would only wait.
+const GATHERED_BYTES: usize = 16 << 10;
+
 impl MeteredBody {
     pub(super) fn new(upstream: Incoming, stream: Stream, times: StreamTimes, drainer: Arc<Drainer>) -> Self {
         let now = Instant::now();
@@ -113,6 +126,7 @@ impl MeteredBody {
             upstream: Some(upstream),
             stream: Some(stream),
             ready: VecDeque::with_capacity(4),
+            pace: Pace::Gathering { bytes: 0, asked_again: false },
             settling: None,
             silence: Box::pin(sleep_until(now + times.idle)),
             silence_armed: false,
@@ -124,6 +138,11 @@ impl MeteredBody {
 
     /// Takes in one frame; settles as soon as the stream has said it is done.
     fn take_in(&mut self, frame: Bytes) {
+        if let Pace::Gathering { bytes, .. } = self.pace {
+            let bytes = bytes + frame.len();
+            let enough = bytes > GATHERED_BYTES;
+            self.pace = if enough { Pace::HandingOut } else { Pace::Gathering { bytes, asked_again: false } };
+        }
         let Some(stream) = &mut self.stream else { return };
         let ready = &mut self.ready;
         stream.scanner.push(frame, &mut |piece| ready.push_back(piece));
@@ -198,10 +217,19 @@ impl Body for MeteredBody {
                 ready!(settling.as_mut().poll(context));
                 self.settling = None;
             }
-            if let Some(piece) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            if let Pace::HandingOut = self.pace {
+                if let Some(piece) = self.ready.pop_front() {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
+                self.pace = Pace::Gathering { bytes: 0, asked_again: false };
             }
-            let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
+            let Some(upstream) = &mut self.upstream else {
+                if self.ready.is_empty() {
+                    return Poll::Ready(None);
+                }
+                self.pace = Pace::HandingOut;
+                continue;
+            };
             match Pin::new(upstream).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.silence_armed = false;
@@ -214,6 +242,14 @@ impl Body for MeteredBody {
                     self.fail("upstream_connection_lost", "The connection to the upstream was lost during the answer.");
                 }
                 Poll::Ready(None) => self.end(),
+                Poll::Pending if !self.ready.is_empty() => match self.pace {
+                    Pace::Gathering { bytes, asked_again: false } => {
+                        self.pace = Pace::Gathering { bytes, asked_again: true };
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    _ => self.pace = Pace::HandingOut,
+                },
                 Poll::Pending if self.timed_out(context) => {
                     let message = if Instant::now() >= self.ends_at {
                         "The answer took longer than the gateway allows."

@@ -121,10 +121,7 @@ impl Watch {
             self.seen.finished |= NEEDLES.finish_reason.string(part).is_some();
         }
         let Some(delta) = parts.into_iter().find_map(|part| NEEDLES.delta.value(part, b'{')) else { return };
-        let mut said_bytes = 0_usize;
-        for key in &NEEDLES.said {
-            said_bytes = said_bytes.saturating_add(key.string(delta).map_or(0, <[u8]>::len));
-        }
+        let said_bytes = NEEDLES.said.iter().find_map(|key| key.string(delta)).map_or(0, <[u8]>::len);
         let calls_tool = said_bytes == 0 && NEEDLES.tool_calls.value(delta, b'[').is_some();
         add(&mut self.seen.text_events, usize::from(said_bytes > 0 || calls_tool));
         add(&mut self.seen.text_bytes, said_bytes);
