@@ -15,6 +15,8 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// The longest time that a client of `OpenAI` waits before it tries again; told to wait longer, some try at once instead.
+const LONGEST_WAIT_NANOS: u64 = 120_000_000_000;
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Gives the request its id, which the journal, the ledger, the log and the answer carry.
@@ -48,6 +50,9 @@ pub(super) fn show_retry(retry: Retry, answer: &mut HeaderMap) {
             let (seconds, millis) = headers::retry_after(nanos);
             answer.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
             answer.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+            if nanos > LONGEST_WAIT_NANOS {
+                answer.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
         }
     }
 }
