@@ -43,16 +43,26 @@ pub(super) fn show_headrooms(headrooms: &Headrooms, answer: &mut HeaderMap) {
 pub(super) fn show_retry(retry: Retry, answer: &mut HeaderMap) {
     match retry {
         Retry::Unsaid => {}
-        Retry::No => {
-            answer.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-        }
+        Retry::No => show_no_retry(answer),
         Retry::After { nanos } => {
-            let (seconds, millis) = headers::retry_after(nanos);
-            answer.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
-            answer.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+            show_wait(nanos, answer);
             if nanos > LONGEST_WAIT_NANOS {
-                answer.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                show_no_retry(answer);
             }
         }
+        Retry::NotByItself { nanos } => {
+            show_wait(nanos, answer);
+            show_no_retry(answer);
+        }
     }
+}
+
+fn show_wait(nanos: u64, answer: &mut HeaderMap) {
+    let (seconds, millis) = headers::retry_after(nanos);
+    answer.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    answer.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+}
+
+fn show_no_retry(answer: &mut HeaderMap) {
+    answer.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
 }

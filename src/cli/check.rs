@@ -72,7 +72,7 @@ fn report(config_path: Option<&Path>, env: &BTreeMap<String, String>, now: UnixN
                 models: catalog.models().len(),
                 models_without_token_prices: catalog.models().iter().filter(|model| model.prices.is_empty()).count(),
                 tiers: tiers.into_iter().map(|tier| tier.name.clone()).collect(),
-                warnings: [exposure(&settings), shutdowns(&catalog, now)].concat(),
+                warnings: [exposure(&settings), strangers(&settings), shutdowns(&catalog, now)].concat(),
                 problems: Problems::default(),
             }
         }
@@ -102,6 +102,11 @@ impl Report {
 
 fn plural(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+fn strangers(settings: &Settings) -> Vec<String> {
+    let ignored = settings.ignored_variables().iter();
+    ignored.map(|variable| format!("the environment variable {variable} is no setting and is ignored")).collect()
 }
 
 /// Settings that are allowed and may still surprise.

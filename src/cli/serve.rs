@@ -16,6 +16,9 @@ use crate::{
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
     let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
+    for variable in settings.ignored_variables() {
+        tracing::warn!(variable, "this environment variable is no setting and is ignored");
+    }
     match start(&settings).await {
         Ok(running) => {
             print_start(&running, &settings);

@@ -1,15 +1,14 @@
 //! From the upstream's answer to ours.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Call, Proxy,
-    body::{MeteredBody, Stream},
+    body::{MeteredBody, Stream, StreamTimes},
     recorder::{Consumed, Delivered, Ending, Meter},
 };
 use crate::{
@@ -193,21 +192,22 @@ impl Proxy {
 
     async fn read(&self, response: Response<Incoming>) -> (Answer, Result<Bytes, Unusable>) {
         let answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
-        let body = collect(response.into_body(), self.options.max_answer_bytes, self.options.stream_times.idle).await;
+        let body = collect(response.into_body(), self.options.max_answer_bytes, self.options.stream_times).await;
         (answer, body)
     }
 }
 
 /// Reads a body into one buffer, made as large as the upstream says it will be.
-async fn collect(mut body: Incoming, max_bytes: u64, idle: Duration) -> Result<Bytes, Unusable> {
+async fn collect(mut body: Incoming, max_bytes: u64, times: StreamTimes) -> Result<Bytes, Unusable> {
     const MAX_FIRST_ALLOCATION: u64 = 4 << 20;
     let announced = body.size_hint().exact();
     if announced.is_some_and(|length| length > max_bytes) {
         return Err(Unusable::TooLarge);
     }
+    let ends_at = Instant::now() + times.max;
     let mut whole = BytesMut::new();
     loop {
-        let frame = match tokio::time::timeout(idle, body.frame()).await {
+        let frame = match timeout_at(ends_at.min(Instant::now() + times.idle), body.frame()).await {
             Err(_elapsed) => return Err(Unusable::Silent),
             Ok(None) => return Ok(whole.freeze()),
             Ok(Some(Err(error))) => return Err(Unusable::Broken(error)),

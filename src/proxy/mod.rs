@@ -228,7 +228,7 @@ impl Proxy {
             }
             None => {
                 let consumed = Consumed::AtLeastEstimate(Delivered::default());
-                meter.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed });
+                meter.settle(Ending { outcome: self.drainer.outcome(), status: 0, consumed });
                 return;
             }
         };

@@ -17,6 +17,10 @@ use crate::{
     metrics::Metrics,
 };
 
+/// No answer is larger: 128 choices of 128,000 tokens each are half of it. An upstream that reports more is not believed,
+/// so that its numbers cannot overflow the sums of the ledger.
+const MAX_BELIEVED_TOKENS: u64 = 1 << 25;
+
 /// What a settlement needs beyond the request's own facts.
 pub struct Recorder {
     pub journal: Arc<Journal>,
@@ -153,7 +157,8 @@ impl Meter {
     }
 
     fn settlement(&self, ending: Ending, now: UnixNanos) -> Settlement {
-        let (usage, basis, model, service_tier) = self.usage(ending.consumed.clone());
+        let request = !matches!(ending.consumed, Consumed::NotSent);
+        let (usage, basis, model, service_tier) = self.usage(ending.consumed);
         let (billed_model, prices) = self.billed(model);
         let charges = charges(&usage, prices.as_deref(), service_tier);
         if let Err(error) = cost(&charges) {
@@ -169,7 +174,7 @@ impl Meter {
             service_tier,
             usage,
             charges,
-            used: Used { request: !matches!(ending.consumed, Consumed::NotSent), tokens: usage.total() },
+            used: Used { request, tokens: usage.total() },
         }
     }
 
@@ -177,6 +182,10 @@ impl Meter {
         let estimate = self.admission.estimate;
         match consumed {
             Consumed::NotSent | Consumed::Nothing => (Usage::default(), Basis::Reported, None, ServiceTier::Default),
+            Consumed::Reported { usage, .. } if usage.items().any(|(_, quantity)| quantity > MAX_BELIEVED_TOKENS) => {
+                tracing::error!(request_id = %self.admission.request_id, ?usage, "the upstream reported an impossible usage");
+                (estimate, Basis::Estimated, None, ServiceTier::Default)
+            }
             Consumed::Reported { usage, model, service_tier } => (usage, Basis::Reported, model, service_tier),
             Consumed::Delivered(delivered) => {
                 (output(estimate, delivered), Basis::Estimated, None, ServiceTier::Default)

@@ -80,9 +80,9 @@ impl Store {
             return Err(StoreError::Moved { stored, expected });
         }
         move_projection(&mut transaction, batch.up_to).await?;
-        let known = known(&mut transaction, &batch.entries).await?;
+        let mut known = known(&mut transaction, &batch.entries).await?;
         let mut rows = Vec::with_capacity(batch.entries.len());
-        for entry in batch.entries.iter().filter(|entry| !known.contains(&entry.settlement.request_id)) {
+        for entry in batch.entries.iter().filter(|entry| known.insert(entry.settlement.request_id)) {
             rows.push(row(&mut transaction, &mut names, entry).await?);
         }
         insert(&mut transaction, &rows).await?;

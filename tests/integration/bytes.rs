@@ -38,13 +38,14 @@ async fn a_request_arrives_byte_for_byte() {
     assert_eq!(gateway.ledger().await[0].model, "gpt-4o-mini-2024-07-18");
 }
 
+const MESSAGES: &str = "\"messages\":[{\"role\":\"user\",\"content\":\"stream_options\"}]";
+
 #[tokio::test]
 async fn a_stream_request_differs_only_where_usage_is_asked_for() {
     let upstream = StandIn::start().await;
     upstream.answer_with(Canned::events("data: {\"choices\":[],\"usage\":{\"total_tokens\":3}}\n\ndata: [DONE]\n\n"));
     let (_gateway, team) = behind(&upstream).await;
     let body = |options: &str| format!(" {{ {options}\"stream\" : true,\"model\":\"gpt-4o-mini\",{MESSAGES} }}");
-    const MESSAGES: &str = "\"messages\":[{\"role\":\"user\",\"content\":\"stream_options\"}]";
     for (sent, arrived) in [
         ("", None),
         ("\"stream_options\": null ,", Some("\"stream_options\": {\"include_usage\":true} ,")),

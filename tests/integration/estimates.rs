@@ -77,6 +77,8 @@ async fn an_answer_larger_than_its_guess_is_debt_that_is_paid_before_the_next() 
     let says = "Limit 1000, Used 5005, Requested 10. Please try again in 4m0.9s.";
     assert!(refused.text().contains(says), "{}", refused.text());
     assert_eq!(refused.header("retry-after-ms"), "240900");
+    // Clients that do not wait for four minutes would try again at once.
+    assert_eq!(refused.header("x-should-retry"), "false");
     gateway.clock.advance(240_899 * MILLISECOND);
     assert_eq!(team.chat(&small).await.status, 429);
     gateway.clock.advance(MILLISECOND);

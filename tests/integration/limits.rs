@@ -116,7 +116,6 @@ async fn the_day_is_a_bucket_that_refills_not_a_date() {
          Requested 1. Please try again in 12h0m0s."
     );
     assert_eq!((refused.status.as_u16(), refused.json()), (429, refusal("requests", &message)));
-    // No client waits that long; some would try again at once.
     assert_eq!((refused.header("retry-after"), refused.header("x-should-retry")), ("43200", "false"));
     passes_exactly_when_told(&gateway, &refused, async || team.say("Hi").await).await;
 }

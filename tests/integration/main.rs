@@ -4,9 +4,12 @@
 
 mod answers;
 mod bad_requests;
+mod broken_streams;
 mod bytes;
 mod crowds;
+mod disconnects;
 mod doors;
+mod drains;
 mod estimates;
 mod headers;
 mod limits;
@@ -14,7 +17,11 @@ mod metering;
 mod raw;
 mod recordings;
 mod reports;
+mod scripted;
 mod secrecy;
+mod shutdown;
 mod stand_in;
+mod streams;
 mod support;
 mod unpriced;
+mod upstream_faults;

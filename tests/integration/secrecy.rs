@@ -126,9 +126,9 @@ async fn nothing_secret_is_written_down_logged_or_answered() {
         scan(&whole, whole.as_bytes(), &secrets[..5]);
     }
     let mut kept = Vec::new();
-    files(gateway.data_dir(), &mut kept);
+    files(gateway.dir.path(), &mut kept);
     gateway.stop().await;
-    files(gateway.data_dir(), &mut kept);
+    files(gateway.dir.path(), &mut kept);
     assert!(kept.len() >= 4 && kept.iter().any(|(name, _)| name.ends_with("tollgate.db")), "{:?}", kept.len());
     for (name, content) in &kept {
         scan(name, content, &secrets);

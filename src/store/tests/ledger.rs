@@ -85,8 +85,12 @@ async fn a_batch_is_never_counted_twice() {
     }
     // Even if the position were right, an entry stands as it was first written.
     let up_to = Position { segment: 1, offset: 200 };
-    let overlapping =
-        LedgerBatch { entries: vec![entry(2), entry(3)], from: Some(batch.up_to), up_to, ..LedgerBatch::default() };
+    let overlapping = LedgerBatch {
+        entries: vec![entry(2), entry(3), entry(3)],
+        from: Some(batch.up_to),
+        up_to,
+        ..LedgerBatch::default()
+    };
     store.append(&overlapping).await.unwrap();
     assert_eq!(entries(&store).await, 3);
     assert_eq!(store.projection().await.unwrap(), Some(up_to));
@@ -201,4 +205,16 @@ proptest! {
             assert_balanced(&store).await;
         });
     }
+}
+
+/// As `SQLite` does when the disk is full: the rollback is its own, and ours finds no transaction.
+#[tokio::test]
+async fn a_transaction_that_the_database_rolled_back_is_not_in_the_way_of_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let mut transaction = store.writer().begin().await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+    drop(transaction);
+    store.append(&first(vec![entry(1)])).await.unwrap();
+    assert_eq!(entries(&store).await, 1);
 }
