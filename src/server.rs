@@ -74,6 +74,8 @@ impl Server {
         // Without it, small writes wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
         let (stop, cut, metrics) = (self.stop.clone(), self.cut.clone(), Arc::clone(&self.metrics));
+        // Without `pipeline_flush`: it holds an answer back while more bytes wait to be read (a line end after the body is
+        // enough), and loses it when the connection is closed then.
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
