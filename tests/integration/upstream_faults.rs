@@ -52,7 +52,9 @@ async fn an_upstream_that_refuses_connections_is_tried_twice_and_costs_nothing()
     }
     let rows = gateway.ledger().await;
     assert_eq!(rows.len(), 2);
-    rows.iter().for_each(|row| failed_for_nothing(row, 502));
+    for row in &rows {
+        failed_for_nothing(row, 502);
+    }
 }
 
 #[tokio::test]
@@ -169,7 +171,9 @@ async fn the_upstreams_refusal_of_our_key_is_told_in_our_words() {
     }
     let rows = gateway.ledger().await;
     assert_eq!(rows.len(), 4);
-    rows.iter().for_each(|row| failed_for_nothing(row, 502));
+    for row in &rows {
+        failed_for_nothing(row, 502);
+    }
 }
 
 #[tokio::test]
@@ -183,7 +187,9 @@ async fn the_upstreams_own_limit_passes_with_its_advice() {
     }
     let rows = gateway.ledger().await;
     assert_eq!(rows.len(), 2);
-    rows.iter().for_each(|row| failed_for_nothing(row, 429));
+    for row in &rows {
+        failed_for_nothing(row, 429);
+    }
 }
 
 #[tokio::test]
@@ -239,7 +245,9 @@ async fn an_error_page_that_is_not_openais_is_replaced() {
         }
         let rows = gateway.ledger().await;
         assert_eq!((rows.len(), upstream.requests().len()), (2, 2));
-        rows.iter().for_each(|row| failed_for_nothing(row, expected.into()));
+        for row in &rows {
+            failed_for_nothing(row, expected.into());
+        }
     }
 }
 
