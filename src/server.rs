@@ -81,6 +81,7 @@ impl Server {
             .header_read_timeout(self.header_timeout)
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS);
+        // Not `pipeline_flush`: with it hyper buffers without bound for a client that does not read.
         metrics.connections.inc();
         let stream = GivesUp::after(self.unread_timeout, stream);
         self.connections.spawn(async move {

@@ -109,13 +109,15 @@ const fn is_complete(seen: &Seen) -> bool {
 
 /// Events that are already there travel together: each time the client's connection finds nothing more to send, it makes a
 /// system call. The upstream's connection hands over one event at a time and must be let run in between, so the body
-/// steps back once before it believes that nothing more is there.
+/// steps back before it believes that nothing more is there.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    Gathering { bytes: usize, asked_again: bool },
+    Gathering { bytes: usize, steps_back: u8 },
     HandingOut,
 }
 
+/// hyper asks a body twice before it lets another task run.
+const STEPS_BACK: u8 = 2;
 /// Enough for one write; more would only wait.
 const GATHERED_BYTES: usize = 16 << 10;
 
@@ -126,7 +128,7 @@ impl MeteredBody {
             upstream: Some(upstream),
             stream: Some(stream),
             ready: VecDeque::with_capacity(4),
-            pace: Pace::Gathering { bytes: 0, asked_again: false },
+            pace: Pace::Gathering { bytes: 0, steps_back: 0 },
             settling: None,
             silence: Box::pin(sleep_until(now + times.idle)),
             silence_armed: false,
@@ -141,7 +143,7 @@ impl MeteredBody {
         if let Pace::Gathering { bytes, .. } = self.pace {
             let bytes = bytes + frame.len();
             let enough = bytes > GATHERED_BYTES;
-            self.pace = if enough { Pace::HandingOut } else { Pace::Gathering { bytes, asked_again: false } };
+            self.pace = if enough { Pace::HandingOut } else { Pace::Gathering { bytes, steps_back: 0 } };
         }
         let Some(stream) = &mut self.stream else { return };
         let ready = &mut self.ready;
@@ -221,7 +223,7 @@ impl Body for MeteredBody {
                 if let Some(piece) = self.ready.pop_front() {
                     return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
-                self.pace = Pace::Gathering { bytes: 0, asked_again: false };
+                self.pace = Pace::Gathering { bytes: 0, steps_back: 0 };
             }
             let Some(upstream) = &mut self.upstream else {
                 if self.ready.is_empty() {
@@ -243,8 +245,8 @@ impl Body for MeteredBody {
                 }
                 Poll::Ready(None) => self.end(),
                 Poll::Pending if !self.ready.is_empty() => match self.pace {
-                    Pace::Gathering { bytes, asked_again: false } => {
-                        self.pace = Pace::Gathering { bytes, asked_again: true };
+                    Pace::Gathering { bytes, steps_back } if steps_back < STEPS_BACK => {
+                        self.pace = Pace::Gathering { bytes, steps_back: steps_back + 1 };
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }

@@ -26,8 +26,8 @@ const MAX_HELD_WITH_CHOICES: usize = 4 * 1024;
 pub struct Seen {
     /// The last usage that was not null.
     pub usage: Option<Usage>,
-    /// Usage came in a chunk of its own.
-    pub usage_chunk: bool,
+    /// Chunks that came only to tell the usage.
+    pub usage_chunks: u64,
     /// The dated name.
     pub model: Option<String>,
     pub service_tier: ServiceTier,
@@ -52,7 +52,7 @@ pub struct Seen {
 impl Seen {
     /// There is a usage, and it will not grow any more: some services report what was used so far with every event.
     pub const fn has_final_usage(&self) -> bool {
-        self.usage.is_some() && (self.usage_chunk || self.finished || self.done)
+        self.usage.is_some() && (self.usage_chunks > 0 || self.finished || self.done)
     }
 }
 
