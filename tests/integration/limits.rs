@@ -92,6 +92,20 @@ async fn of_the_free_tiers_three_requests_a_minute_three_pass() {
 }
 
 #[tokio::test]
+async fn a_wait_that_is_no_whole_number_of_milliseconds_is_rounded_up() {
+    let gateway = gateway().await;
+    let team = gateway.project_with("tier1", json!({"requests_per_minute": 7})).await;
+    for _ in 0..7 {
+        assert_eq!(team.say("Hi").await.status, 200);
+    }
+    // 60 s / 7 are 8,571.43 ms: the text cuts them off, as OpenAI's does.
+    let refused = team.say("Hi").await;
+    assert!(refused.text().contains("Please try again in 8.571s."), "{}", refused.text());
+    assert_eq!((refused.header("retry-after"), refused.header("retry-after-ms")), ("9", "8572"));
+    passes_exactly_when_told(&gateway, &refused, async || team.say("Hi").await).await;
+}
+
+#[tokio::test]
 async fn of_tier_ones_five_hundred_a_minute_five_hundred_pass() {
     let gateway = gateway().await;
     let team = gateway.project("tier1").await;
