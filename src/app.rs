@@ -113,6 +113,11 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    #[error(
+        "the project {project} is in the tier {tier:?}, which is not in the tiers file: a project without a tier would have no \
+         limits; put the tier back"
+    )]
+    NoSuchTier { project: String, tier: String },
     #[error("cannot listen on {address}: {error}{hint}")]
     Listen { address: String, error: std::io::Error, hint: &'static str },
 }
@@ -134,7 +139,8 @@ impl App {
 }
 
 impl Running {
-    /// Starts everything in order: data, journal, ledger, secrets, accounts, limits, upstream, listeners.
+    /// Starts everything in order: data, addresses, journal, ledger, secrets, accounts, limits, upstream, listeners.
+    /// Addresses come before secrets: an admin key that is made here is shown only after a start that succeeded.
     pub async fn start(
         settings: &Settings,
         catalog: Catalog,
@@ -143,6 +149,7 @@ impl Running {
     ) -> Result<Self, StartError> {
         let upstream = connect_upstream(settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
+        let listeners = Listeners::bind(settings).await?;
         let now = clock.now();
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
         let options = journal_options(settings, &data_dir);
@@ -155,6 +162,7 @@ impl Running {
         let admin_key = settings.admin_key.as_ref().map(Secret::reveal);
         let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), &store, now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
+        check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
@@ -191,26 +199,15 @@ impl Running {
             projection: projector.progress(),
             stopping: AtomicBool::new(false),
         });
-        Self::listen(app, settings, routers, Started { new_admin_key, recovered, tasks, projector, data_dir }).await
+        let started = Started { new_admin_key, recovered, tasks, projector, data_dir };
+        Ok(Self::listen(app, settings, routers, listeners, started))
     }
 
-    async fn listen(
-        app: Arc<App>,
-        settings: &Settings,
-        routers: &Routers,
-        started: Started,
-    ) -> Result<Self, StartError> {
-        // Port 0 twice is two free ports, not one address.
-        let one_address = settings.listen == settings.admin_listen && settings.listen.port() != 0;
-        let calls = bind(&settings.listen).await?;
-        let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
-        let listen = local_address(&calls, &settings.listen)?;
-        let admin_listen = match &administration {
-            Some(listener) => local_address(listener, &settings.admin_listen)?,
-            None => listen,
-        };
+    fn listen(app: Arc<App>, settings: &Settings, routers: &Routers, listeners: Listeners, started: Started) -> Self {
+        let Listeners { calls, administration, listen, admin_listen } = listeners;
         let server = Server {
             header_timeout: Duration::from_secs(settings.header_timeout_s),
+            unread_timeout: Duration::from_secs(settings.unread_timeout_s),
             places: Arc::new(Semaphore::new(settings.max_connections)),
             metrics: Arc::clone(&app.metrics),
             connections: TaskTracker::new(),
@@ -223,11 +220,13 @@ impl Running {
             }
             Some(listener) => {
                 tokio::spawn(server.clone().run(calls, (routers.calls)(&app)));
-                tokio::spawn(server.clone().run(listener, (routers.administration)(&app)));
+                let places = Arc::new(Semaphore::new(settings.max_connections));
+                let server = Server { places, ..server.clone() };
+                tokio::spawn(server.run(listener, (routers.administration)(&app)));
             }
         }
         let stop_projection = CancellationToken::new();
-        Ok(Self {
+        Self {
             app,
             listen,
             admin_listen,
@@ -239,25 +238,25 @@ impl Running {
             stop_projection,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
-        })
+        }
     }
 
-    /// Takes no new requests, lets those under way finish within the grace period, cuts the rest, settles everything, and
-    /// brings the ledger up to the journal's end.
+    /// Takes no new requests, lets those under way finish within the grace period (also those whose client has left), cuts
+    /// the rest, settles everything, and brings the ledger up to the journal's end.
     pub async fn stop(self) {
         const AFTER_THE_CUT: Duration = Duration::from_secs(2);
         self.app.stopping.store(true, Ordering::Release);
         self.server.stop.cancel();
         self.server.connections.close();
-        if timeout(self.shutdown_grace, self.server.connections.wait()).await.is_err() {
-            tracing::warn!(
-                open = self.server.connections.len(),
-                "the grace period is over: cutting what is still open"
-            );
+        self.tasks.close();
+        let under_way = async { tokio::join!(self.server.connections.wait(), self.tasks.wait()) };
+        if timeout(self.shutdown_grace, under_way).await.is_err() {
+            let (connections, answers) = (self.server.connections.len(), self.tasks.len());
+            tracing::warn!(connections, answers, "the grace period is over: cutting what is still open");
         }
+        self.app.proxy.drainer.stop();
         self.server.cut.cancel();
         let _ = timeout(AFTER_THE_CUT, self.server.connections.wait()).await;
-        self.tasks.close();
         if timeout(AFTER_THE_CUT, self.tasks.wait()).await.is_err() {
             tracing::warn!(open = self.tasks.len(), "answers still being read are settled at the next start");
         }
@@ -326,12 +325,43 @@ fn proxy_options(settings: &Settings) -> proxy::Options {
     }
 }
 
+fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError> {
+    match accounts.projects().iter().find(|project| catalog.tier(&project.tier).is_none()) {
+        Some(lost) => Err(StartError::NoSuchTier { project: lost.id.to_string(), tier: lost.tier.as_str().to_owned() }),
+        None => Ok(()),
+    }
+}
+
 async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
     let limiter = Limiter::default();
     for bucket in store.limit_buckets().await? {
         limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
     }
     Ok(limiter)
+}
+
+/// Bound, but not answering yet: until then connections wait in the kernel's queue.
+struct Listeners {
+    calls: TcpListener,
+    /// `None` when one address serves both.
+    administration: Option<TcpListener>,
+    listen: SocketAddr,
+    admin_listen: SocketAddr,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> Result<Self, StartError> {
+        // Port 0 twice is two free ports, not one address.
+        let one_address = settings.listen == settings.admin_listen && settings.listen.port() != 0;
+        let calls = bind(&settings.listen).await?;
+        let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
+        let listen = local_address(&calls, &settings.listen)?;
+        let admin_listen = match &administration {
+            Some(listener) => local_address(listener, &settings.admin_listen)?,
+            None => listen,
+        };
+        Ok(Self { calls, administration, listen, admin_listen })
+    }
 }
 
 async fn bind(address: &ListenAddress) -> Result<TcpListener, StartError> {

@@ -68,8 +68,10 @@ fn call(request_id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Call,
         Some(splice) => SliceBody::new(request::ask_for_usage(&body, splice)),
         None => SliceBody::whole(body),
     };
+    let endpoint = Endpoint::ChatCompletions;
     let headers = upstream::forwarded(headers);
-    Ok(Call { request_id, endpoint: Endpoint::ChatCompletions, model, stream, hide_usage, size, headers, body })
+    let upstream = upstream::Call { request_id, path: endpoint.upstream_path(), headers, body };
+    Ok(Call { endpoint, model, stream, hide_usage, size, upstream })
 }
 
 fn size(request: &ChatRequest<'_>) -> Size {

@@ -97,12 +97,14 @@ settings! {
     max_body_bytes: usize = "27262976", between(KIB, GIB);
     /// Largest answer that is read from the upstream, in bytes.
     max_answer_bytes: usize = "67108864", between(KIB, 4 * GIB);
-    /// Connections held open at one time; further ones wait.
+    /// Connections held open at one time on each address; further ones wait.
     max_connections: usize = "10000", between(1, 1_000_000);
     /// Seconds a client may take to send the head of a request.
     header_timeout_s: u64 = "10", between(1, HOUR_S);
     /// Seconds between two pieces of a request body before the client is given up.
     body_idle_timeout_s: u64 = "30", between(1, HOUR_S);
+    /// Seconds a client may leave its answer unread before it is given up.
+    unread_timeout_s: u64 = "120", between(1, DAY_S);
     /// Seconds to connect to the upstream, TLS included.
     upstream_connect_timeout_s: u64 = "5", between(1, HOUR_S);
     /// Seconds from the end of a request to the first byte of its answer.

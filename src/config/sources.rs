@@ -136,7 +136,7 @@ impl Sources {
     fn add_stranger(&mut self, variable: &str, name: &str, place: String) {
         match nearest(name, KEYS.iter().map(|key| key.name)) {
             Some(meant) => {
-                self.problems.add(place, format!("no such setting (did you mean {:?}?)", variable_of(meant)))
+                self.problems.add(place, format!("no such setting (did you mean {:?}?)", variable_of(meant)));
             }
             None => self.strangers.push(variable.to_owned()),
         }

@@ -87,7 +87,10 @@ impl Writer {
             kept.open_admissions = kept.open_admissions.saturating_sub(1);
         }
         let written = self.write_settlement(settlement);
-        self.note(&written);
+        // A settlement always has its room: that it is written does not mean that the next admission can be.
+        if written.is_err() || self.fits(MAX_ADMISSION_BYTES as u64) {
+            self.note(&written);
+        }
         self.promised_end()
     }
 
@@ -128,12 +131,19 @@ impl Writer {
 
     /// Sees to it that a record fits, and after it the settlements of all that are open then.
     fn make_room(&mut self, record_bytes: u64) -> Result<(), JournalError> {
-        let settlements_bytes = (self.open_admissions + 1) * MAX_SETTLEMENT_BYTES as u64;
-        let needed_bytes = record_bytes + settlements_bytes;
-        if self.current.length + needed_bytes <= self.current.capacity {
+        if self.fits(record_bytes) {
             return Ok(());
         }
-        self.rotate(needed_bytes, self.options.max_bytes)
+        self.rotate(self.needed_bytes(record_bytes), self.options.max_bytes)
+    }
+
+    /// The current segment has room for a record and for all settlements that are then to come.
+    fn fits(&self, record_bytes: u64) -> bool {
+        self.current.length + self.needed_bytes(record_bytes) <= self.current.capacity
+    }
+
+    const fn needed_bytes(&self, record_bytes: u64) -> u64 {
+        record_bytes + (self.open_admissions + 1) * MAX_SETTLEMENT_BYTES as u64
     }
 
     fn rotate(&mut self, needed_bytes: u64, max_bytes: u64) -> Result<(), JournalError> {

@@ -40,12 +40,11 @@ use crate::{
     journal::{JournalError, Position},
     metrics::Metrics,
     openai::{endpoint::Endpoint, error::ApiError},
-    upstream::{SliceBody, Upstream},
+    upstream::{self, Upstream},
 };
 
 /// What a caller wants forwarded, read and checked.
 pub struct Call {
-    pub request_id: RequestId,
     pub endpoint: Endpoint,
     /// As the caller wrote it.
     pub model: Arc<str>,
@@ -53,9 +52,14 @@ pub struct Call {
     /// The caller did not ask for the usage chunk, so it is taken out again.
     pub hide_usage: bool,
     pub size: Size,
-    /// Only what the upstream may see.
-    pub headers: http::HeaderMap,
-    pub body: SliceBody,
+    /// What the upstream will see.
+    pub upstream: upstream::Call,
+}
+
+impl Call {
+    pub const fn request_id(&self) -> RequestId {
+        self.upstream.request_id
+    }
 }
 
 pub struct Options {
@@ -176,7 +180,7 @@ impl Proxy {
     ) -> Result<Meter, Refused> {
         let headrooms = reservation.headrooms(now);
         let facts = Facts {
-            request_id: call.request_id,
+            request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),
             model: Arc::clone(&call.model),
             billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
@@ -186,7 +190,7 @@ impl Proxy {
         let admitted = self.recorder.admit(caller, facts, estimate, reservation, now);
         admitted.map_err(|error: JournalError| {
             self.metrics.not_recorded.inc();
-            tracing::error!(request_id = %call.request_id, %error, "cannot record a request, so it is refused");
+            tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");
             Refused { error: ApiError::storage_unavailable(), headrooms }
         })
     }
@@ -228,7 +232,7 @@ impl Proxy {
             }
             None => {
                 let consumed = Consumed::AtLeastEstimate(Delivered::default());
-                meter.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed });
+                meter.settle(Ending { outcome: self.drainer.outcome(), status: 0, consumed });
                 return;
             }
         };

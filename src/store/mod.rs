@@ -23,7 +23,7 @@ use std::{
 };
 
 use sqlx::{
-    SqlitePool,
+    Connection as _, SqliteConnection, SqlitePool,
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -48,7 +48,11 @@ impl Store {
     /// Opens the database, or makes one, and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         create_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options(path)).await?;
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .after_release(|connection, _| Box::pin(is_usable(connection)))
+            .connect_with(options(path))
+            .await?;
         check_version(&writer).await?;
         migrate(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
@@ -77,6 +81,14 @@ impl Store {
             sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&self.writer).await?;
         Ok(busy == 0 && log == done)
     }
+}
+
+/// False for a connection that is still in a transaction: when the disk is full SQLite rolls back by itself, the rollback
+/// that follows fails, and a connection that believes itself in a transaction begins no other one, for ever.
+async fn is_usable(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    // The rollback of a dropped transaction goes before.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -1,4 +1,8 @@
-use std::{collections::HashSet, sync::Arc, thread};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    thread,
+};
 
 use super::super::{samples::*, *};
 
@@ -56,6 +60,30 @@ fn threads_that_write_at_once_lose_nothing() {
     }
     assert_eq!((admitted.len(), settled.len()), (800, 800));
     assert_eq!(journal.state().open_admissions, 0);
+}
+
+#[test]
+fn a_journal_that_says_it_takes_admissions_takes_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(small(dir.path(), 2), NOW).unwrap();
+    let (mut open, mut refused) = (VecDeque::new(), 0);
+    for number in 0..200 {
+        if journal.state().failing.is_none() {
+            let admission = admission(number);
+            match journal.admit(&admission) {
+                Ok(ticket) => open.push_back((ticket, admission)),
+                // Only the first refusal is news.
+                Err(error) => {
+                    refused += 1;
+                    assert_eq!(refused, 1, "{error}");
+                }
+            }
+        } else if let Some((ticket, admission)) = open.pop_front() {
+            journal.settle(ticket, &settlement(&admission));
+        }
+    }
+    assert_eq!((refused, open.len()), (1, 0), "in the end nothing is open, and no room is left");
+    assert!(journal.state().failing.is_some());
 }
 
 #[test]

@@ -206,3 +206,15 @@ proptest! {
         });
     }
 }
+
+/// As `SQLite` does when the disk is full: the rollback is its own, and ours finds no transaction.
+#[tokio::test]
+async fn a_transaction_that_the_database_rolled_back_is_not_in_the_way_of_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let mut transaction = store.writer().begin().await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+    drop(transaction);
+    store.append(&first(vec![entry(1)])).await.unwrap();
+    assert_eq!(entries(&store).await, 1);
+}

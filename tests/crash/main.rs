@@ -1,0 +1,15 @@
+//! The real program against crashes: `kill -9` under load, a locked ledger, a full disk, a second gateway on the same
+//! data, orders to stop, older databases. Only what the tests started is ended, also when a test fails.
+
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod client;
+mod kill;
+mod ledger;
+mod load;
+mod power;
+mod process;
+mod start_and_stop;
+mod storage;
+mod survival;
+mod upgrade;
