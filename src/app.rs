@@ -177,7 +177,6 @@ impl Running {
             catalog: Arc::clone(&catalog),
             upstream,
             drainer: Arc::new(Drainer::new(drain_options(settings), tasks.clone(), Arc::clone(&metrics))),
-            tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             options: proxy_options(settings),

@@ -5,7 +5,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::body::Stream;
@@ -26,12 +29,13 @@ pub struct Drainer {
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    runtime: Handle,
 }
 
 impl Drainer {
     pub fn new(options: DrainOptions, tasks: TaskTracker, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(options.max_requests));
-        Self { options, places, tasks, metrics, stop: CancellationToken::new() }
+        Self { options, places, tasks, metrics, stop: CancellationToken::new(), runtime: Handle::current() }
     }
 
     /// Reads nothing on any more: what is being read is settled as far as it got.
@@ -47,15 +51,15 @@ impl Drainer {
             return;
         };
         let max_bytes = self.options.max_bytes;
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             drain.within_bounds(read_to_end(upstream, &mut stream, max_bytes)).await;
             stream.settle(Outcome::ClientLeft);
         });
     }
 
-    /// Lets `work` go on for a client that left before there was an answer. `None`: it was cut off.
-    pub(super) async fn go_on<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.begin()?.within_bounds(work).await
+    /// Also from a drop outside of any task, as when the runtime ends.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(work, &self.runtime);
     }
 
     /// Why an answer is left that is not read on.
@@ -63,7 +67,8 @@ impl Drainer {
         if self.stop.is_cancelled() { Outcome::Interrupted } else { Outcome::ClientLeft }
     }
 
-    fn begin(&self) -> Option<Drain> {
+    /// A place among the answers that are read on; `None` when this one is not.
+    pub(super) fn begin(&self) -> Option<Drain> {
         if self.options.policy == OnClientDisconnect::Cancel || self.stop.is_cancelled() {
             return None;
         }
@@ -75,7 +80,7 @@ impl Drainer {
 }
 
 /// One answer being read on: counted, and in one of the places, until it is dropped.
-struct Drain {
+pub(super) struct Drain {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     max_time: Duration,
@@ -83,7 +88,8 @@ struct Drain {
 }
 
 impl Drain {
-    async fn within_bounds<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    /// `None` when `work` was cut off.
+    pub(super) async fn within_bounds<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             finished = tokio::time::timeout(self.max_time, work) => finished.ok(),

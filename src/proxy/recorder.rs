@@ -42,6 +42,8 @@ pub struct Facts {
 /// The watcher of one admitted request. Settled explicitly, or at the latest when dropped.
 pub struct Meter {
     open: Option<Open>,
+    /// The upstream may have seen the request.
+    sent: bool,
     recorder: Arc<Recorder>,
     admission: Admission,
     prices: Option<Arc<Prices>>,
@@ -119,7 +121,7 @@ impl Recorder {
         let ticket = self.journal.admit(&admission)?;
         self.metrics.open_admissions.inc();
         let open = Some(Open { ticket, reservation });
-        Ok(Meter { open, recorder: Arc::clone(self), admission, prices })
+        Ok(Meter { open, sent: false, recorder: Arc::clone(self), admission, prices })
     }
 }
 
@@ -127,6 +129,11 @@ impl Meter {
     /// Where the admission stands in the journal.
     pub fn admitted_at(&self) -> Option<Position> {
         self.open.as_ref().map(|open| open.ticket.position())
+    }
+
+    /// To be said before the first byte goes to the upstream.
+    pub(super) const fn mark_sent(&mut self) {
+        self.sent = true;
     }
 
     pub const fn is_settled(&self) -> bool {
@@ -221,6 +228,10 @@ fn output(estimate: Usage, delivered: Delivered) -> Usage {
 
 impl Drop for Meter {
     fn drop(&mut self) {
+        if self.open.is_some() && !self.sent {
+            // The client left while the admission was on its way to the disk.
+            self.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed: Consumed::NotSent });
+        }
         if self.open.is_some() {
             tracing::warn!(request_id = %self.admission.request_id, "a request ended without saying how; settled at its estimate");
             let consumed = Consumed::AtLeastEstimate(Delivered::default());
