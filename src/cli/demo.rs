@@ -7,8 +7,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::check::CONFIGURATION_PROBLEM;
-use super::serve::{address, settings, start, until_told_to_stop};
+use super::{
+    check::CONFIGURATION_PROBLEM,
+    serve::{address, settings, signals, start, until_told_to_stop},
+};
 use crate::{
     app::Running,
     config::{Secret, Settings, UpstreamUrl},
@@ -44,6 +46,7 @@ const PROJECT_NAME: &str = "demo";
 pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
     let Some(mut settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
+    let Some(signals) = signals() else { return ExitCode::FAILURE };
     let stop_upstream = CancellationToken::new();
     let upstream = match look_alike(&mut settings, &stop_upstream).await {
         Ok(url) => url,
@@ -72,7 +75,7 @@ pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
         upstream_url: upstream,
     };
     print_ready(&ready, &settings, args.json);
-    let code = until_told_to_stop(running).await;
+    let code = until_told_to_stop(running, signals).await;
     stop_upstream.cancel();
     code
 }
