@@ -129,8 +129,10 @@ fn exposure(settings: &Settings) -> Vec<String> {
         warnings.push(format!("upstream_url {} has no TLS: the upstream key travels readable", settings.upstream_url));
     }
     if settings.allow_unpriced {
-        warnings
-            .push("allow_unpriced is on: calls to models without a price are forwarded and cost nothing".to_owned());
+        warnings.push(
+            "allow_unpriced is on: calls to models without a price are forwarded, and what they cost is not known"
+                .to_owned(),
+        );
     }
     warnings
 }

@@ -94,6 +94,10 @@ struct Terms<'a> {
     buckets: Arc<Buckets>,
 }
 
+/// The limit group of all models without a page: many services answer to any name, and a new name each time must not be a
+/// new limit each time.
+const UNLISTED: &str = "(unlisted)";
+
 impl Proxy {
     /// Nothing is sent upstream without a price, a reservation and a place in the journal; from the admission on the
     /// request is settled exactly once, whatever happens.
@@ -122,7 +126,7 @@ impl Proxy {
         }
         let page = named.map(|named| named.model.as_ref());
         let limits = self.catalog.limits(&caller.project().tier, page).narrowed_by(&caller.key().limits);
-        let limit_group = page.map_or_else(|| Arc::from(model), |page| Arc::clone(&page.limit_group));
+        let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
         let buckets = self.limiter.buckets(&caller.key().id, &limit_group);
         Some(Terms { named, limits, limit_group, buckets })
     }

@@ -78,6 +78,17 @@ async fn allowed_without_a_price_it_is_in_the_books_as_unpriced() {
 }
 
 #[tokio::test]
+async fn names_without_a_page_share_one_limit() {
+    let gateway = Gateway::start_with(|settings| settings.allow_unpriced = true).await;
+    let team = gateway.project_with("tier1", json!({"requests_per_day": 2})).await;
+    let mut statuses = Vec::new();
+    for name in ["one-name", "another-name", "a-third-name", TEXT_MODEL] {
+        statuses.push(team.chat(&text(name, "Hi")).await.status.as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429, 200]);
+}
+
+#[tokio::test]
 async fn beside_what_has_a_price_the_report_says_that_it_is_not_all() {
     let gateway = Gateway::start_with(|settings| settings.allow_unpriced = true).await;
     let team = gateway.project("tier1").await;
