@@ -50,6 +50,9 @@
 //!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument.
 //! - Taking from several limits happens under a lock per key and model: nobody is refused because of a reservation that is
 //!   about to be taken back.
+//! - The upstream call runs in the handler's own future, which is dropped when a client leaves; what is left of it then moves
+//!   to a task that reads the answer on ([`proxy`]'s `Attended`). No request pays for a task that is rarely needed.
+//! - Events of a stream that are there at the same time go to the client in one write ([`proxy::MeteredBody`]).
 //! - A JSON answer is read whole before its first byte goes on: its usage stands at its end, and an answer that breaks off
 //!   becomes an error instead of half an answer. Streams are never held back for more than one event.
 

@@ -77,7 +77,7 @@ const DAY_S: u64 = 24 * HOUR_S;
 settings! {
     /// Address that API clients call, host:port; port 0 lets the system choose one.
     listen: ListenAddress = "127.0.0.1:8080";
-    /// Address of the admin API, the dashboard and /metrics; the same as `listen` serves everything on one port.
+    /// Address of the admin API and /metrics; the same as `listen` serves everything on one port.
     admin_listen: ListenAddress = "127.0.0.1:8081";
     /// Directory of the journal and the ledger; made if it is missing.
     data_dir: PathBuf = "./data";
