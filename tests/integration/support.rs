@@ -199,7 +199,7 @@ impl Gateway {
     }
 
     /// Waits until nothing is under way and the ledger holds everything, then reads it: one row per finished request,
-    /// newest last. Checks what must hold after every test.
+    /// newest last (within a millisecond in any order). Checks what must hold after every test.
     pub async fn ledger(&self) -> Vec<Row> {
         self.at_rest().await;
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.ledger_path()).read_only(true);
