@@ -113,6 +113,11 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    #[error(
+        "the project {project} is in the tier {tier:?}, which is not in the tiers file: a project without a tier would have no \
+         limits; put the tier back"
+    )]
+    NoSuchTier { project: String, tier: String },
     #[error("cannot listen on {address}: {error}{hint}")]
     Listen { address: String, error: std::io::Error, hint: &'static str },
 }
@@ -146,8 +151,10 @@ impl Running {
         let data_dir = DataDir::open(&settings.data_dir)?;
         let listeners = Listeners::bind(settings).await?;
         let now = clock.now();
-        let (journal, recovered) = Journal::open(journal_options(settings, &data_dir), now)?;
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
+        let options = journal_options(settings, &data_dir);
+        let opened = tokio::task::spawn_blocking(move || Journal::open(options, now)).await;
+        let (journal, recovered) = opened.map_err(StoreError::from)??;
         let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));
         projector.catch_up().await?;
         let pepper = settings.pepper.as_ref().map(Secret::reveal);
@@ -155,6 +162,7 @@ impl Running {
         let admin_key = settings.admin_key.as_ref().map(Secret::reveal);
         let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), &store, now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
+        check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
@@ -169,7 +177,6 @@ impl Running {
             catalog: Arc::clone(&catalog),
             upstream,
             drainer: Arc::new(Drainer::new(drain_options(settings), tasks.clone(), Arc::clone(&metrics))),
-            tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             options: proxy_options(settings),
@@ -199,6 +206,7 @@ impl Running {
         let Listeners { calls, administration, listen, admin_listen } = listeners;
         let server = Server {
             header_timeout: Duration::from_secs(settings.header_timeout_s),
+            unread_timeout: Duration::from_secs(settings.unread_timeout_s),
             places: Arc::new(Semaphore::new(settings.max_connections)),
             metrics: Arc::clone(&app.metrics),
             connections: TaskTracker::new(),
@@ -211,7 +219,9 @@ impl Running {
             }
             Some(listener) => {
                 tokio::spawn(server.clone().run(calls, (routers.calls)(&app)));
-                tokio::spawn(server.clone().run(listener, (routers.administration)(&app)));
+                let places = Arc::new(Semaphore::new(settings.max_connections));
+                let server = Server { places, ..server.clone() };
+                tokio::spawn(server.run(listener, (routers.administration)(&app)));
             }
         }
         let stop_projection = CancellationToken::new();
@@ -230,22 +240,22 @@ impl Running {
         }
     }
 
-    /// Takes no new requests, lets those under way finish within the grace period, cuts the rest, settles everything, and
-    /// brings the ledger up to the journal's end.
+    /// Takes no new requests, lets those under way finish within the grace period (also those whose client has left), cuts
+    /// the rest, settles everything, and brings the ledger up to the journal's end.
     pub async fn stop(self) {
         const AFTER_THE_CUT: Duration = Duration::from_secs(2);
         self.app.stopping.store(true, Ordering::Release);
         self.server.stop.cancel();
         self.server.connections.close();
-        if timeout(self.shutdown_grace, self.server.connections.wait()).await.is_err() {
-            tracing::warn!(
-                open = self.server.connections.len(),
-                "the grace period is over: cutting what is still open"
-            );
+        self.tasks.close();
+        let under_way = async { tokio::join!(self.server.connections.wait(), self.tasks.wait()) };
+        if timeout(self.shutdown_grace, under_way).await.is_err() {
+            let (connections, answers) = (self.server.connections.len(), self.tasks.len());
+            tracing::warn!(connections, answers, "the grace period is over: cutting what is still open");
         }
+        self.app.proxy.drainer.stop();
         self.server.cut.cancel();
         let _ = timeout(AFTER_THE_CUT, self.server.connections.wait()).await;
-        self.tasks.close();
         if timeout(AFTER_THE_CUT, self.tasks.wait()).await.is_err() {
             tracing::warn!(open = self.tasks.len(), "answers still being read are settled at the next start");
         }
@@ -311,6 +321,13 @@ fn proxy_options(settings: &Settings) -> proxy::Options {
             max: Duration::from_secs(settings.stream_max_s),
         },
         max_answer_bytes: settings.max_answer_bytes as u64,
+    }
+}
+
+fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError> {
+    match accounts.projects().iter().find(|project| catalog.tier(&project.tier).is_none()) {
+        Some(lost) => Err(StartError::NoSuchTier { project: lost.id.to_string(), tier: lost.tier.as_str().to_owned() }),
+        None => Ok(()),
     }
 }
 

@@ -7,6 +7,10 @@ use tollgate::{
     config,
 };
 
+/// A request makes about a hundred small allocations, and this allocator spends fewer instructions on them than glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -1,5 +1,7 @@
 //! The accept loop. `axum::serve` has no timer, so a slow client would hold a connection for ever: this one has a deadline
-//! for headers, a cap on connections, back-off when file descriptors run out, and a drain with an end.
+//! for headers and for unread answers, a cap on connections, back-off when file descriptors run out, and a drain with an end.
+
+mod unread;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -14,6 +16,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::unread::GivesUp;
 use crate::metrics::Metrics;
 
 /// Enough for long keys and many headers; hyper's own default is 400 KiB a connection.
@@ -25,7 +28,9 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Server {
     pub header_timeout: Duration,
-    /// Shared by all listeners.
+    /// How long a client may leave its answer unread.
+    pub unread_timeout: Duration,
+    /// Of one listener: callers who take all of theirs do not lock out the administrators.
     pub places: Arc<Semaphore>,
     pub metrics: Arc<Metrics>,
     pub connections: TaskTracker,
@@ -69,13 +74,16 @@ impl Server {
         // Without it, small writes wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
         let (stop, cut, metrics) = (self.stop.clone(), self.cut.clone(), Arc::clone(&self.metrics));
+        // Without `pipeline_flush`: it holds an answer back while more bytes wait to be read (a line end after the body is
+        // enough), and loses it when the connection is closed then.
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
             .max_buf_size(MAX_HEAD_BYTES)
-            .max_headers(MAX_HEADERS)
-            .pipeline_flush(true);
+            .max_headers(MAX_HEADERS);
+        // Not `pipeline_flush`: with it hyper buffers without bound for a client that does not read.
         metrics.connections.inc();
+        let stream = GivesUp::after(self.unread_timeout, stream);
         self.connections.spawn(async move {
             let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             tokio::pin!(connection);

@@ -187,12 +187,14 @@ fn the_pure_rooms_do_no_io_read_no_clock_and_use_no_float() {
         "f64",
         "getrandom",
     ];
+    /// Names that a foreign trait demands; nothing is computed or read with them.
+    const DEMANDED: &[&str] = &["fn visit_f64<E>(self, _value: f64)", "type Instant = Nanos;"];
     let mut wrong = Vec::new();
     for (path, text) in sources().iter().filter(|(path, _)| matches!(room(path).as_str(), "domain" | "openai")) {
         if is_test_file(path) {
             continue;
         }
-        for line in code_lines(text) {
+        for line in code_lines(text).filter(|line| !DEMANDED.iter().any(|demanded| line.contains(demanded))) {
             for banned in BANNED {
                 let found = line.match_indices(banned).any(|(at, _)| {
                     let edge = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || c == '_');

@@ -9,12 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::{
     auth,
     body::{self, BodyLimits, NoBody},
-    headers::{show_headrooms, show_retry},
+    headers::show_headrooms,
 };
 use crate::{
     app::{App, AppState},
@@ -68,8 +68,10 @@ fn call(request_id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Call,
         Some(splice) => SliceBody::new(request::ask_for_usage(&body, splice)),
         None => SliceBody::whole(body),
     };
+    let endpoint = Endpoint::ChatCompletions;
     let headers = upstream::forwarded(headers);
-    Ok(Call { request_id, endpoint: Endpoint::ChatCompletions, model, stream, hide_usage, size, headers, body })
+    let upstream = upstream::Call { request_id, path: endpoint.upstream_path(), headers, body };
+    Ok(Call { endpoint, model, stream, hide_usage, size, upstream })
 }
 
 fn size(request: &ChatRequest<'_>) -> Size {
@@ -91,14 +93,16 @@ fn respond(answer: Answer) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
-    show_headrooms(&answer.headrooms, response.headers_mut());
+    // OpenAI shows no limits with a 404 (protocol facts d.1).
+    if response.status() != StatusCode::NOT_FOUND {
+        show_headrooms(&answer.headrooms, response.headers_mut());
+    }
     response
 }
 
 fn refuse(refused: &Refused) -> Response {
     let mut response = refused.error.clone().into_response();
     show_headrooms(&refused.headrooms, response.headers_mut());
-    show_retry(refused.error.retry, response.headers_mut());
     response
 }
 

@@ -72,7 +72,7 @@ fn report(config_path: Option<&Path>, env: &BTreeMap<String, String>, now: UnixN
                 models: catalog.models().len(),
                 models_without_token_prices: catalog.models().iter().filter(|model| model.prices.is_empty()).count(),
                 tiers: tiers.into_iter().map(|tier| tier.name.clone()).collect(),
-                warnings: [exposure(&settings), shutdowns(&catalog, now)].concat(),
+                warnings: [exposure(&settings), strangers(&settings), shutdowns(&catalog, now)].concat(),
                 problems: Problems::default(),
             }
         }
@@ -104,6 +104,11 @@ fn plural(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
+fn strangers(settings: &Settings) -> Vec<String> {
+    let ignored = settings.ignored_variables().iter();
+    ignored.map(|variable| format!("the environment variable {variable} is no setting and is ignored")).collect()
+}
+
 /// Settings that are allowed and may still surprise.
 fn exposure(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -124,8 +129,10 @@ fn exposure(settings: &Settings) -> Vec<String> {
         warnings.push(format!("upstream_url {} has no TLS: the upstream key travels readable", settings.upstream_url));
     }
     if settings.allow_unpriced {
-        warnings
-            .push("allow_unpriced is on: calls to models without a price are forwarded and cost nothing".to_owned());
+        warnings.push(
+            "allow_unpriced is on: calls to models without a price are forwarded, and what they cost is not known"
+                .to_owned(),
+        );
     }
     warnings
 }

@@ -7,8 +7,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::check::CONFIGURATION_PROBLEM;
-use super::serve::{address, settings, start, until_told_to_stop};
+use super::{
+    check::CONFIGURATION_PROBLEM,
+    serve::{address, settings, signals, start, until_told_to_stop},
+};
 use crate::{
     app::Running,
     config::{Secret, Settings, UpstreamUrl},
@@ -44,6 +46,7 @@ const PROJECT_NAME: &str = "demo";
 pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
     let Some(mut settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
+    let Some(signals) = signals() else { return ExitCode::FAILURE };
     let stop_upstream = CancellationToken::new();
     let upstream = match look_alike(&mut settings, &stop_upstream).await {
         Ok(url) => url,
@@ -72,7 +75,7 @@ pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
         upstream_url: upstream,
     };
     print_ready(&ready, &settings, args.json);
-    let code = until_told_to_stop(running).await;
+    let code = until_told_to_stop(running, signals).await;
     stop_upstream.cancel();
     code
 }
@@ -135,7 +138,7 @@ export OPENAI_API_KEY={api_key}
 
 # 1. a text answer
 curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" \
-  -d '{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"Say hello."}}]}}'
+  -d '{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"Say hello."}}]}}'; echo
 
 # 2. a spoken answer, saved as answer.wav
 curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" \
@@ -147,13 +150,13 @@ curl -sN $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API
   -d '{{"model":"gpt-4o-mini","stream":true,"messages":[{{"role":"user","content":"Say hello."}}]}}'
 
 # 4. a question about an audio file (answer.wav from above)
-printf '{{"model":"gpt-4o-mini-audio-preview","messages":[{{"role":"user","content":[{{"type":"text","text":"What is said here?"}},{{"type":"input_audio","input_audio":{{"format":"wav","data":"%s"}}}}]}}]}}' "$(base64 -w0 answer.wav)" \
-  | curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" -d @-
+printf '{{"model":"gpt-4o-mini-audio-preview","messages":[{{"role":"user","content":[{{"type":"text","text":"What is said here?"}},{{"type":"input_audio","input_audio":{{"format":"wav","data":"%s"}}}}]}}]}}' "$(base64 < answer.wav | tr -d '\n')" \
+  | curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" -d @-; echo
 
 # 5. what it used, and what it cost
 export TOLLGATE_ADMIN_KEY={admin_key}
-curl -s "{admin_url}/v1/organization/usage/completions?start_time=$(date -d '-1 hour' +%s)&bucket_width=1d&group_by=model" -H "Authorization: Bearer $TOLLGATE_ADMIN_KEY"
-curl -s "{admin_url}/v1/organization/costs?start_time=$(date -d '-1 hour' +%s)&group_by=line_item" -H "Authorization: Bearer $TOLLGATE_ADMIN_KEY"
+curl -s "{admin_url}/v1/organization/usage/completions?start_time=$(($(date +%s) - 3600))&bucket_width=1d&group_by=model" -H "Authorization: Bearer $TOLLGATE_ADMIN_KEY"; echo
+curl -s "{admin_url}/v1/organization/costs?start_time=$(($(date +%s) - 3600))&group_by=line_item" -H "Authorization: Bearer $TOLLGATE_ADMIN_KEY"; echo
 
 Ctrl-C stops it."#,
         data = settings.data_dir.display(),

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
-use super::check::CONFIGURATION_PROBLEM;
-use super::serve::settings;
+use super::{check::CONFIGURATION_PROBLEM, serve::settings};
 use crate::config::ListenAddress;
 
 pub async fn run(config_path: Option<&Path>) -> ExitCode {

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod healthcheck;
 pub mod keys;
 pub mod serve;
+mod signals;
 pub mod simulate;
 
 use std::path::PathBuf;

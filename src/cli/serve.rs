@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use super::check::CONFIGURATION_PROBLEM;
+use super::{check::CONFIGURATION_PROBLEM, signals::Signals};
 use crate::{
     api,
     app::{Routers, Running, StartError},
@@ -16,10 +14,14 @@ use crate::{
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
     let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
+    for variable in settings.ignored_variables() {
+        tracing::warn!(variable, "this environment variable is no setting and is ignored");
+    }
+    let Some(signals) = signals() else { return ExitCode::FAILURE };
     match start(&settings).await {
         Ok(running) => {
             print_start(&running, &settings);
-            until_told_to_stop(running).await
+            until_told_to_stop(running, signals).await
         }
         Err(code) => code,
     }
@@ -87,23 +89,16 @@ pub(super) fn address(listening: SocketAddr) -> SocketAddr {
 }
 
 /// Serves until SIGINT or SIGTERM, then stops in order; a second signal stops at once.
-pub(super) async fn until_told_to_stop(running: Running) -> ExitCode {
-    told_to_stop().await;
+pub(super) async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode {
+    signals.next().await;
     tracing::info!("stopping: open requests finish first, a second signal stops at once");
     tokio::select! {
         () = running.stop() => ExitCode::SUCCESS,
-        () = told_to_stop() => ExitCode::FAILURE,
+        () = signals.next() => ExitCode::FAILURE,
     }
 }
 
-async fn told_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Without signal handlers the system's default ends the process.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+/// Signals, or why there are none on standard error.
+pub(super) fn signals() -> Option<Signals> {
+    Signals::listen().inspect_err(|error| eprintln!("tollgate cannot start: no signals: {error}")).ok()
 }

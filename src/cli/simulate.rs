@@ -2,12 +2,10 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::signals::Signals;
 use crate::simulator::{self, Options};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -32,7 +30,7 @@ pub struct SimulateArgs {
 /// Serves until SIGINT or SIGTERM.
 pub async fn run(args: SimulateArgs) -> io::Result<()> {
     let listener = TcpListener::bind(args.listen).await?;
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut signals = Signals::listen()?;
     println!("http://{}/v1", listener.local_addr()?);
     let stop = CancellationToken::new();
     let options = Options {
@@ -42,10 +40,7 @@ pub async fn run(args: SimulateArgs) -> io::Result<()> {
         log: args.log,
     };
     let server = tokio::spawn(simulator::serve(listener, options, stop.clone()));
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    signals.next().await;
     stop.cancel();
     server.await.map_err(io::Error::other)?
 }

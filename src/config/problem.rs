@@ -52,11 +52,13 @@ pub(super) fn line_at(text: &str, offset: usize) -> usize {
 
 /// ` (did you mean "listen"?)`, or nothing when no known word is near.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known.map(|candidate| (distance(word, candidate), candidate)).min();
-    match nearest {
-        Some((edits, candidate)) if edits <= 1 + word.len() / 4 => format!(" (did you mean {candidate:?}?)"),
-        _ => String::new(),
-    }
+    nearest(word, known).map_or_else(String::new, |candidate| format!(" (did you mean {candidate:?}?)"))
+}
+
+/// The known word that `word` is probably meant to be.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (edits, candidate) = known.map(|candidate| (distance(word, candidate), candidate)).min()?;
+    (edits <= 1 + word.len() / 4).then_some(candidate)
 }
 
 /// How many characters to insert, delete or replace to make one word of the other.

@@ -39,6 +39,8 @@ macro_rules! settings {
             $(#[doc = $help] pub $name: $type,)+
             /// Where each value that is no default came from.
             pub origins: BTreeMap<&'static str, Origin>,
+            /// Variables of the environment that begin like ours and are no settings.
+            pub strangers: Vec<String>,
         }
 
         pub const KEYS: &[Key] = &[
@@ -52,7 +54,7 @@ macro_rules! settings {
                     let $name = sources.take::<$type>(stringify!($name), $default);
                     $(let $name = sources.checked(stringify!($name), $name, $check);)?
                 )+
-                Some(Self { $($name: $name?,)+ origins: sources.origins() })
+                Some(Self { $($name: $name?,)+ origins: sources.origins(), strangers: sources.strangers() })
             }
 
             /// Every setting with its value and where it came from; secrets show only whether they are set.
@@ -95,12 +97,14 @@ settings! {
     max_body_bytes: usize = "27262976", between(KIB, GIB);
     /// Largest answer that is read from the upstream, in bytes.
     max_answer_bytes: usize = "67108864", between(KIB, 4 * GIB);
-    /// Connections held open at one time; further ones wait.
+    /// Connections held open at one time on each address; further ones wait.
     max_connections: usize = "10000", between(1, 1_000_000);
     /// Seconds a client may take to send the head of a request.
     header_timeout_s: u64 = "10", between(1, HOUR_S);
     /// Seconds between two pieces of a request body before the client is given up.
     body_idle_timeout_s: u64 = "30", between(1, HOUR_S);
+    /// Seconds a client may leave its answer unread before it is given up.
+    unread_timeout_s: u64 = "120", between(1, DAY_S);
     /// Seconds to connect to the upstream, TLS included.
     upstream_connect_timeout_s: u64 = "5", between(1, HOUR_S);
     /// Seconds from the end of a request to the first byte of its answer.
@@ -160,6 +164,11 @@ impl Settings {
     /// Where the value of a setting came from.
     pub fn origin(&self, name: &str) -> Origin {
         self.origins.get(name).copied().unwrap_or(Origin::Default)
+    }
+
+    /// Variables of the environment that begin like ours and are no settings.
+    pub fn ignored_variables(&self) -> &[String] {
+        &self.strangers
     }
 
     /// Somebody chose the data directory, rather than taking the default.

@@ -97,6 +97,13 @@ fn every_problem_is_listed_at_once_with_file_and_line() {
 }
 
 #[test]
+fn variables_of_others_are_ignored_and_told() {
+    let variables = [("TOLLGATE_PORT", "tcp://10.0.0.1:8080"), ("TOLLGATE_SERVICE_HOST", "10.0.0.1")];
+    let settings = Folder::new().load("", &variables).unwrap();
+    assert_eq!(settings.ignored_variables(), ["TOLLGATE_PORT", "TOLLGATE_SERVICE_HOST"]);
+}
+
+#[test]
 fn broken_toml_is_a_problem_with_its_line_beside_the_environments() {
     let problems = Folder::new().problems("listen = \"a:1\"\nlog_level = \n", &[("TOLLGATE_RESERVE", "all")]);
     assert_eq!(problems.len(), 2, "{problems:?}");

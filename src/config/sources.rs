@@ -10,7 +10,7 @@ use serde::Serialize;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::{
-    problem::{Problems, did_you_mean, line_at},
+    problem::{Problems, did_you_mean, line_at, nearest},
     settings::KEYS,
     value::{Kind, Value},
 };
@@ -43,6 +43,8 @@ struct Found {
 pub(super) struct Sources {
     found: BTreeMap<&'static str, Found>,
     problems: Problems,
+    /// Variables with our prefix that mean nothing to us.
+    strangers: Vec<String>,
 }
 
 impl Origin {
@@ -124,12 +126,19 @@ impl Sources {
                 // Compose files pass a variable that is not set on as an empty one.
                 Some((key, false)) if key.default.is_empty() && text.is_empty() => {}
                 Some((key, false)) => self.put(key.name, text, &place, Origin::Environment),
-                None => {
-                    let variables: Vec<String> = KEYS.iter().map(|key| variable_of(key.name)).collect();
-                    let hint = did_you_mean(variable, variables.iter().map(String::as_str));
-                    self.problems.add(place, format!("no such setting{hint}"));
-                }
+                None => self.add_stranger(variable, &name, place),
             }
+        }
+    }
+
+    /// A slip of the pen is a problem. Anything else is somebody else's: Kubernetes, say, sets `TOLLGATE_PORT` and
+    /// `TOLLGATE_SERVICE_HOST` beside a service of our name.
+    fn add_stranger(&mut self, variable: &str, name: &str, place: String) {
+        match nearest(name, KEYS.iter().map(|key| key.name)) {
+            Some(meant) => {
+                self.problems.add(place, format!("no such setting (did you mean {:?}?)", variable_of(meant)));
+            }
+            None => self.strangers.push(variable.to_owned()),
         }
     }
 
@@ -188,6 +197,10 @@ impl Sources {
 
     pub(super) fn origins(&self) -> BTreeMap<&'static str, Origin> {
         self.found.iter().map(|(name, found)| (*name, found.origin)).collect()
+    }
+
+    pub(super) fn strangers(&self) -> Vec<String> {
+        self.strangers.clone()
     }
 
     pub(super) fn into_problems(self) -> Problems {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::domain::limits::LimitExceeded;
+use crate::domain::limits::{Dimension, LimitExceeded};
 
 type Text = Cow<'static, str>;
 
@@ -33,6 +33,9 @@ pub enum Retry {
     Unsaid,
     /// Again after this time (`retry-after`, `retry-after-ms`).
     After { nanos: u64 },
+    /// There is room after this time, but a client that retries by itself would only spend more of the day's requests:
+    /// the time is told, and `x-should-retry: false` with it.
+    NotByItself { nanos: u64 },
     /// Do not (`x-should-retry: false`).
     No,
 }
@@ -247,7 +250,8 @@ impl ApiError {
                 "Rate limit reached for {model} in organization {project} on {phrase}: Limit {limit}, Used {used}, \
                  Requested {requested}. Please try again in {wait}. {MORE}"
             );
-            (message, Retry::After { nanos })
+            let day = dimension == Dimension::RequestsPerDay;
+            (message, if day { Retry::NotByItself { nanos } } else { Retry::After { nanos } })
         } else {
             let message = format!(
                 "Request too large for {model} in organization {project} on {phrase}: Limit {limit}, Requested {requested}. \
@@ -293,7 +297,6 @@ fn shortened(number: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limits::Dimension;
 
     #[test]
     fn bodies_have_all_four_keys() {
@@ -322,6 +325,7 @@ mod tests {
              more."
         );
         assert_eq!((error.status, error.kind.as_ref()), (429, "requests"));
+        assert_eq!(error.retry, Retry::NotByItself { nanos: 8_640_000_000 });
         let large = LimitExceeded {
             dimension: Dimension::TokensPerMinute,
             limit: 30_000,

@@ -1,15 +1,14 @@
 //! From the upstream's answer to ours.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Call, Proxy,
-    body::{MeteredBody, Stream},
+    body::{MeteredBody, Stream, StreamTimes},
     recorder::{Consumed, Delivered, Ending, Meter},
 };
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
         sse::EventScanner,
         usage::{estimate_output, read_answer},
     },
-    upstream::{self, UpstreamError},
+    upstream::UpstreamError,
 };
 
 /// Our answer to a caller, before `api` adds the headers that every answer has.
@@ -94,19 +93,13 @@ impl Proxy {
     /// Sends the call and reads what comes back, up to where it is settled.
     pub(super) async fn answer(&self, call: &Call) -> Answered {
         self.metrics.upstream_calls.inc();
-        let sent = upstream::Call {
-            request_id: call.request_id,
-            path: call.endpoint.upstream_path(),
-            headers: call.headers.clone(),
-            body: call.body.clone(),
-        };
         let retried = || {
             self.metrics.upstream_calls.inc();
             self.metrics.upstream_retries.inc();
         };
-        match self.upstream.send(&sent, retried).await {
+        match self.upstream.send(&call.upstream, retried).await {
             Err(error) => {
-                tracing::warn!(request_id = %call.request_id, %error, "the upstream call failed");
+                tracing::warn!(request_id = %call.request_id(), %error, "the upstream call failed");
                 failed(&unreachable(&error), consumed_by(&error))
             }
             Ok(response) if response.status() == StatusCode::OK && is(&response, "text/event-stream") => {
@@ -138,7 +131,7 @@ impl Proxy {
             Err(unusable) => return failed(&broken(call, &unusable), Consumed::Delivered(Delivered::default())),
         };
         let Ok(facts) = read_answer(&body) else {
-            tracing::warn!(request_id = %call.request_id, bytes = body.len(), "the upstream's answer is not JSON");
+            tracing::warn!(request_id = %call.request_id(), bytes = body.len(), "the upstream's answer is not JSON");
             let error =
                 ApiError::upstream(502, "upstream_invalid_response", "The upstream's answer is not valid JSON.");
             return failed(&error, Consumed::Delivered(Delivered::default()));
@@ -160,7 +153,7 @@ impl Proxy {
     /// *our* key never looks like a word about the caller's.
     async fn refusal(&self, call: &Call, response: Response<Incoming>) -> Answered {
         let status = response.status();
-        tracing::warn!(request_id = %call.request_id, status = status.as_u16(), "the upstream refused or failed");
+        tracing::warn!(request_id = %call.request_id(), status = status.as_u16(), "the upstream refused or failed");
         match status.as_u16() {
             401 | 403 | 407 => failed(&upstream_auth_error(), Consumed::Nothing),
             300..=399 => {
@@ -193,21 +186,22 @@ impl Proxy {
 
     async fn read(&self, response: Response<Incoming>) -> (Answer, Result<Bytes, Unusable>) {
         let answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
-        let body = collect(response.into_body(), self.options.max_answer_bytes, self.options.stream_times.idle).await;
+        let body = collect(response.into_body(), self.options.max_answer_bytes, self.options.stream_times).await;
         (answer, body)
     }
 }
 
 /// Reads a body into one buffer, made as large as the upstream says it will be.
-async fn collect(mut body: Incoming, max_bytes: u64, idle: Duration) -> Result<Bytes, Unusable> {
+async fn collect(mut body: Incoming, max_bytes: u64, times: StreamTimes) -> Result<Bytes, Unusable> {
     const MAX_FIRST_ALLOCATION: u64 = 4 << 20;
     let announced = body.size_hint().exact();
     if announced.is_some_and(|length| length > max_bytes) {
         return Err(Unusable::TooLarge);
     }
+    let ends_at = Instant::now() + times.max;
     let mut whole = BytesMut::new();
     loop {
-        let frame = match tokio::time::timeout(idle, body.frame()).await {
+        let frame = match timeout_at(ends_at.min(Instant::now() + times.idle), body.frame()).await {
             Err(_elapsed) => return Err(Unusable::Silent),
             Ok(None) => return Ok(whole.freeze()),
             Ok(Some(Err(error))) => return Err(Unusable::Broken(error)),
@@ -284,7 +278,7 @@ fn broken(call: &Call, unusable: &Unusable) -> ApiError {
         }
         Unusable::Silent => (504, "upstream_timeout", "The upstream stopped sending in the middle of its answer."),
         Unusable::Broken(error) => {
-            tracing::warn!(request_id = %call.request_id, %error, "the upstream broke off its answer");
+            tracing::warn!(request_id = %call.request_id(), %error, "the upstream broke off its answer");
             (502, "upstream_connection_lost", "The connection to the upstream was lost during the answer.")
         }
     };

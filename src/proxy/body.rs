@@ -23,7 +23,7 @@ use super::{
     recorder::{Consumed, Delivered, Ending, Meter},
 };
 use crate::{
-    domain::ledger::Outcome,
+    domain::{ledger::Outcome, usage::LineItem},
     journal::Position,
     openai::{
         error::ApiError,
@@ -31,6 +31,10 @@ use crate::{
     },
 };
 
+/// Bytes of text per token, as `OpenAI`'s own estimate counts (protocol facts c.2).
+const BYTES_PER_TOKEN: u64 = 4;
+/// With more text than this an event has more than one token in it, on the average.
+const BYTES_OF_ONE_TOKEN: u64 = 16;
 /// 0.4 seconds of pcm16 are 25,600 characters of base64 and 8 tokens (protocol facts a.3, c.1).
 const BASE64_PER_AUDIO_TOKEN: u64 = 3_200;
 
@@ -46,6 +50,7 @@ pub struct MeteredBody {
     stream: Option<Stream>,
     /// Pieces that are ready for the client.
     ready: VecDeque<Bytes>,
+    pace: Pace,
     /// With `durability = "power"` the last pieces wait until the settlement is on disk.
     settling: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     silence: Pin<Box<Sleep>>,
@@ -63,33 +68,58 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// What the end of this stream has to say, if nothing more comes.
-    pub(super) fn ending(&self, outcome: Outcome) -> Ending {
-        Ending { outcome, status: self.status, consumed: consumed(self.scanner.seen(), outcome) }
-    }
-
-    fn settle(&mut self, outcome: Outcome) -> Option<Position> {
-        let ending = self.ending(outcome);
-        self.meter.settle(ending)
+    /// Settles with what was seen, if nothing more comes. A stream that told of an error failed, however it ended: many
+    /// clients leave as soon as they see it.
+    pub(super) fn settle(&mut self, outcome: Outcome) -> Option<Position> {
+        let seen = self.scanner.seen();
+        let outcome = if seen.error { Outcome::UpstreamFailed } else { outcome };
+        let consumed = consumed(seen, outcome);
+        self.meter.settle(Ending { outcome, status: self.status, consumed })
     }
 }
 
 fn consumed(seen: &Seen, outcome: Outcome) -> Consumed {
-    let delivered = Delivered {
-        text_tokens: seen.text_events,
-        audio_tokens: seen.audio_base64_bytes.div_ceil(BASE64_PER_AUDIO_TOKEN),
-    };
+    let cut_short = matches!(outcome, Outcome::ClientLeft | Outcome::Interrupted) && !seen.done;
     match seen.usage {
-        Some(usage) => Consumed::Reported { usage, model: seen.model.clone(), service_tier: seen.service_tier },
-        None if outcome == Outcome::ClientLeft => Consumed::AtLeastEstimate(delivered),
-        None => Consumed::Delivered(delivered),
+        Some(usage) if seen.has_final_usage() || !cut_short => {
+            Consumed::Reported { usage, model: seen.model.clone(), service_tier: seen.service_tier }
+        }
+        _ if cut_short => Consumed::AtLeastEstimate(delivered(seen)),
+        _ => Consumed::Delivered(delivered(seen)),
+    }
+}
+
+/// What came, by our own count, or by the upstream's as far as it got.
+fn delivered(seen: &Seen) -> Delivered {
+    let reported = seen.usage.unwrap_or_default();
+    // One token an event, except from upstreams that put many into one.
+    let many = seen.text_bytes / BYTES_OF_ONE_TOKEN > seen.text_events;
+    let text_tokens = if many { seen.text_bytes.div_ceil(BYTES_PER_TOKEN) } else { seen.text_events };
+    let audio_tokens = seen.audio_base64_bytes.div_ceil(BASE64_PER_AUDIO_TOKEN);
+    Delivered {
+        text_tokens: text_tokens.max(reported.get(LineItem::OutputText)),
+        audio_tokens: audio_tokens.max(reported.get(LineItem::OutputAudio)),
     }
 }
 
 /// Complete is a stream that said `[DONE]`, or ended well after its usage or a reason to finish.
-fn is_complete(seen: &Seen) -> bool {
-    seen.done || seen.usage.is_some() || seen.finished
+const fn is_complete(seen: &Seen) -> bool {
+    seen.done || seen.finished || seen.has_final_usage()
 }
+
+/// Events that are already there travel together: each time the client's connection finds nothing more to send, it makes a
+/// system call. The upstream's connection hands over one event at a time and must be let run in between, so the body
+/// steps back before it believes that nothing more is there.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    Gathering { bytes: usize, steps_back: u8 },
+    HandingOut,
+}
+
+/// hyper asks a body twice before it lets another task run.
+const STEPS_BACK: u8 = 2;
+/// Enough for one write; more would only wait.
+const GATHERED_BYTES: usize = 16 << 10;
 
 impl MeteredBody {
     pub(super) fn new(upstream: Incoming, stream: Stream, times: StreamTimes, drainer: Arc<Drainer>) -> Self {
@@ -98,6 +128,7 @@ impl MeteredBody {
             upstream: Some(upstream),
             stream: Some(stream),
             ready: VecDeque::with_capacity(4),
+            pace: Pace::Gathering { bytes: 0, steps_back: 0 },
             settling: None,
             silence: Box::pin(sleep_until(now + times.idle)),
             silence_armed: false,
@@ -109,12 +140,16 @@ impl MeteredBody {
 
     /// Takes in one frame; settles as soon as the stream has said it is done.
     fn take_in(&mut self, frame: Bytes) {
+        if let Pace::Gathering { bytes, .. } = self.pace {
+            let bytes = bytes + frame.len();
+            let enough = bytes > GATHERED_BYTES;
+            self.pace = if enough { Pace::HandingOut } else { Pace::Gathering { bytes, steps_back: 0 } };
+        }
         let Some(stream) = &mut self.stream else { return };
         let ready = &mut self.ready;
         stream.scanner.push(frame, &mut |piece| ready.push_back(piece));
         if stream.scanner.seen().done && !stream.meter.is_settled() {
-            let outcome = if stream.scanner.seen().error { Outcome::UpstreamFailed } else { Outcome::Completed };
-            self.settle(outcome);
+            self.settle(Outcome::Completed);
         }
     }
 
@@ -125,19 +160,22 @@ impl MeteredBody {
         let ready = &mut self.ready;
         stream.scanner.finish(&mut |piece| ready.push_back(piece));
         if is_complete(stream.scanner.seen()) {
-            let outcome = if stream.scanner.seen().error { Outcome::UpstreamFailed } else { Outcome::Completed };
-            self.settle(outcome);
+            self.settle(Outcome::Completed);
         } else {
             self.fail("upstream_incomplete", "The upstream ended its answer before it was complete.");
         }
     }
 
-    /// The upstream broke off or went silent. The client gets whole events and then an error event, never a `[DONE]`.
+    /// The upstream broke off or went silent. The client gets whole events and then an error event, never a `[DONE]`; an event
+    /// that was passing in pieces is closed first, so that the two do not run into each other.
     fn fail(&mut self, code: &'static str, message: &'static str) {
         self.upstream = None;
         if let Some(stream) = &mut self.stream {
             let already_complete = stream.scanner.seen().done;
             if !already_complete && !stream.scanner.seen().error {
+                if stream.scanner.is_inside_event() {
+                    self.ready.push_back(Bytes::from_static(b"\n\n"));
+                }
                 self.ready.push_back(ApiError::upstream(502, code, message).event().into());
             }
             let outcome = if already_complete { Outcome::Completed } else { Outcome::UpstreamFailed };
@@ -181,10 +219,19 @@ impl Body for MeteredBody {
                 ready!(settling.as_mut().poll(context));
                 self.settling = None;
             }
-            if let Some(piece) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            if let Pace::HandingOut = self.pace {
+                if let Some(piece) = self.ready.pop_front() {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
+                self.pace = Pace::Gathering { bytes: 0, steps_back: 0 };
             }
-            let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
+            let Some(upstream) = &mut self.upstream else {
+                if self.ready.is_empty() {
+                    return Poll::Ready(None);
+                }
+                self.pace = Pace::HandingOut;
+                continue;
+            };
             match Pin::new(upstream).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.silence_armed = false;
@@ -197,8 +244,21 @@ impl Body for MeteredBody {
                     self.fail("upstream_connection_lost", "The connection to the upstream was lost during the answer.");
                 }
                 Poll::Ready(None) => self.end(),
+                Poll::Pending if !self.ready.is_empty() => match self.pace {
+                    Pace::Gathering { bytes, steps_back } if steps_back < STEPS_BACK => {
+                        self.pace = Pace::Gathering { bytes, steps_back: steps_back + 1 };
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    _ => self.pace = Pace::HandingOut,
+                },
                 Poll::Pending if self.timed_out(context) => {
-                    self.fail("upstream_timeout", "The upstream stopped sending in the middle of its answer.");
+                    let message = if Instant::now() >= self.ends_at {
+                        "The answer took longer than the gateway allows."
+                    } else {
+                        "The upstream stopped sending in the middle of its answer."
+                    };
+                    self.fail("upstream_timeout", message);
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -211,8 +271,8 @@ impl Drop for MeteredBody {
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take().filter(|stream| !stream.meter.is_settled()) else { return };
         match self.upstream.take() {
-            Some(upstream) if stream.scanner.seen().usage.is_none() => self.drainer.read_on(upstream, stream),
-            _ => {
+            Some(upstream) => self.drainer.read_on(upstream, stream),
+            None => {
                 stream.settle(Outcome::ClientLeft);
             }
         }

@@ -5,8 +5,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::task::TaskTracker;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::body::Stream;
 use crate::{config::OnClientDisconnect, domain::ledger::Outcome, metrics::Metrics};
@@ -25,47 +28,79 @@ pub struct Drainer {
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    runtime: Handle,
 }
 
 impl Drainer {
     pub fn new(options: DrainOptions, tasks: TaskTracker, metrics: Arc<Metrics>) -> Self {
-        Self { places: Arc::new(Semaphore::new(options.max_requests)), options, tasks, metrics }
+        let places = Arc::new(Semaphore::new(options.max_requests));
+        Self { options, places, tasks, metrics, stop: CancellationToken::new(), runtime: Handle::current() }
+    }
+
+    /// Reads nothing on any more: what is being read is settled as far as it got.
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Reads a stream to its end in the background, or settles it at once where that is not allowed.
     pub(super) fn read_on(&self, upstream: Incoming, mut stream: Stream) {
-        let Some(place) = self.place() else {
-            let ending = stream.ending(Outcome::ClientLeft);
-            stream.meter.settle(ending);
+        let Some(drain) = self.begin() else {
+            drop(upstream);
+            stream.settle(self.outcome());
             return;
         };
-        let (max_time, max_bytes) = (self.options.max_time, self.options.max_bytes);
-        self.metrics.drains.inc();
-        let metrics = Arc::clone(&self.metrics);
-        self.tasks.spawn(async move {
-            let read = read_to_end(upstream, &mut stream, max_bytes);
-            let _ = tokio::time::timeout(max_time, read).await;
-            let ending = stream.ending(Outcome::ClientLeft);
-            stream.meter.settle(ending);
-            metrics.drains.dec();
-            drop(place);
+        let max_bytes = self.options.max_bytes;
+        self.spawn(async move {
+            drain.within_bounds(read_to_end(upstream, &mut stream, max_bytes)).await;
+            stream.settle(Outcome::ClientLeft);
         });
     }
 
-    /// Lets `work` go on for a client that left before there was an answer. `None`: it was cut off.
-    pub(super) async fn go_on<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let _place = self.place()?;
-        self.metrics.drains.inc();
-        let finished = tokio::time::timeout(self.options.max_time, work).await.ok();
-        self.metrics.drains.dec();
-        finished
+    /// Also from a drop outside of any task, as when the runtime ends.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(work, &self.runtime);
     }
 
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        match self.options.policy {
-            OnClientDisconnect::Drain => Arc::clone(&self.places).try_acquire_owned().ok(),
-            OnClientDisconnect::Cancel => None,
+    /// Why an answer is left that is not read on.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.stop.is_cancelled() { Outcome::Interrupted } else { Outcome::ClientLeft }
+    }
+
+    /// A place among the answers that are read on; `None` when this one is not.
+    pub(super) fn begin(&self) -> Option<Drain> {
+        if self.options.policy == OnClientDisconnect::Cancel || self.stop.is_cancelled() {
+            return None;
         }
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.metrics.drains.inc();
+        let (metrics, stop) = (Arc::clone(&self.metrics), self.stop.clone());
+        Some(Drain { metrics, stop, max_time: self.options.max_time, _place: place })
+    }
+}
+
+/// One answer being read on: counted, and in one of the places, until it is dropped.
+pub(super) struct Drain {
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    max_time: Duration,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drain {
+    /// `None` when `work` was cut off.
+    pub(super) async fn within_bounds<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            finished = tokio::time::timeout(self.max_time, work) => finished.ok(),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.metrics.drains.dec();
     }
 }
 
@@ -75,7 +110,7 @@ async fn read_to_end(mut upstream: Incoming, stream: &mut Stream, max_bytes: u64
             stream.scanner.push(data, &mut drop);
         }
         let seen = stream.scanner.seen();
-        if seen.done || seen.bytes > max_bytes {
+        if seen.done || seen.error || seen.bytes > max_bytes {
             return;
         }
     }

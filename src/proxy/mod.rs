@@ -3,6 +3,7 @@
 //! Start with [`Proxy::forward`]; it is meant to be read aloud.
 
 mod answer;
+mod attended;
 mod body;
 pub mod drain;
 pub mod estimate;
@@ -11,15 +12,13 @@ pub mod recorder;
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
-
 use self::{
     answer::Answered,
+    attended::Attended,
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
     limiter::{Buckets, Limiter, Reservation},
-    recorder::{Consumed, Delivered, Ending, Facts, Meter, Recorder},
+    recorder::{Consumed, Ending, Facts, Meter, Recorder},
 };
 pub use self::{
     answer::{Answer, AnswerBody},
@@ -40,12 +39,11 @@ use crate::{
     journal::{JournalError, Position},
     metrics::Metrics,
     openai::{endpoint::Endpoint, error::ApiError},
-    upstream::{SliceBody, Upstream},
+    upstream::{self, Upstream},
 };
 
 /// What a caller wants forwarded, read and checked.
 pub struct Call {
-    pub request_id: RequestId,
     pub endpoint: Endpoint,
     /// As the caller wrote it.
     pub model: Arc<str>,
@@ -53,9 +51,14 @@ pub struct Call {
     /// The caller did not ask for the usage chunk, so it is taken out again.
     pub hide_usage: bool,
     pub size: Size,
-    /// Only what the upstream may see.
-    pub headers: http::HeaderMap,
-    pub body: SliceBody,
+    /// What the upstream will see.
+    pub upstream: upstream::Call,
+}
+
+impl Call {
+    pub const fn request_id(&self) -> RequestId {
+        self.upstream.request_id
+    }
 }
 
 pub struct Options {
@@ -71,7 +74,6 @@ pub struct Proxy {
     pub catalog: Arc<Catalog>,
     pub upstream: Upstream,
     pub drainer: Arc<Drainer>,
-    pub tasks: TaskTracker,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub options: Options,
@@ -91,6 +93,10 @@ struct Terms<'a> {
     limit_group: Arc<str>,
     buckets: Arc<Buckets>,
 }
+
+/// The limit group of all models without a page: many services answer to any name, and a new name each time must not be a
+/// new limit each time.
+const UNLISTED: &str = "(unlisted)";
 
 impl Proxy {
     /// Nothing is sent upstream without a price, a reservation and a place in the journal; from the admission on the
@@ -120,7 +126,7 @@ impl Proxy {
         }
         let page = named.map(|named| named.model.as_ref());
         let limits = self.catalog.limits(&caller.project().tier, page).narrowed_by(&caller.key().limits);
-        let limit_group = page.map_or_else(|| Arc::from(model), |page| Arc::clone(&page.limit_group));
+        let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
         let buckets = self.limiter.buckets(&caller.key().id, &limit_group);
         Some(Terms { named, limits, limit_group, buckets })
     }
@@ -176,7 +182,7 @@ impl Proxy {
     ) -> Result<Meter, Refused> {
         let headrooms = reservation.headrooms(now);
         let facts = Facts {
-            request_id: call.request_id,
+            request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),
             model: Arc::clone(&call.model),
             billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
@@ -186,53 +192,24 @@ impl Proxy {
         let admitted = self.recorder.admit(caller, facts, estimate, reservation, now);
         admitted.map_err(|error: JournalError| {
             self.metrics.not_recorded.inc();
-            tracing::error!(request_id = %call.request_id, %error, "cannot record a request, so it is refused");
+            tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");
             Refused { error: ApiError::storage_unavailable(), headrooms }
         })
     }
 
-    /// Runs the upstream call in a task of its own: the handler's future is dropped when a client leaves, and with it
-    /// everything that was to happen after its `await`.
-    async fn exchange(self: &Arc<Self>, call: Call, meter: Meter) -> Answer {
-        let (sender, receiver) = oneshot::channel();
-        self.tasks.spawn(Arc::clone(self).answer_or_drain(call, meter, sender));
-        // The task always sends, unless it panicked; then its meter has settled the request while unwinding.
-        receiver.await.unwrap_or_else(|_| Answer::error(&ApiError::internal()))
-    }
-
-    async fn answer_or_drain(self: Arc<Self>, call: Call, mut meter: Meter, mut sender: oneshot::Sender<Answer>) {
-        let not_sent = |outcome, status| Ending { outcome, status, consumed: Consumed::NotSent };
+    /// From the admission to the answer. A client that leaves drops this; then [`Attended`] sees to the rest.
+    async fn exchange(self: &Arc<Self>, call: Call, mut meter: Meter) -> Answer {
         if !self.on_disk(meter.admitted_at()).await {
-            meter.settle(not_sent(Outcome::Interrupted, 503));
-            let _ = sender.send(Answer::error(&ApiError::storage_unavailable()));
-            return;
+            meter.settle(Ending { outcome: Outcome::Interrupted, status: 503, consumed: Consumed::NotSent });
+            return Answer::error(&ApiError::storage_unavailable());
         }
-        if sender.is_closed() {
-            meter.settle(not_sent(Outcome::ClientLeft, 0));
-            return;
-        }
-        let work = self.answer(&call);
-        tokio::pin!(work);
-        let answered = tokio::select! {
-            biased;
-            answered = &mut work => Some(answered),
-            () = sender.closed() => self.drainer.go_on(work).await,
-        };
-        let answer = match answered {
-            // A client that has left by now drops the answer, and its body settles the request.
-            Some(Answered::Stream(response)) => self.stream(&call, response, meter),
-            Some(Answered::Whole(answer, ending)) => {
-                let ending = if sender.is_closed() { ending.without_client() } else { ending };
+        match Attended::new(self, call, meter).await {
+            (call, Answered::Stream(response), meter) => self.stream(&call, response, meter),
+            (_, Answered::Whole(answer, ending), mut meter) => {
                 self.on_disk(meter.settle(ending)).await;
                 answer
             }
-            None => {
-                let consumed = Consumed::AtLeastEstimate(Delivered::default());
-                meter.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed });
-                return;
-            }
-        };
-        let _ = sender.send(answer);
+        }
     }
 
     /// Waits for the disk where power loss must not lose what is at `position`. False: the disk did not take it.

@@ -17,6 +17,10 @@ use crate::{
     metrics::Metrics,
 };
 
+/// No answer is larger: 128 choices of 128,000 tokens each are half of it. An upstream that reports more is not believed,
+/// so that its numbers cannot overflow the sums of the ledger.
+const MAX_BELIEVED_TOKENS: u64 = 1 << 25;
+
 /// What a settlement needs beyond the request's own facts.
 pub struct Recorder {
     pub journal: Arc<Journal>,
@@ -38,6 +42,8 @@ pub struct Facts {
 /// The watcher of one admitted request. Settled explicitly, or at the latest when dropped.
 pub struct Meter {
     open: Option<Open>,
+    /// The upstream may have seen the request.
+    sent: bool,
     recorder: Arc<Recorder>,
     admission: Admission,
     prices: Option<Arc<Prices>>,
@@ -115,7 +121,7 @@ impl Recorder {
         let ticket = self.journal.admit(&admission)?;
         self.metrics.open_admissions.inc();
         let open = Some(Open { ticket, reservation });
-        Ok(Meter { open, recorder: Arc::clone(self), admission, prices })
+        Ok(Meter { open, sent: false, recorder: Arc::clone(self), admission, prices })
     }
 }
 
@@ -123,6 +129,11 @@ impl Meter {
     /// Where the admission stands in the journal.
     pub fn admitted_at(&self) -> Option<Position> {
         self.open.as_ref().map(|open| open.ticket.position())
+    }
+
+    /// To be said before the first byte goes to the upstream.
+    pub(super) const fn mark_sent(&mut self) {
+        self.sent = true;
     }
 
     pub const fn is_settled(&self) -> bool {
@@ -153,7 +164,8 @@ impl Meter {
     }
 
     fn settlement(&self, ending: Ending, now: UnixNanos) -> Settlement {
-        let (usage, basis, model, service_tier) = self.usage(ending.consumed.clone());
+        let request = !matches!(ending.consumed, Consumed::NotSent);
+        let (usage, basis, model, service_tier) = self.usage(ending.consumed);
         let (billed_model, prices) = self.billed(model);
         let charges = charges(&usage, prices.as_deref(), service_tier);
         if let Err(error) = cost(&charges) {
@@ -169,7 +181,7 @@ impl Meter {
             service_tier,
             usage,
             charges,
-            used: Used { request: !matches!(ending.consumed, Consumed::NotSent), tokens: usage.total() },
+            used: Used { request, tokens: usage.total() },
         }
     }
 
@@ -177,6 +189,10 @@ impl Meter {
         let estimate = self.admission.estimate;
         match consumed {
             Consumed::NotSent | Consumed::Nothing => (Usage::default(), Basis::Reported, None, ServiceTier::Default),
+            Consumed::Reported { usage, .. } if usage.items().any(|(_, quantity)| quantity > MAX_BELIEVED_TOKENS) => {
+                tracing::error!(request_id = %self.admission.request_id, ?usage, "the upstream reported an impossible usage");
+                (estimate, Basis::Estimated, None, ServiceTier::Default)
+            }
             Consumed::Reported { usage, model, service_tier } => (usage, Basis::Reported, model, service_tier),
             Consumed::Delivered(delivered) => {
                 (output(estimate, delivered), Basis::Estimated, None, ServiceTier::Default)
@@ -212,6 +228,10 @@ fn output(estimate: Usage, delivered: Delivered) -> Usage {
 
 impl Drop for Meter {
     fn drop(&mut self) {
+        if self.open.is_some() && !self.sent {
+            // The client left while the admission was on its way to the disk.
+            self.settle(Ending { outcome: Outcome::ClientLeft, status: 0, consumed: Consumed::NotSent });
+        }
         if self.open.is_some() {
             tracing::warn!(request_id = %self.admission.request_id, "a request ended without saying how; settled at its estimate");
             let consumed = Consumed::AtLeastEstimate(Delivered::default());

@@ -21,6 +21,7 @@
 //! | `usage-mistral` | audio tokens on top of `prompt_tokens` |
 //! | `usage-azure` | the first chunk has no choices and no usage, only filter results |
 //!
+//! `once` spares every request after the first with the same `x-client-request-id`, so that a retry succeeds.
 //! Parameters without a fault change the answer: `chunks`, `gap-ms`, `delay-ms`, `audio-seconds` (also the header
 //! `x-simulate-audio-seconds`), `cached` (cached prompt tokens).
 
@@ -125,6 +126,7 @@ pub(super) struct Wish {
     pub(super) exceeded: Exceeded,
     pub(super) bare: bool,
     pub(super) done: bool,
+    pub(super) once: bool,
 }
 
 impl Wish {
@@ -161,6 +163,7 @@ impl Wish {
             exceeded: Exceeded::Requests,
             bare: false,
             done: false,
+            once: false,
         }
     }
 
@@ -169,6 +172,7 @@ impl Wish {
             ("", _) => {}
             ("bare", _) => self.bare = true,
             ("done", _) => self.done = true,
+            ("once", _) => self.once = true,
             (_, Some((name, value))) => self.set(name.trim(), value.trim())?,
             (name, None) => self.fault = Some(find(name).ok_or_else(|| name.to_owned())?),
         }

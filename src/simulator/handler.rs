@@ -1,8 +1,9 @@
 //! One request: read, decide, write down, wait, answer.
 
 use std::{
+    collections::HashSet,
     io,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -32,6 +33,7 @@ use crate::{clock::Clock, domain::time::UnixNanos, openai::error::ApiError};
 pub(super) const CHAT: &str = "/v1/chat/completions";
 const MODELS: &str = "/v1/models";
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+const MAX_SPOILED: usize = 10_000;
 
 pub(super) struct Simulator {
     options: Options,
@@ -40,6 +42,8 @@ pub(super) struct Simulator {
     log: Option<Log>,
     pub(super) templates: Templates,
     melody: Melody,
+    /// Requests that had the fault they wanted only once.
+    spoiled: Mutex<HashSet<String>>,
 }
 
 /// Why a connection ends without an answer, or in the middle of one.
@@ -79,6 +83,7 @@ impl Simulator {
             ids: Ids::starting_at(clock.now().0),
             templates: Templates::new(u64::try_from(options.delay.as_millis()).unwrap_or(u64::MAX)),
             melody: Melody::default(),
+            spoiled: Mutex::default(),
             clock,
             options,
         })
@@ -136,7 +141,10 @@ impl Simulator {
     fn chat<'a>(&self, parts: &Parts, body: &'a [u8], now: UnixNanos, letters: &mut Letters) -> Decision<'a> {
         let parsed = ChatRequest::read(body);
         let model = parsed.as_ref().ok().and_then(ChatRequest::model);
-        let wish = Wish::read(&parts.headers, model, &self.options);
+        let mut wish = Wish::read(&parts.headers, model, &self.options);
+        if let Ok(wish) = &mut wish {
+            self.spare_the_second(parts, wish);
+        }
         let streams = parsed.as_ref().is_ok_and(ChatRequest::streams);
         let mut decision = match (authorize(&parts.headers), wish) {
             (Err(error), _) => self.refuse(error, letters),
@@ -241,6 +249,17 @@ impl Simulator {
         Decision { outcome, delay: self.options.delay, model: None, streams: false, fault: None, usage: None }
     }
 
+    fn spare_the_second(&self, parts: &Parts, wish: &mut Wish) {
+        let Some(id) = request_id(&parts.headers).filter(|_| wish.once) else { return };
+        let mut spoiled = self.spoiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if spoiled.len() >= MAX_SPOILED {
+            spoiled.clear();
+        }
+        if !spoiled.insert(id.to_owned()) {
+            wish.fault = None;
+        }
+    }
+
     fn write_down(&self, parts: &Parts, decision: &Decision<'_>, now: UnixNanos) -> io::Result<()> {
         let Some(log) = &self.log else { return Ok(()) };
         let status = match &decision.outcome {
@@ -249,7 +268,7 @@ impl Simulator {
         };
         log.append(&Line {
             time_ms: now.millis(),
-            request_id: parts.headers.get("x-client-request-id").and_then(|id| id.to_str().ok()),
+            request_id: request_id(&parts.headers),
             method: parts.method.as_str(),
             path: parts.uri.path(),
             model: decision.model.as_deref(),
@@ -271,6 +290,11 @@ async fn read(body: Incoming) -> Result<Option<Bytes>, Failure> {
         Err(error) if error.is::<LengthLimitError>() => Ok(None),
         Err(error) => Err(Failure::Body(error)),
     }
+}
+
+/// The id the gateway gave the request.
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-client-request-id").and_then(|id| id.to_str().ok())
 }
 
 /// The presented key.

@@ -38,7 +38,7 @@ impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
         let headers = match error.retry {
             Retry::Unsaid => Vec::new(),
-            Retry::After { nanos } => retry_headers(nanos / NANOS_PER_MS),
+            Retry::After { nanos } | Retry::NotByItself { nanos } => retry_headers(nanos / NANOS_PER_MS),
             Retry::No => vec![("x-should-retry", "false".to_owned())],
         };
         Self { status: error.status, body: error.body(), content_type: None, headers }

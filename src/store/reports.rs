@@ -72,6 +72,7 @@ fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         model: text("model_name")?.map(Into::into),
         service_tier: text("service_tier_name")?.map(ServiceTier::from_wire),
         requests: count(row, "requests")?,
+        unpriced_requests: count(row, "unpriced_requests")?,
         lines,
     })
 }

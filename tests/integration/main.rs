@@ -3,4 +3,27 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod answers;
+mod bad_requests;
+mod broken_streams;
+mod bytes;
+mod crowds;
+mod disconnects;
+mod doors;
+mod drains;
+mod estimates;
+mod headers;
+mod limits;
+mod many_streams;
+mod metering;
+mod raw;
+mod recordings;
+mod reports;
+mod scripted;
+mod secrecy;
+mod shutdown;
+mod slow_clients;
+mod stand_in;
+mod streams;
 mod support;
+mod unpriced;
+mod upstream_faults;

@@ -280,7 +280,7 @@ pub struct Actor {
     pub key: Option<String>,
     pub key_id: String,
     pub project_id: String,
-    client: HttpClient,
+    pub client: HttpClient,
 }
 
 impl Actor {
@@ -320,7 +320,7 @@ impl Actor {
         self.client.request(request.body(Full::from(body.to_string())).unwrap()).await.unwrap()
     }
 
-    fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> http::request::Builder {
+    pub fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> http::request::Builder {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
@@ -329,7 +329,7 @@ impl Actor {
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
     }
 
-    async fn send(&self, request: http::request::Builder, body: Bytes) -> Reply {
+    pub async fn send(&self, request: http::request::Builder, body: Bytes) -> Reply {
         let response = self.client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes);

@@ -23,6 +23,8 @@ pub struct Row {
     pub model: Option<Arc<str>>,
     pub service_tier: Option<ServiceTier>,
     pub requests: u64,
+    /// Those of them that used something without a price.
+    pub unpriced_requests: u64,
     /// At most one per line item.
     pub lines: Vec<Line>,
 }
@@ -49,6 +51,8 @@ pub struct Group {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub requests: u64,
+    /// Those of them that used something without a price: `amount` does not hold it.
+    pub unpriced_requests: u64,
     pub usage: Usage,
     pub amount: Total,
 }
@@ -86,10 +90,11 @@ impl Report {
 
     fn results_of(&self, row: &Row) -> Result<Vec<(Group, Sums)>, Overflow> {
         let group = self.group_of(row);
+        let requests = Sums { requests: row.requests, unpriced_requests: row.unpriced_requests, ..Sums::default() };
         if self.is_by(Grouping::LineItem) {
             let result = |line: &Line| {
                 let usage = Usage::default().with(line.line_item, line.quantity);
-                let sums = Sums { requests: row.requests, usage, amount: line.amount };
+                let sums = Sums { usage, amount: line.amount, ..requests };
                 (Group { line_item: Some(line.line_item), ..group.clone() }, sums)
             };
             return Ok(row.lines.iter().map(result).collect());
@@ -98,10 +103,10 @@ impl Report {
         if self.kind == Kind::Costs && row.lines.is_empty() {
             return Ok(Vec::new());
         }
-        let mut sums = Sums { requests: row.requests, ..Sums::default() };
+        let mut sums = requests;
         for line in &row.lines {
             let usage = Usage::default().with(line.line_item, line.quantity);
-            sums.add(&Sums { requests: 0, usage, amount: line.amount })?;
+            sums.add(&Sums { usage, amount: line.amount, ..Sums::default() })?;
         }
         Ok(vec![(group, sums)])
     }
@@ -121,8 +126,15 @@ impl Report {
 }
 
 impl Sums {
+    /// `None` when something was used and all of it had no price: that is not known, which is not nothing.
+    pub fn known_amount(&self) -> Option<Total> {
+        let unknown = self.unpriced_requests > 0 && self.amount == Total::default();
+        (!unknown).then_some(self.amount)
+    }
+
     fn add(&mut self, other: &Self) -> Result<(), Overflow> {
         self.requests = self.requests.checked_add(other.requests).ok_or(Overflow)?;
+        self.unpriced_requests = self.unpriced_requests.checked_add(other.unpriced_requests).ok_or(Overflow)?;
         for (item, quantity) in other.usage.items() {
             self.usage.set(item, self.usage.get(item).checked_add(quantity).ok_or(Overflow)?);
         }
@@ -152,6 +164,7 @@ mod tests {
             model: Some(model.into()),
             service_tier: Some(tier),
             requests: 1,
+            unpriced_requests: 0,
             lines: lines.iter().map(line).collect(),
         }
     }
@@ -214,6 +227,22 @@ mod tests {
         let rows = vec![row(0, "m", ServiceTier::Default, &[])];
         assert_eq!(groups(&fold(Kind::Costs, &[], rows.clone()).unwrap(), |_| ()), [vec![], vec![]]);
         assert_eq!(groups(&fold(Kind::Completions, &[], rows).unwrap(), |_| ())[0], [((), 0, 0)]);
+    }
+
+    #[test]
+    fn what_has_no_price_is_not_known_instead_of_nothing() {
+        let unpriced =
+            Row { unpriced_requests: 1, ..row(0, "m", ServiceTier::Default, &[(LineItem::InputText, 5, 0)]) };
+        let priced = row(0, "m", ServiceTier::Default, &[(LineItem::InputText, 5, 7)]);
+        let free = row(0, "m", ServiceTier::Default, &[(LineItem::InputText, 5, 0)]);
+        let known = |rows: Vec<Row>| {
+            let buckets = fold(Kind::Costs, &[Grouping::LineItem], rows).unwrap();
+            let sums = buckets[0].results.values().next().copied().unwrap();
+            (sums.known_amount().map(Total::pico), sums.unpriced_requests)
+        };
+        assert_eq!(known(vec![unpriced.clone()]), (None, 1));
+        assert_eq!(known(vec![unpriced, priced]), (Some(7), 1));
+        assert_eq!(known(vec![free]), (Some(0), 0));
     }
 
     #[test]

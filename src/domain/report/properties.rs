@@ -72,6 +72,7 @@ fn read(ledger: &[Settled], pieces: &[Piece], bucket_width: Width) -> Vec<Row> {
         model: Some(format!("m-{}", settled.model).into()),
         service_tier: Some(ServiceTier::Default),
         requests: 1,
+        unpriced_requests: 0,
         lines: vec![Line {
             line_item: settled.line_item,
             quantity: settled.quantity,

@@ -4,8 +4,11 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 
+/// How much is copied of text that has escapes: enough for every header, and for a cover picture before it.
+const MAX_COPIED: usize = 1024 * 1024;
+
 pub(super) struct Encoded<'a> {
-    /// Without escapes, white space, prefix and padding.
+    /// Without escapes, white space, prefix and padding. Of text with escapes only the beginning.
     text: Cow<'a, [u8]>,
     len: usize,
 }
@@ -14,17 +17,23 @@ impl<'a> Encoded<'a> {
     /// `json` is the inside of a JSON string. A `data:` URL, escaped slashes, line breaks, the URL-safe alphabet and missing
     /// padding are all accepted: the upstream decides what it takes.
     pub(super) fn new(json: &'a [u8]) -> Self {
-        let text = match without_escapes(json) {
-            Cow::Borrowed(text) => Cow::Borrowed(payload(text)),
-            Cow::Owned(text) => Cow::Owned(payload(&text).to_vec()),
+        let (text, characters) = match without_escapes(without_padding(json)) {
+            (Cow::Borrowed(text), _) => {
+                let payload = payload(text);
+                (Cow::Borrowed(payload), payload.len())
+            }
+            (Cow::Owned(text), characters) => {
+                let payload = payload(&text);
+                let outside = text.len() - payload.len();
+                (Cow::Owned(payload.to_vec()), characters.saturating_sub(outside))
+            }
         };
-        let last_group = match text.len() % 4 {
+        let last_group = match characters % 4 {
             2 => 1,
             3 => 2,
             _ => 0,
         };
-        let len = text.len() / 4 * 3 + last_group;
-        Self { text, len }
+        Self { text, len: characters / 4 * 3 + last_group }
     }
 
     /// How many bytes it decodes to.
@@ -32,7 +41,7 @@ impl<'a> Encoded<'a> {
         self.len
     }
 
-    /// `N` bytes from `at` on; `None` past the end and where the text is no base64.
+    /// `N` bytes from `at` on; `None` past the end, past what was copied, and where the text is no base64.
     pub(super) fn bytes<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         for (index, byte) in bytes.iter_mut().enumerate() {
@@ -80,32 +89,43 @@ const fn sextet(character: u8) -> Option<u8> {
     }
 }
 
-/// Without the `data:…,` in front and the padding behind.
+/// Without the `data:…,` in front, and the padding behind that had been escaped.
 fn payload(text: &[u8]) -> &[u8] {
-    let text = if text.starts_with(b"data:") {
-        memchr(b',', text).and_then(|comma| text.get(comma + 1..)).unwrap_or(text)
-    } else {
-        text
-    };
+    if !text.starts_with(b"data:") {
+        return without_padding(text);
+    }
+    without_padding(memchr(b',', text).and_then(|comma| text.get(comma + 1..)).unwrap_or(text))
+}
+
+fn without_padding(text: &[u8]) -> &[u8] {
     let padding = text.iter().rev().take_while(|character| **character == b'=').count();
     text.get(..text.len() - padding).unwrap_or(text)
 }
 
-/// Borrowed when there is nothing to take out; else copied once, which clients that escape slashes (PHP's) cost.
-fn without_escapes(json: &[u8]) -> Cow<'_, [u8]> {
+/// The text, and how many characters it has without what is taken out. It is borrowed when there is nothing to take out,
+/// else its beginning is copied.
+fn without_escapes(json: &[u8]) -> (Cow<'_, [u8]>, usize) {
     if memchr2(b'\\', b' ', json).is_none() {
-        return Cow::Borrowed(json);
+        return (Cow::Borrowed(json), json.len());
     }
-    let (mut clean, mut rest) = (Vec::with_capacity(json.len()), json);
+    let mut clean = Vec::with_capacity(json.len().min(MAX_COPIED));
+    let (mut characters, mut rest) = (0_usize, json);
+    let mut copy = |text: &[u8]| {
+        let room = MAX_COPIED - clean.len();
+        clean.extend_from_slice(text.get(..room).unwrap_or(text));
+        characters += text.len();
+    };
     while let Some(at) = memchr2(b'\\', b' ', rest) {
         let (before, special) = rest.split_at(at);
-        clean.extend_from_slice(before);
+        copy(before);
         let (character, length) = unescape(special);
-        clean.extend(character.filter(|character| !character.is_ascii_whitespace()));
+        if let Some(character) = character.filter(|character| !character.is_ascii_whitespace()) {
+            copy(&[character]);
+        }
         rest = special.get(length..).unwrap_or_default();
     }
-    clean.extend_from_slice(rest);
-    Cow::Owned(clean)
+    copy(rest);
+    (Cow::Owned(clean), characters)
 }
 
 /// The character that `json` begins with, `None` for white space, and how much of `json` it takes.

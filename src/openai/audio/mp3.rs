@@ -2,7 +2,7 @@
 
 use super::{Length, encoded::Encoded};
 
-/// How far a file may go on before its first frame.
+/// How much may stand before the first frame, or in a tag behind the last one.
 const MAX_JUNK: usize = 64 * 1024;
 const MAX_TAGS: usize = 8;
 /// What follows after so many frames (13 minutes) is taken to be like what came before.
@@ -12,7 +12,8 @@ const FRAME_BYTES: std::ops::RangeInclusive<u64> = 24..=1_729;
 
 pub(super) fn length(file: &Encoded<'_>) -> Option<Length> {
     let start = after_tags(file);
-    let (at, first) = (start..start.saturating_add(MAX_JUNK)).find_map(|at| Some((at, Frame::first(file, at)?)))?;
+    let end = start.saturating_add(MAX_JUNK).min(file.len());
+    let (at, first) = (start..end).find_map(|at| Some((at, Frame::first(file, at)?)))?;
     let (tag_frames, walk_from) = match Tag::read(file, at, first) {
         Some(tag) => (tag.frames, at.checked_add(first.bytes)?),
         None => (None, at),
@@ -25,7 +26,7 @@ pub(super) fn length(file: &Encoded<'_>) -> Option<Length> {
         Some(frames) => frames.checked_mul(first.samples)?,
         None => walk(file, walk_from, first),
     };
-    Some(Length { samples, rate: first.rate })
+    (samples > 0).then_some(Length { samples, rate: first.rate })
 }
 
 /// The end of the `ID3v2` tags in front, which may hold a cover picture.
@@ -50,7 +51,7 @@ fn walk(file: &Encoded<'_>, start: usize, first: Frame) -> u64 {
     }
     let (walked, rest) = (at.saturating_sub(start) as u64, file.len().saturating_sub(at) as u64);
     let is_tag = matches!(file.bytes::<3>(at), Some([b'T', b'A', b'G'] | [b'A', b'P', b'E']));
-    let rest = if is_tag { 0 } else { rest };
+    let rest = if is_tag && rest <= MAX_JUNK as u64 { 0 } else { rest };
     let samples = frames.saturating_mul(first.samples);
     let more = u128::from(samples) * u128::from(rest) / u128::from(walked.max(1));
     samples.saturating_add(u64::try_from(more).unwrap_or(u64::MAX))

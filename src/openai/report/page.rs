@@ -67,13 +67,17 @@ struct CompletionsResult<'a> {
 #[derive(Serialize)]
 struct CostsResult<'a> {
     object: &'static str,
-    amount: Amount,
+    /// `null` for what has no price, as clients of `OpenAI` accept it: never zero dollars.
+    amount: Option<Amount>,
     line_item: Option<String>,
     project_id: Option<&'a str>,
     api_key_id: Option<&'a str>,
     organization_id: &'static str,
     quantity: Option<u64>,
     quantity_unit: Option<&'static str>,
+    /// Requests with something that has no price, which `amount` does not hold. Ours alone; left out when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unpriced_requests: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -142,13 +146,14 @@ fn costs_result<'a>(report: &Report, group: &'a Group, sums: &Sums) -> CostsResu
     });
     CostsResult {
         object: "organization.costs.result",
-        amount: Amount { value: sums.amount, currency: "usd" },
+        amount: sums.known_amount().map(|value| Amount { value, currency: "usd" }),
         line_item,
         project_id: group.project_id.as_ref().map(ProjectId::as_str),
         api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
         organization_id: ORGANIZATION_ID,
         quantity: is_by_line_item.then(|| sums.usage.total()),
         quantity_unit: is_by_line_item.then_some("tokens"),
+        unpriced_requests: (sums.unpriced_requests > 0).then_some(sums.unpriced_requests),
     }
 }
 

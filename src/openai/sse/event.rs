@@ -51,6 +51,7 @@ impl Watch {
     fn parse(&mut self, data: &[u8]) -> bool {
         let Some(facts) = read_event(data) else { return false };
         self.seen.usage = facts.usage.or(self.seen.usage);
+        add(&mut self.seen.usage_chunks, usize::from(facts.is_usage_chunk));
         self.seen.error |= facts.is_error;
         self.seen.service_tier = facts.service_tier.unwrap_or(self.seen.service_tier);
         if self.seen.model.is_none() {
@@ -120,10 +121,7 @@ impl Watch {
             self.seen.finished |= NEEDLES.finish_reason.string(part).is_some();
         }
         let Some(delta) = parts.into_iter().find_map(|part| NEEDLES.delta.value(part, b'{')) else { return };
-        let mut said_bytes = 0_usize;
-        for key in &NEEDLES.said {
-            said_bytes = said_bytes.saturating_add(key.string(delta).map_or(0, <[u8]>::len));
-        }
+        let said_bytes = NEEDLES.said.iter().find_map(|key| key.string(delta)).map_or(0, <[u8]>::len);
         let calls_tool = said_bytes == 0 && NEEDLES.tool_calls.value(delta, b'[').is_some();
         add(&mut self.seen.text_events, usize::from(said_bytes > 0 || calls_tool));
         add(&mut self.seen.text_bytes, said_bytes);

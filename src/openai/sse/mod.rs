@@ -26,6 +26,8 @@ const MAX_HELD_WITH_CHOICES: usize = 4 * 1024;
 pub struct Seen {
     /// The last usage that was not null.
     pub usage: Option<Usage>,
+    /// Chunks that came only to tell the usage.
+    pub usage_chunks: u64,
     /// The dated name.
     pub model: Option<String>,
     pub service_tier: ServiceTier,
@@ -47,6 +49,13 @@ pub struct Seen {
     pub events: u64,
 }
 
+impl Seen {
+    /// There is a usage, and it will not grow any more: some services report what was used so far with every event.
+    pub const fn has_final_usage(&self) -> bool {
+        self.usage.is_some() && (self.usage_chunks > 0 || self.finished || self.done)
+    }
+}
+
 /// Where the scanner stands in the current event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -63,6 +72,8 @@ pub struct EventScanner {
     lines: Lines,
     /// The last event was taken out: a LF that completes its CR goes too.
     removed_last: bool,
+    /// The upstream ended, and the last event had no blank line.
+    is_open_at_end: bool,
     /// The beginning of the current event, from earlier frames.
     held: BytesMut,
     watch: Watch,
@@ -75,6 +86,7 @@ impl EventScanner {
             mode: Mode::Holding,
             lines: Lines::new(),
             removed_last: false,
+            is_open_at_end: false,
             held: BytesMut::new(),
             watch: Watch::default(),
         }
@@ -118,10 +130,17 @@ impl EventScanner {
         if self.mode == Mode::Passing {
             self.watch.end_of_pieces();
             self.mode = Mode::Holding;
+            self.is_open_at_end = true;
         } else if !self.held.is_empty() && event::is_whole(&self.held) {
             self.let_held_go(out);
+            self.is_open_at_end = !self.removed_last;
         }
         self.held.clear();
+    }
+
+    /// What has gone on ends inside an event: another one needs a blank line before it.
+    pub fn is_inside_event(&self) -> bool {
+        self.mode == Mode::Passing || self.is_open_at_end
     }
 
     fn is_between_events(&self) -> bool {

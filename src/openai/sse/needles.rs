@@ -15,7 +15,7 @@ pub(super) struct Needles {
     pub(super) delta: Key,
     pub(super) data: Key,
     pub(super) tool_calls: Key,
-    /// Members of a delta that hold what the model said.
+    /// Members of a delta that hold what the model said: one at a time, the most frequent first.
     pub(super) said: [Key; 6],
 }
 

@@ -259,3 +259,36 @@ proptest! {
         prop_assert_eq!(frames(&stream, &cuts, false).0.concat(), stream);
     }
 }
+
+#[test]
+fn what_went_on_of_an_event_that_never_ended_is_known() {
+    let audio = format!(r#"data: {{"choices":[{{"delta":{{"audio":{{"data":"{}"#, "A".repeat(10_000));
+    let is_inside = |stream: &str, finish: bool| {
+        let mut scanner = EventScanner::new(true);
+        scanner.push(Bytes::from(stream.to_owned()), &mut drop);
+        if finish {
+            scanner.finish(&mut drop);
+        }
+        scanner.is_inside_event()
+    };
+    let event = format!("{TEXT}\n\n");
+    for (stream, at_cut, at_end) in [
+        (event.clone(), false, false),
+        // Held, so nothing of it has gone on; at the end it goes on if it is whole.
+        (format!("{event}{TEXT}"), false, true),
+        (format!("{event}{}", &TEXT[..50]), false, false),
+        (format!("{event}{USAGE}"), false, false),
+        (format!("{event}{audio}"), true, true),
+    ] {
+        assert_eq!((is_inside(&stream, false), is_inside(&stream, true)), (at_cut, at_end), "{stream}");
+    }
+}
+
+#[test]
+fn a_usage_that_may_still_grow_is_not_final() {
+    let growing = r#"data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+    let is_final = |events: &[&str]| pass(&stream(events), true).1.has_final_usage();
+    assert!(!is_final(&[TEXT]) && !is_final(&[growing]) && !is_final(&[TEXT, growing]));
+    assert!(is_final(&[growing, USAGE]) && is_final(&[DEEPSEEK_LAST]) && is_final(&[growing, DONE]));
+    assert!(!is_final(&[TEXT, DONE]));
+}

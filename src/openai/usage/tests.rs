@@ -84,6 +84,11 @@ fn audio_outside_of_the_prompt_is_added_to_it() {
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 375},
     });
     assert_eq!(read(&mistral), Some(items([(InputText, 9), (InputAudio, 375), (OutputText, 248)])));
+    // More audio than prompt cannot be inside of it, whatever else the total counts.
+    let with_reasoning = json!({
+        "prompt_tokens": 9, "total_tokens": 642, "completion_tokens": 248, "prompt_tokens_details": {"audio_tokens": 375},
+    });
+    assert_eq!(read(&with_reasoning), Some(items([(InputText, 9), (InputAudio, 375), (OutputText, 258)])));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is answered, and what it costs. How it is written is in [`completion`] and [`stream`].
+//! What is answered, and what it costs. How it is written is in [`mod@completion`] and [`mod@stream`].
 
 mod completion;
 mod example;

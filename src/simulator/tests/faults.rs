@@ -198,3 +198,16 @@ async fn a_hanging_answer_does_not_hold_up_the_end() {
     tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap().unwrap();
     assert_ne!(hanging.await.unwrap().end, End::Silence);
 }
+
+#[tokio::test]
+async fn a_fault_wanted_once_spares_the_retry() {
+    let server = Running::default().await;
+    let ask = |id: &str| {
+        server
+            .post(&request(false))
+            .header("x-simulate: 500; once")
+            .header(&format!("x-client-request-id: {id}"))
+            .send()
+    };
+    assert_eq!([ask("a").await.status, ask("a").await.status, ask("b").await.status], [500, 200, 500]);
+}

@@ -15,6 +15,7 @@ sums AS (
            iif(?4, r.model, NULL) AS model,
            iif(?5, r.service_tier, NULL) AS service_tier,
            sum(r.requests) AS requests,
+           sum(r.unpriced_requests) AS unpriced_requests,
            sum(r.input_text) AS input_text,
            sum(r.input_cached_text) AS input_cached_text,
            sum(r.input_cache_write_text) AS input_cache_write_text,

@@ -75,6 +75,7 @@ async fn rows_are_told_apart_as_selected() {
         model: None,
         service_tier: None,
         requests: times,
+        unpriced_requests: 0,
         lines: lines(times),
     };
     assert_eq!(together, [bare(0, 3), bare(86_400, 1)]);

@@ -1,0 +1,67 @@
+//! What the README says of settings, commands and files is so.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use tollgate::config::KEYS;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn the_readme_lists_every_setting_with_its_default() {
+    let readme = read("README.md");
+    let rows: Vec<&str> = readme.lines().skip_while(|line| !line.starts_with("| setting |")).skip(2).collect();
+    let rows: Vec<&str> = rows.into_iter().take_while(|line| line.starts_with('|')).collect();
+    let expected: Vec<String> = KEYS
+        .iter()
+        .map(|key| {
+            let default = if key.default.is_empty() { "not set".to_owned() } else { format!("`{}`", key.default) };
+            format!("| `{}` | {default} | {} |", key.name, key.help.trim_end_matches('.'))
+        })
+        .collect();
+    assert_eq!(rows, expected, "\nthe table should be:\n{}\n", expected.join("\n"));
+}
+
+#[test]
+fn files_that_the_documents_name_are_there() {
+    let mut wrong = Vec::new();
+    for document in ["README.md", "CONTRIBUTING.md"] {
+        for quoted in read(document).split('`').skip(1).step_by(2) {
+            let roots = ["src/", "tests/", "config/", "scripts/", "migrations/", "benches/", "docs/", ".ci/"];
+            let placeholder = quoted.contains(['*', '<', ' ', '{']);
+            if roots.iter().any(|root| quoted.starts_with(root)) && !placeholder && !root().join(quoted).exists() {
+                wrong.push(format!("{document}: {quoted}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not there: {wrong:#?}");
+}
+
+#[test]
+fn commands_that_the_readme_shows_are_understood() {
+    let readme = read("README.md");
+    let mut tried = 0;
+    for line in readme.lines().filter_map(|line| line.strip_prefix("tollgate ")) {
+        let command = line.split(" #").next().unwrap();
+        // Asking for help checks the command's name and options without doing anything.
+        let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(command.split_whitespace())
+            .arg("--help")
+            .stdin(Stdio::null())
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "tollgate {command}: {}", String::from_utf8_lossy(&output.stderr));
+        tried += 1;
+    }
+    assert!(tried >= 4, "only {tried} commands were found");
+}

@@ -1,0 +1,215 @@
+//! Who may knock where: two listeners, two kinds of key, and no way around them.
+
+use http::Method;
+use serde_json::json;
+
+use crate::{
+    raw::{Raw, exchange},
+    support::{ADMIN_KEY, Actor, Gateway, TEXT_MODEL, address, text},
+};
+
+const ADMIN_PATHS: [&str; 6] = [
+    "/v1/organization/projects",
+    "/v1/organization/projects/proj_x",
+    "/v1/organization/projects/proj_x/api_keys",
+    "/v1/organization/projects/proj_x/api_keys/key_x",
+    "/v1/organization/usage/completions?start_time=1",
+    "/v1/organization/costs?start_time=1",
+];
+
+/// The same knock at the other door.
+fn at(url: &str, actor: &Actor) -> Actor {
+    Actor { url: url.to_owned(), ..actor.clone() }
+}
+
+#[tokio::test]
+async fn admin_routes_open_for_the_admin_key_alone() {
+    let gateway = Gateway::start().await;
+    let team = at(&gateway.admin_url, &gateway.project("tier1").await);
+    let stranger = at(&gateway.admin_url, &gateway.stranger());
+    let wrong = at(&gateway.admin_url, &gateway.bearer("sk-admin-for-tests-0123456789abcdeF"));
+    for path in ADMIN_PATHS {
+        let statuses = [&team, &stranger, &wrong].map(|actor| actor.get(path));
+        let [team, stranger, wrong] = statuses;
+        assert_eq!(
+            [team.await.status.as_u16(), stranger.await.status.as_u16(), wrong.await.status.as_u16()],
+            [403, 401, 401],
+            "{path}"
+        );
+    }
+    let make = "/v1/organization/projects";
+    for (actor, status) in [(&team, 403), (&stranger, 401), (&wrong, 401)] {
+        let reply = actor.post(make, &json!({"name": "mine"})).await;
+        let error = reply.error();
+        assert_eq!((reply.status.as_u16(), error["type"].as_str()), (status, Some("invalid_request_error")));
+        let reply = actor.delete("/v1/organization/projects/proj_x/api_keys/key_x").await;
+        assert_eq!(reply.status.as_u16(), status);
+    }
+    let projects = gateway.admin().get(make).await.json();
+    assert_eq!(projects["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_admin_key_calls_no_models() {
+    let gateway = Gateway::start().await;
+    let admin = at(&gateway.calls_url, &gateway.admin());
+    let reply = admin.say("Hi").await;
+    assert_eq!((reply.status.as_u16(), reply.error()["code"].as_str()), (401, Some("invalid_api_key")));
+    assert!(!reply.text().contains(ADMIN_KEY));
+    assert_eq!(admin.get("/v1/models").await.status, 401);
+    assert_eq!(gateway.metric("upstream_calls_total").await, 0);
+}
+
+#[tokio::test]
+async fn each_listener_serves_its_own_routes_and_health() {
+    let gateway = Gateway::start().await;
+    let (team, admin) = (gateway.project("tier1").await, gateway.admin());
+    for path in ADMIN_PATHS.into_iter().chain(["/metrics"]) {
+        for actor in [at(&gateway.calls_url, &admin), team.clone(), gateway.stranger()] {
+            let reply = actor.get(path).await;
+            let bare = path.split('?').next().unwrap();
+            let message = format!("Invalid URL (GET {bare})");
+            assert_eq!((reply.status.as_u16(), reply.error()["message"].as_str()), (404, Some(message.as_str())));
+        }
+    }
+    for actor in [&admin, &at(&gateway.admin_url, &team)] {
+        assert_eq!(actor.say("Hi").await.status, 404);
+        assert_eq!(actor.get("/v1/models").await.status, 404);
+    }
+    for url in [&gateway.calls_url, &gateway.admin_url] {
+        let health = at(url, &gateway.stranger()).get("/health").await;
+        assert_eq!((health.status.as_u16(), health.text().as_str()), (200, r#"{"status":"ok"}"#));
+    }
+}
+
+#[tokio::test]
+async fn both_on_one_address_serve_everything_and_keep_keys_apart() {
+    let gateway = Gateway::start_with(|settings| {
+        // A port that was free a moment ago: the same address twice needs a number.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        settings.listen = address(&free);
+        settings.admin_listen = address(&free);
+    })
+    .await;
+    assert_eq!(gateway.calls_url, gateway.admin_url);
+    let team = gateway.project("tier1").await;
+    assert_eq!(team.say("Hi").await.status, 200);
+    assert_eq!(gateway.ledger().await.len(), 1);
+    assert_eq!(gateway.admin().get("/v1/organization/costs?start_time=1").await.status, 200);
+    assert_eq!(team.get("/v1/organization/costs?start_time=1").await.status, 403);
+    assert_eq!(gateway.admin().say("Hi").await.status, 401);
+    assert_eq!(gateway.stranger().get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_from_the_next_request_on() {
+    let gateway = Gateway::start().await;
+    let team = gateway.project("tier1").await;
+    assert_eq!(team.say("Hi").await.status, 200);
+    let path = format!("/v1/organization/projects/{}/api_keys/{}", team.project_id, team.key_id);
+    assert_eq!(gateway.admin().delete(&path).await.status, 200);
+    let reply = team.say("Hi").await;
+    assert_eq!((reply.status.as_u16(), reply.error()["code"].as_str()), (401, Some("invalid_api_key")));
+    assert_eq!(at(&gateway.admin_url, &team).get("/v1/organization/projects").await.status, 401);
+}
+
+/// None of these leads anywhere, with a key or without.
+#[tokio::test]
+async fn tricks_with_paths_lead_nowhere() {
+    let gateway = Gateway::start().await;
+    let team = gateway.project("tier1").await;
+    let bearer = |key: &str| format!("Bearer {key}");
+    let keys = [Some(bearer(team.key.as_ref().unwrap())), Some(bearer(ADMIN_KEY)), None];
+    let body = text(TEXT_MODEL, "Hi").to_string();
+    let before = gateway.admin().get("/v1/organization/projects").await.text();
+    for path in [
+        "/v1/../v1/organization/projects",
+        "/v1/../v1/chat/completions",
+        "/v1/%2e%2e/organization/projects",
+        "/v1/%2E%2E/v1/chat/completions",
+        "/v1/..%2fv1/organization/projects",
+        "/v1/%252e%252e/organization/projects",
+        "/v1/..;/organization/projects",
+        "/v1//organization/projects",
+        "//v1/organization/projects",
+        "/v1//chat/completions",
+        "//v1/chat/completions",
+        "/v1/chat/completions/",
+        "/v1/chat//completions",
+        "/v1/chat/./completions",
+        "/v1/chat%2fcompletions",
+        "/v1/ch%61t/completions",
+        "/V1/chat/completions",
+        "/v1/Chat/Completions",
+        "/v1/chat/completions%00",
+        "/v1/chat/completions;x=1",
+        "/v1/%6frganization/projects",
+        "/v1/organization/projects/",
+        "/v1/organization/./projects",
+        "/v1/organization/projects/..",
+        "/chat/completions",
+        "/",
+        "/.env",
+        "/config",
+        "/debug/pprof",
+        "/swagger",
+        "/metrics/",
+    ] {
+        for url in [&gateway.calls_url, &gateway.admin_url] {
+            for key in &keys {
+                for method in ["POST", "GET"] {
+                    let request = Raw::new(method, path);
+                    let request = key.iter().fold(request, |request, key| request.header("authorization", key));
+                    let reply = exchange(url, &request.body(&body)).await;
+                    let status = reply.status.as_u16();
+                    assert!(
+                        matches!(status, 400 | 401 | 403 | 404 | 405),
+                        "{method} {path} at {url}: {status} {}",
+                        reply.text()
+                    );
+                    if status > 400 {
+                        assert_eq!(reply.error()["type"], "invalid_request_error", "{path}");
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(gateway.admin().get("/v1/organization/projects").await.text(), before);
+    assert_eq!((gateway.metric("upstream_calls_total").await, gateway.ledger().await.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn other_methods_are_not_allowed_and_say_which_is() {
+    let gateway = Gateway::start().await;
+    let team = gateway.project("tier1").await;
+    for method in ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "PROPFIND"] {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let request = team.request(method.clone(), "/v1/chat/completions", &[("x-http-method-override", "POST")]);
+        let reply = team.send(request, bytes::Bytes::new()).await;
+        assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, "POST"), "{method}");
+        if method != Method::HEAD {
+            assert_eq!(reply.error()["code"], "method_not_supported", "{method}");
+        }
+    }
+    let admin = gateway.admin();
+    let reply = admin.delete("/v1/organization/costs").await;
+    assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, "GET,HEAD"));
+    assert_eq!(gateway.metric("upstream_calls_total").await, 0);
+}
+
+#[tokio::test]
+async fn no_other_origin_is_let_in() {
+    let gateway = Gateway::start().await;
+    let team = gateway.project("tier1").await;
+    let evil = [("origin", "https://evil.example"), ("access-control-request-method", "POST")];
+    for actor in [team, gateway.admin()] {
+        for path in ["/v1/chat/completions", "/v1/organization/projects", "/v1/models"] {
+            for method in [Method::OPTIONS, Method::GET, Method::POST] {
+                let request = actor.request(method, path, &evil);
+                let reply = actor.send(request, bytes::Bytes::from(text(TEXT_MODEL, "Hi").to_string())).await;
+                let opens = reply.headers.keys().any(|name| name.as_str().starts_with("access-control-allow"));
+                assert!(!opens, "{path}: {:?}", reply.headers);
+            }
+        }
+    }
+}
