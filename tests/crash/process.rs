@@ -149,7 +149,7 @@ impl Setup {
         Self { wrapper: wrapper.iter().map(|&word| word.to_owned()).collect(), ..self }
     }
 
-    pub fn command(&self) -> Command {
+    fn command(&self) -> Command {
         let mut words = self.wrapper.iter().map(String::as_str).chain([PROGRAM, "serve"]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -179,6 +179,15 @@ impl Setup {
         std::thread::sleep(time);
         process.kill();
         process.lines.iter().collect()
+    }
+
+    /// A start that is to end by itself: its exit code, standard output and standard error.
+    pub fn start_in_vain(&self) -> (Option<i32>, String, String) {
+        let log = self.data.with_extension("vain.log");
+        let mut process = Process::start(&mut self.command(), &log);
+        let code = process.wait().code();
+        let output: Vec<String> = process.lines.iter().collect();
+        (code, output.join("\n"), fs::read_to_string(log).unwrap())
     }
 
     /// The log lines of all gateways started with this setup.

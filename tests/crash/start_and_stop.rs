@@ -33,11 +33,9 @@ async fn a_second_gateway_on_the_same_data_is_refused() {
     let upstream = LookAlike::start(dir.path(), &[]);
     let setup = Setup::new(dir.path(), &upstream);
     let mut gateway = setup.start();
-    let second = setup.command().output().unwrap();
-    assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&second.stderr);
+    let (code, screen, said) = setup.start_in_vain();
+    assert_eq!((code, screen.as_str()), (Some(1), ""));
     assert!(said.contains("another gateway uses the data directory") && said.contains("TOLLGATE_DATA_DIR"), "{said}");
-    assert!(second.stdout.is_empty());
 
     let key = gateway.new_key(&json!({})).await;
     assert_eq!(gateway.chat(&key, &text()).await.status, 200, "the first gateway goes on");

@@ -111,9 +111,8 @@ async fn a_first_start_that_failed_does_not_use_up_the_admin_key() {
     let setup = Setup::new(dir.path(), &upstream).with("ADMIN_KEY", "");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let failing = setup.clone().with("LISTEN", &taken.local_addr().unwrap().to_string());
-    let failed = failing.command().output().unwrap();
-    assert_eq!(failed.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&failed.stderr);
+    let (code, _, said) = failing.start_in_vain();
+    assert_eq!(code, Some(1));
     assert!(said.contains("something else listens there"), "{said}");
 
     let gateway = setup.start();
