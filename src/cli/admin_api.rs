@@ -55,7 +55,7 @@ struct AccessArgs {
     key: Option<Secret>,
 }
 
-/// [`AccessArgs`], with an admin key from the environment alone: all users of a machine can read its command lines.
+/// The same, with an admin key from the environment alone: all users of a machine can read its command lines.
 #[derive(Debug)]
 pub struct Access(AccessArgs);
 
