@@ -61,8 +61,9 @@ async fn drained(events: Vec<String>, body: Value, true_usage: (i64, i64, i64), 
     eventually("the answer is read on", async || gateway.metric("drains").await == 1).await;
     gate.open();
     let ended = Instant::now();
-    let rows = gateway.ledger().await;
+    eventually("the request is settled", async || gateway.metric("open_admissions").await == 0).await;
     assert!(ended.elapsed() < Duration::from_secs(1), "settled within a second of the upstream's end");
+    let rows = gateway.ledger().await;
     assert_eq!(rows.len(), 1);
     let row = &rows[0];
     assert_eq!(
