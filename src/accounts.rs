@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     domain::{
+        audit::{AuditEvent, By, EventType},
         ids::{KeyId, ProjectId, ServiceAccountId},
         keys::{ApiKey, Caller, KeyHash, Pepper, PlainKey, redact},
         limits::Limits,
@@ -99,14 +100,15 @@ impl Accounts {
         self: &Arc<Self>,
         name: &str,
         tier: TierId,
-        now: UnixNanos,
+        by: &By,
     ) -> Result<Arc<Project>, AccountsError> {
         let id = ProjectId::generate(&mut random);
-        let project = Arc::new(Project { id, name: name.to_owned(), tier, created_at: now, archived_at: None });
+        let project = Arc::new(Project { id, name: name.to_owned(), tier, created_at: by.at, archived_at: None });
+        let event = AuditEvent::new(EventType::ProjectCreated, by, project.id.as_str()).of(&project).after(&*project);
         let this = Arc::clone(self);
         to_the_end(async move {
             let turn = this.changing.lock().await;
-            store::accounts::insert_project(&this.store, &project).await?;
+            store::accounts::insert_project(&this.store, &project, &event).await?;
             this.show(&turn, |directory| directory.projects.insert(project.id.clone(), Arc::clone(&project)));
             Ok(project)
         })
@@ -120,9 +122,9 @@ impl Accounts {
         name: &str,
         limits: Limits,
         expires_at: Option<UnixNanos>,
-        now: UnixNanos,
+        by: &By,
     ) -> Result<(ServiceAccount, Arc<ApiKey>, PlainKey), AccountsError> {
-        let (this, project_id, name) = (Arc::clone(self), project_id.clone(), name.to_owned());
+        let (this, project_id, name, by) = (Arc::clone(self), project_id.clone(), name.to_owned(), by.clone());
         to_the_end(async move {
             let turn = this.changing.lock().await;
             let project = match this.project(&project_id) {
@@ -132,7 +134,7 @@ impl Accounts {
             };
             let (id, plain) = PlainKey::generate(&mut random);
             let service_account_id = ServiceAccountId::generate(&mut random);
-            let account = ServiceAccount { id: service_account_id.clone(), project_id, name, created_at: now };
+            let account = ServiceAccount { id: service_account_id.clone(), project_id, name, created_at: by.at };
             let key = ApiKey {
                 id,
                 service_account_id,
@@ -141,11 +143,15 @@ impl Accounts {
                 hash: plain.hash(&this.pepper),
                 redacted_value: plain.redacted(),
                 limits,
-                created_at: now,
+                created_at: by.at,
                 expires_at,
                 revoked_at: None,
             };
-            store::accounts::insert_service_account(&this.store, &account, &key).await?;
+            let event = |event_type, id| AuditEvent::new(event_type, &by, id).of(&key.project);
+            let account_event = event(EventType::ServiceAccountCreated, account.id.as_str()).after(&account);
+            let key_event = event(EventType::ApiKeyCreated, key.id.as_str()).after(&key);
+            let (audited_account, audited_key) = ((&account, &account_event), (&key, &key_event));
+            store::accounts::insert_service_account(&this.store, audited_account, audited_key).await?;
             let key = Arc::new(key);
             this.show(&turn, |directory| directory.keys.insert(key.id.clone(), Arc::clone(&key)));
             Ok((account, key, plain))
@@ -158,15 +164,16 @@ impl Accounts {
         self: &Arc<Self>,
         project_id: &ProjectId,
         key_id: &KeyId,
-        now: UnixNanos,
+        by: &By,
     ) -> Result<bool, AccountsError> {
-        let (this, project_id, key_id) = (Arc::clone(self), project_id.clone(), key_id.clone());
+        let (this, project_id, key_id, by) = (Arc::clone(self), project_id.clone(), key_id.clone(), by.clone());
         to_the_end(async move {
             let turn = this.changing.lock().await;
             let in_force = |key: &Arc<ApiKey>| key.project.id == project_id && key.revoked_at.is_none();
             let Some(key) = this.key(&key_id).filter(in_force) else { return Ok(false) };
-            store::accounts::revoke_key(&this.store, &key_id, now).await?;
-            let revoked = Arc::new(ApiKey { revoked_at: Some(now), ..(*key).clone() });
+            let event = AuditEvent::new(EventType::ApiKeyDeleted, &by, key_id.as_str()).of(&key.project).before(&*key);
+            store::accounts::revoke_key(&this.store, &key_id, &event).await?;
+            let revoked = Arc::new(ApiKey { revoked_at: Some(by.at), ..(*key).clone() });
             this.show(&turn, |directory| directory.keys.insert(key_id.clone(), revoked));
             Ok(true)
         })

@@ -1,5 +1,6 @@
 //! All long-lived parts: started in order, stopped in the reverse order.
 
+mod audit;
 mod data_dir;
 mod request_ids;
 
@@ -16,7 +17,9 @@ use axum::{Router, extract::FromRef};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::audit::{AuditError, verify_audit_log};
 use self::{data_dir::DataDir, request_ids::RequestIds};
+pub use crate::store::audit::Verified;
 use crate::{
     accounts::Accounts,
     clock::Clock,
@@ -65,7 +68,7 @@ macro_rules! part_of_the_app {
         }
     )*};
 }
-part_of_the_app!(Arc<Accounts>: accounts, Arc<AdminKeys>: admin_keys, Arc<Catalog>: catalog, Clock: clock);
+part_of_the_app!(Arc<Accounts>: accounts, Arc<AdminKeys>: admin_keys, Arc<Catalog>: catalog, Arc<Store>: store, Clock: clock);
 
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {

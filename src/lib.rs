@@ -42,7 +42,8 @@
 //! 5. A plain key exists only in the answer that created it and in the header that presents it.
 //! 6. Bytes pass as they came, except our credential, the request for usage in streams, and the usage chunk a client did
 //!    not ask for.
-//! 7. Time and randomness come in as arguments; only [`clock`] and [`secrets`] ask the system.
+//! 7. What administrators manage changes only together with its row in the audit log ([`store`]'s `Change`).
+//! 8. Time and randomness come in as arguments; only [`clock`] and [`secrets`] ask the system.
 //!
 //! # Where the design departs from what might be expected
 //!

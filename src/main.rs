@@ -2,7 +2,7 @@ use std::{fmt::Display, io, path::Path, process::ExitCode};
 
 use clap::Parser as _;
 use tollgate::{
-    cli::{Cli, Command, check, demo, healthcheck, keys, serve, simulate},
+    cli::{Cli, Command, audit, check, demo, healthcheck, keys, serve, simulate},
     clock::Clock,
     config,
 };
@@ -26,6 +26,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => said(simulate::run(args).await),
         Command::Keys(command) => said(keys::run(command).await),
+        Command::Audit(command) => audit::run(command, config).await,
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
     }

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     domain::{
-        ids::random_base62,
+        audit::{AuditEvent, By, EventType},
+        ids::{AdminKeyId, random_base62},
         keys::{KeyHash, MAX_CREDENTIAL_LENGTH, Pepper, redact},
         time::UnixNanos,
     },
@@ -132,7 +133,7 @@ fn parse_hex(text: &str) -> Option<[u8; PEPPER_BYTES]> {
 #[derive(Debug)]
 pub struct AdminKeys {
     pepper: Pepper,
-    hashes: Vec<KeyHash>,
+    keys: Vec<(AdminKeyId, KeyHash)>,
 }
 
 /// An admin key made just now. Show it: it is nowhere else.
@@ -163,32 +164,38 @@ impl AdminKeys {
             if key.len() > MAX_CREDENTIAL_LENGTH {
                 return Err(SecretsError::AdminKeyTooLong);
             }
-            return Ok((Self { hashes: vec![KeyHash::of(key, &pepper)], pepper }, None));
+            return Ok((Self { keys: vec![(AdminKeyId::configured(), KeyHash::of(key, &pepper))], pepper }, None));
         }
-        let hashes = accounts::admin_key_hashes(store).await?;
-        if !hashes.is_empty() {
-            return Ok((Self { pepper, hashes }, None));
+        let keys = accounts::admin_keys(store).await?;
+        if !keys.is_empty() {
+            return Ok((Self { pepper, keys }, None));
         }
         let plain = format!("{ADMIN_KEY_PREFIX}{}", random_base62(ADMIN_KEY_RANDOM_CHARACTERS, &mut random));
         let hash = KeyHash::of(&plain, &pepper);
         let row = AdminKeyRow {
-            id: format!("adminkey_{}", random_base62(12, &mut random)),
+            id: AdminKeyId::generate(&mut random),
             name: "made at the first start".to_owned(),
             hash,
             redacted_value: redact(&plain),
             created_at: now,
         };
-        accounts::insert_admin_key(store, &row).await?;
-        Ok((Self { pepper, hashes: vec![hash] }, Some(PlainAdminKey(plain))))
+        let event = AuditEvent::new(EventType::ApiKeyCreated, &By::gateway(now), row.id.as_str())
+            .after(&serde_json::json!({ "name": row.name, "redacted_value": row.redacted_value }));
+        accounts::insert_admin_key(store, &row, &event).await?;
+        Ok((Self { pepper, keys: vec![(row.id, hash)] }, Some(PlainAdminKey(plain))))
     }
 
-    /// Takes the same time for every credential of one length: none of the comparisons stops early.
-    pub fn verify(&self, credential: &str) -> bool {
+    /// Which admin key this is. Takes the same time for every credential of one length: none of the comparisons stops
+    /// early.
+    pub fn verify(&self, credential: &str) -> Option<AdminKeyId> {
         if credential.len() > MAX_CREDENTIAL_LENGTH {
-            return false;
+            return None;
         }
         let presented = KeyHash::of(credential, &self.pepper);
-        self.hashes.iter().fold(false, |found, hash| found | hash.matches(&presented))
+        let matching = |found, (id, hash): &'_ (AdminKeyId, KeyHash)| {
+            if hash.matches(&presented) { Some(id.clone()) } else { found }
+        };
+        self.keys.iter().fold(None, matching)
     }
 }
 
@@ -255,12 +262,12 @@ mod tests {
         let plain = plain.unwrap();
         assert!(plain.reveal().starts_with("sk-admin-") && plain.reveal().len() == 57);
         assert!(!format!("{keys:?} {plain:?}").contains(&plain.reveal()[9..]));
-        assert!(keys.verify(plain.reveal()));
+        assert!(keys.verify(plain.reveal()).is_some());
         let (later, shown) = AdminKeys::load(None, pepper, &store, UnixNanos(2)).await.unwrap();
         assert!(shown.is_none());
-        assert!(later.verify(plain.reveal()));
+        assert!(later.verify(plain.reveal()).is_some());
         for wrong in ["", "sk-admin-", &plain.reveal()[..56], &"s".repeat(300)] {
-            assert!(!later.verify(wrong));
+            assert!(later.verify(wrong).is_none());
         }
     }
 
@@ -272,15 +279,15 @@ mod tests {
         let configured = "an admin key that a person has chosen";
         let (keys, shown) = AdminKeys::load(Some(configured), pepper, &store, UnixNanos(2)).await.unwrap();
         assert!(shown.is_none());
-        assert!(keys.verify(configured));
-        assert!(!keys.verify(made.unwrap().reveal()));
+        assert_eq!(keys.verify(configured), Some(AdminKeyId::configured()));
+        assert!(keys.verify(made.unwrap().reveal()).is_none());
     }
 
     #[tokio::test]
     async fn a_stored_admin_hash_opens_nothing() {
         let (_directory, store) = started().await;
         let (keys, _) = AdminKeys::load(None, Pepper::from_bytes([7; 32]), &store, UnixNanos(1)).await.unwrap();
-        let stored = accounts::admin_key_hashes(&store).await.unwrap();
-        assert!(!keys.verify(&hex(stored[0].as_bytes())));
+        let stored = accounts::admin_keys(&store).await.unwrap();
+        assert!(keys.verify(&hex(stored[0].1.as_bytes())).is_none());
     }
 }

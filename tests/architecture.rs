@@ -209,6 +209,23 @@ fn the_pure_rooms_do_no_io_read_no_clock_and_use_no_float() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Whoever gets at the writing connection could change a key or a project without a row in the audit log.
+#[test]
+fn only_audited_changes_and_the_ledger_write_to_the_database() {
+    const WRITERS: &[&str] = &["store/change.rs", "store/ledger.rs", "store/mod.rs"];
+    let writes = |path: &Path, text: &str| {
+        let code: String = code_lines(text).collect();
+        room(path) != "journal" && (code.contains(".writer()") || code.contains(".writer."))
+    };
+    let mut found = Vec::new();
+    for (path, _) in sources().iter().filter(|(path, text)| !is_test_file(path) && writes(path, text)) {
+        found.push(path.strip_prefix(root().join("src")).unwrap().display().to_string());
+    }
+    found.retain(|path| !WRITERS.contains(&path.as_str()));
+    assert!(found.is_empty(), "these write to the database past store/change.rs: {found:?}");
+    assert!(writes(&root().join("src/store/x.rs"), "store.writer().acquire()"));
+}
+
 #[test]
 fn the_checks_of_this_file_can_fail() {
     assert_eq!(

@@ -4,6 +4,7 @@ use super::*;
 use crate::domain::{ids::fixed_base62, keys::KeyHash};
 
 const NOW: UnixNanos = UnixNanos::from_seconds(1_000);
+static BY: By = By::gateway(NOW);
 
 struct Fixture {
     directory: tempfile::TempDir,
@@ -23,11 +24,11 @@ impl Fixture {
     }
 
     async fn project(&self, name: &str) -> Arc<Project> {
-        self.accounts.create_project(name, TierId::from("tier1"), NOW).await.unwrap()
+        self.accounts.create_project(name, TierId::from("tier1"), &BY).await.unwrap()
     }
 
     async fn key(&self, project: &Project) -> (Arc<ApiKey>, PlainKey) {
-        let created = self.accounts.create_service_account(&project.id, "worker", Limits::default(), None, NOW).await;
+        let created = self.accounts.create_service_account(&project.id, "worker", Limits::default(), None, &BY).await;
         let (_, key, plain) = created.unwrap();
         (key, plain)
     }
@@ -54,10 +55,10 @@ async fn a_revoked_key_is_refused_from_the_next_request() {
     let (key, plain) = fixture.key(&project).await;
     let (_, other) = fixture.key(&project).await;
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_ok());
-    assert!(fixture.accounts.revoke_key(&project.id, &key.id, NOW).await.unwrap());
+    assert!(fixture.accounts.revoke_key(&project.id, &key.id, &BY).await.unwrap());
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_err());
     assert!(fixture.accounts.authenticate(other.reveal(), NOW).is_ok());
-    assert!(!fixture.accounts.revoke_key(&project.id, &key.id, NOW).await.unwrap(), "revoked already");
+    assert!(!fixture.accounts.revoke_key(&project.id, &key.id, &BY).await.unwrap(), "revoked already");
     fixture.restart().await;
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_err());
     assert_eq!(fixture.accounts.key(&key.id).unwrap().revoked_at, Some(NOW));
@@ -68,7 +69,7 @@ async fn keys_survive_a_restart() {
     let mut fixture = Fixture::new().await;
     let project = fixture.project("Ünïcode").await;
     let limits = Limits { requests_per_day: NonZeroU32::new(5), batch_queue_tokens: Some(9), ..Limits::default() };
-    let created = fixture.accounts.create_service_account(&project.id, "worker", limits, Some(NOW.plus_nanos(9)), NOW);
+    let created = fixture.accounts.create_service_account(&project.id, "worker", limits, Some(NOW.plus_nanos(9)), &BY);
     let (_, before, plain) = created.await.unwrap();
     fixture.restart().await;
     let caller = fixture.accounts.authenticate(plain.reveal(), NOW).unwrap();
@@ -85,7 +86,7 @@ async fn an_expired_key_is_refused_to_the_nanosecond() {
     let fixture = Fixture::new().await;
     let project = fixture.project("a").await;
     let end = NOW.plus_nanos(10);
-    let created = fixture.accounts.create_service_account(&project.id, "a", Limits::default(), Some(end), NOW).await;
+    let created = fixture.accounts.create_service_account(&project.id, "a", Limits::default(), Some(end), &BY).await;
     let (_, _, plain) = created.unwrap();
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW.plus_nanos(9)).is_ok());
     assert!(fixture.accounts.authenticate(plain.reveal(), end).is_err());
@@ -154,10 +155,10 @@ async fn a_change_that_could_not_be_saved_does_not_hold() {
     let (key, plain) = fixture.key(&project).await;
     fixture.accounts.store.writer().close().await;
     assert!(matches!(
-        fixture.accounts.create_project("b", TierId::from("tier1"), NOW).await,
+        fixture.accounts.create_project("b", TierId::from("tier1"), &BY).await,
         Err(AccountsError::Store(_))
     ));
-    assert!(fixture.accounts.revoke_key(&project.id, &key.id, NOW).await.is_err());
+    assert!(fixture.accounts.revoke_key(&project.id, &key.id, &BY).await.is_err());
     assert_eq!(fixture.accounts.projects().len(), 1);
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_ok());
 }
@@ -168,7 +169,7 @@ async fn a_revocation_whose_client_left_is_carried_out() {
     let project = fixture.project("a").await;
     let (key, plain) = fixture.key(&project).await;
     {
-        let revocation = fixture.accounts.revoke_key(&project.id, &key.id, NOW);
+        let revocation = fixture.accounts.revoke_key(&project.id, &key.id, &BY);
         let mut revocation = std::pin::pin!(revocation);
         // Polled once, then dropped, as axum drops a handler.
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -189,7 +190,7 @@ async fn changes_at_the_same_time_are_all_kept() {
     let project = fixture.project("a").await;
     let changes = (0..20).map(|_| {
         let (accounts, id) = (Arc::clone(&fixture.accounts), project.id.clone());
-        tokio::spawn(async move { accounts.create_service_account(&id, "a", Limits::default(), None, NOW).await })
+        tokio::spawn(async move { accounts.create_service_account(&id, "a", Limits::default(), None, &BY).await })
     });
     let mut plain = Vec::new();
     for change in changes.collect::<Vec<_>>() {
@@ -207,7 +208,11 @@ async fn of_two_revocations_at_once_the_first_counts() {
     let fixture = Fixture::new().await;
     let project = fixture.project("a").await;
     let (key, _) = fixture.key(&project).await;
-    let revoke = |now| fixture.accounts.revoke_key(&project.id, &key.id, now);
+    let revoke = |now| {
+        let (accounts, by) = (Arc::clone(&fixture.accounts), By::gateway(now));
+        let (project_id, key_id) = (project.id.clone(), key.id.clone());
+        async move { accounts.revoke_key(&project_id, &key_id, &by).await }
+    };
     let (first, second) = tokio::join!(revoke(NOW), revoke(NOW.plus_nanos(1)));
     assert!(first.unwrap() && !second.unwrap());
     assert_eq!(fixture.accounts.key(&key.id).unwrap().revoked_at, Some(NOW));
@@ -218,7 +223,7 @@ async fn every_refusal_has_the_same_words() {
     let fixture = Fixture::new().await;
     let project = fixture.project("a").await;
     let (key, plain) = fixture.key(&project).await;
-    fixture.accounts.revoke_key(&project.id, &key.id, NOW).await.unwrap();
+    fixture.accounts.revoke_key(&project.id, &key.id, &BY).await.unwrap();
     let (_, unknown) = PlainKey::generate(&mut random);
     let injection = "' OR 1=1--";
     for text in [plain.reveal(), unknown.reveal(), injection, "sk-tg_", "", &"x".repeat(10_000), "\u{0}\u{feff}é"] {
@@ -233,14 +238,14 @@ async fn keys_need_a_project_that_is_open_and_are_revoked_by_their_own_alone() {
     let mut fixture = Fixture::new().await;
     let (a, b) = (fixture.project("a").await, fixture.project("b").await);
     let (key, plain) = fixture.key(&a).await;
-    assert!(!fixture.accounts.revoke_key(&b.id, &key.id, NOW).await.unwrap());
+    assert!(!fixture.accounts.revoke_key(&b.id, &key.id, &BY).await.unwrap());
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_ok());
     let nobody = ProjectId::parse("proj_nobody").unwrap();
-    let refused = fixture.accounts.create_service_account(&nobody, "a", Limits::default(), None, NOW).await;
+    let refused = fixture.accounts.create_service_account(&nobody, "a", Limits::default(), None, &BY).await;
     assert!(matches!(refused, Err(AccountsError::NoSuchProject(_))));
     sqlx::query("UPDATE projects SET archived_at = 1").execute(fixture.accounts.store.writer()).await.unwrap();
     fixture.restart().await;
-    let refused = fixture.accounts.create_service_account(&a.id, "a", Limits::default(), None, NOW).await;
+    let refused = fixture.accounts.create_service_account(&a.id, "a", Limits::default(), None, &BY).await;
     assert!(matches!(refused, Err(AccountsError::ProjectArchived(_))));
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_err());
 }

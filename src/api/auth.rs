@@ -13,17 +13,29 @@ use http::{
 use crate::{
     accounts::Accounts,
     clock::Clock,
-    domain::{keys::Caller, time::UnixNanos},
+    domain::{
+        audit::{Actor, By},
+        ids::AdminKeyId,
+        keys::Caller,
+        time::UnixNanos,
+    },
     openai::error::ApiError,
     secrets::AdminKeys,
 };
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Proof that the admin key was presented. Only [`admin`] makes one.
-#[derive(Clone, Copy, Debug)]
+/// Proof that an admin key was presented, and which. Only [`admin`] makes one.
+#[derive(Clone, Debug)]
 pub struct Admin {
-    _proof: (),
+    key_id: AdminKeyId,
+}
+
+impl Admin {
+    /// What this admin changes at `now` is written to the audit log under their key.
+    pub fn acts(&self, now: UnixNanos) -> By {
+        By { actor: Actor::AdminKey(self.key_id.clone()), at: now }
+    }
 }
 
 /// The project behind the request's API key.
@@ -42,8 +54,8 @@ pub fn admin(
     now: UnixNanos,
 ) -> Result<Admin, ApiError> {
     let Some(credential) = credential(headers)? else { return Err(ApiError::admin_key_required()) };
-    if admin_keys.verify(&credential) {
-        return Ok(Admin { _proof: () });
+    if let Some(key_id) = admin_keys.verify(&credential) {
+        return Ok(Admin { key_id });
     }
     match accounts.authenticate(&credential, now) {
         Ok(_) => Err(ApiError::insufficient_permissions()),
@@ -123,8 +135,11 @@ mod tests {
         async fn new() -> Self {
             let side = AdminSide::new().await;
             let now = side.clock.now();
-            let project = side.accounts.create_project("a", TierId::from("tier1"), now).await.unwrap();
-            let created = side.accounts.create_service_account(&project.id, "a", Limits::default(), None, now).await;
+            let project = side.accounts.create_project("a", TierId::from("tier1"), &By::gateway(now)).await.unwrap();
+            let created = side
+                .accounts
+                .create_service_account(&project.id, "a", Limits::default(), None, &By::gateway(now))
+                .await;
             Self { key: created.unwrap().2.reveal().to_owned(), side }
         }
 

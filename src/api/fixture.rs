@@ -44,7 +44,7 @@ macro_rules! part {
         }
     )*};
 }
-part!(accounts: Arc<Accounts>, admin_keys: Arc<AdminKeys>, catalog: Arc<Catalog>, clock: Clock);
+part!(accounts: Arc<Accounts>, admin_keys: Arc<AdminKeys>, catalog: Arc<Catalog>, store: Arc<Store>, clock: Clock);
 
 impl AdminSide {
     pub(crate) async fn new() -> Self {
@@ -63,7 +63,9 @@ impl AdminSide {
     }
 
     pub(crate) fn router(&self) -> Router {
-        super::project_routes().method_not_allowed_fallback(super::error::method_not_allowed).with_state(self.clone())
+        super::management_routes()
+            .method_not_allowed_fallback(super::error::method_not_allowed)
+            .with_state(self.clone())
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Response {
@@ -72,10 +74,15 @@ impl AdminSide {
 
     /// As the admin; `path` is below `/v1/organization/projects`.
     pub(crate) async fn call(&self, method: Method, path: &str, body: impl Into<Body>) -> (u16, Value) {
+        self.as_admin(ADMIN_KEY, method, &format!("projects{path}"), body).await
+    }
+
+    /// With any admin key; `path` is below `/v1/organization/`.
+    pub(crate) async fn as_admin(&self, key: &str, method: Method, path: &str, body: impl Into<Body>) -> (u16, Value) {
         let request = Request::builder()
             .method(method)
-            .uri(format!("/v1/organization/projects{path}"))
-            .header(AUTHORIZATION, format!("Bearer {ADMIN_KEY}"))
+            .uri(format!("/v1/organization/{path}"))
+            .header(AUTHORIZATION, format!("Bearer {key}"))
             .body(body.into())
             .unwrap();
         read(self.send(request).await).await

@@ -1,5 +1,6 @@
 //! HTTP in. Every route is on this page, grouped by who calls.
 
+mod audit;
 pub mod auth;
 mod body;
 mod chat;
@@ -28,6 +29,7 @@ use crate::{
     clock::Clock,
     domain::catalog::Catalog,
     secrets::AdminKeys,
+    store::Store,
 };
 
 /// What teams use: `/v1/*` and `/health`, nothing else.
@@ -54,22 +56,24 @@ fn call_routes() -> Router<AppState> {
 
 fn admin_routes() -> Router<AppState> {
     Router::new()
-        .merge(project_routes())
+        .merge(management_routes())
         .route("/v1/organization/usage/completions", get(reports::usage_completions))
         .route("/v1/organization/costs", get(reports::costs))
         .route("/metrics", get(health::metrics))
 }
 
 /// Generic, so that tests need no whole app.
-fn project_routes<S>() -> Router<S>
+fn management_routes<S>() -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
     Arc<Accounts>: FromRef<S>,
     Arc<AdminKeys>: FromRef<S>,
     Arc<Catalog>: FromRef<S>,
+    Arc<Store>: FromRef<S>,
     Clock: FromRef<S>,
 {
     Router::new()
+        .route("/v1/organization/audit_logs", get(audit::list))
         .route("/v1/organization/projects", get(projects::list).post(projects::create))
         .route("/v1/organization/projects/{project_id}", get(projects::retrieve))
         .route("/v1/organization/projects/{project_id}/service_accounts", post(projects::create_service_account))

@@ -62,7 +62,7 @@ fn read(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, Ap
 // === projects ===
 
 pub(super) async fn create(
-    _: Admin,
+    admin: Admin,
     State(accounts): State<Arc<Accounts>>,
     State(catalog): State<Arc<Catalog>>,
     State(clock): State<Clock>,
@@ -73,8 +73,8 @@ pub(super) async fn create(
     if catalog.tier(&tier).is_none() {
         return Err(unknown_tier(&tier, catalog.tiers().map(|tier| &tier.id)));
     }
-    let now = clock.now();
-    let project = accounts.create_project(&name, tier, now).await.map_err(|error| refused(&error))?;
+    let by = admin.acts(clock.now());
+    let project = accounts.create_project(&name, tier, &by).await.map_err(|error| refused(&error))?;
     Ok(Json(ProjectObject::from(&*project)).into_response())
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn retrieve(_: Admin, InProject(project): InProject) -> Respons
 // === keys ===
 
 pub(super) async fn create_service_account(
-    _: Admin,
+    admin: Admin,
     State(accounts): State<Arc<Accounts>>,
     State(clock): State<Clock>,
     InProject(project): InProject,
@@ -109,7 +109,7 @@ pub(super) async fn create_service_account(
     let NewServiceAccount { name, limits, expires_in_seconds } = NewServiceAccount::parse(&body)?;
     let now = clock.now();
     let expires_at = expires_in_seconds.map(|seconds| now.plus_nanos(UnixNanos::from_seconds(seconds).0));
-    let created = accounts.create_service_account(&project.id, &name, limits, expires_at, now).await;
+    let created = accounts.create_service_account(&project.id, &name, limits, expires_at, &admin.acts(now)).await;
     let (account, key, plain) = created.map_err(|error| refused(&error))?;
     let answer = Json(ServiceAccountCreated::new(&account, &key, plain.reveal()));
     // No cache on the way may keep the key.
@@ -133,13 +133,13 @@ pub(super) async fn retrieve_key(_: Admin, OfProject(key): OfProject) -> Respons
 }
 
 pub(super) async fn revoke_key(
-    _: Admin,
+    admin: Admin,
     State(accounts): State<Arc<Accounts>>,
     State(clock): State<Clock>,
     OfProject(key): OfProject,
 ) -> Result<Response, ApiError> {
-    let now = clock.now();
-    let revoked = accounts.revoke_key(&key.project.id, &key.id, now).await.map_err(|error| refused(&error))?;
+    let by = admin.acts(clock.now());
+    let revoked = accounts.revoke_key(&key.project.id, &key.id, &by).await.map_err(|error| refused(&error))?;
     // Two may have revoked it at once.
     if revoked {
         Ok(Json(ApiKeyDeleted::new(key.id.as_str())).into_response())

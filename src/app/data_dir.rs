@@ -52,8 +52,13 @@ impl DataDir {
     }
 
     pub(super) fn ledger(&self) -> PathBuf {
-        self.path.join("tollgate.db")
+        ledger(&self.path)
     }
+}
+
+/// The database of a data directory.
+pub(super) fn ledger(data_dir: &Path) -> PathBuf {
+    data_dir.join("tollgate.db")
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::{
     app::Running,
     config::{Secret, Settings, UpstreamUrl},
     domain::{
+        audit::By,
         ids::random_base62,
         keys::PlainKey,
         limits::Limits,
@@ -103,16 +104,16 @@ fn prepare(settings: &mut Settings) -> String {
 
 /// A new key of the project "demo", which is made when it is not there yet.
 async fn ready_key(running: &Running) -> Result<PlainKey, Box<dyn std::error::Error>> {
-    let (accounts, now) = (&running.app.accounts, running.app.clock.now());
+    let (accounts, by) = (&running.app.accounts, By::gateway(running.app.clock.now()));
     let existing = accounts
         .projects()
         .into_iter()
         .find(|project: &std::sync::Arc<Project>| project.name == PROJECT_NAME && project.archived_at.is_none());
     let project = match existing {
         Some(project) => project,
-        None => accounts.create_project(PROJECT_NAME, TierId::from(TierId::DEFAULT), now).await?,
+        None => accounts.create_project(PROJECT_NAME, TierId::from(TierId::DEFAULT), &by).await?,
     };
-    let created = accounts.create_service_account(&project.id, PROJECT_NAME, Limits::default(), None, now).await?;
+    let created = accounts.create_service_account(&project.id, PROJECT_NAME, Limits::default(), None, &by).await?;
     let (_, _, plain) = created;
     Ok(plain)
 }

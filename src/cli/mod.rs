@@ -1,6 +1,7 @@
 //! The commands. Each is one file; what they print is for people, and for machines with `--json`.
 
 pub mod admin_api;
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod healthcheck;
@@ -42,6 +43,9 @@ pub enum Command {
     /// Create, list and revoke API keys on a running gateway.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Check the log of what administrators have changed.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Check the configuration and show what is in force.
     Check(check::CheckArgs),
     /// Exit 0 if the gateway of this configuration answers, 1 if not.

@@ -89,6 +89,17 @@ text_id!(
     /// `sa_` and 16 random characters.
     ServiceAccountId, "sa_", 16
 );
+text_id!(
+    /// `key_` and 16 random characters: the public name of an admin key.
+    AdminKeyId, "key_", 16
+);
+
+impl AdminKeyId {
+    /// The key of the settings.
+    pub fn configured() -> Self {
+        Self("key_configured".into())
+    }
+}
 
 /// Identifies one request everywhere: header, journal, ledger, log. `req_` and 32 hex digits, as `OpenAI`'s.
 ///

@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sqlx::{Connection as _, FromRow, Sqlite, pool::PoolConnection};
+use sqlx::{FromRow, SqliteConnection};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, change::Change};
 use crate::domain::{
-    ids::{KeyId, ProjectId, ServiceAccountId},
+    audit::AuditEvent,
+    ids::{AdminKeyId, KeyId, ProjectId, ServiceAccountId},
     keys::{ApiKey, KeyHash},
     projects::{Project, ServiceAccount, TierId},
     time::UnixNanos,
@@ -23,7 +24,7 @@ pub struct Saved {
 /// An admin key that was generated here. A configured one is not stored.
 #[derive(Debug)]
 pub struct AdminKeyRow {
-    pub id: String,
+    pub id: AdminKeyId,
     pub name: String,
     pub hash: KeyHash,
     pub redacted_value: String,
@@ -46,32 +47,42 @@ pub async fn load(store: &Store) -> Result<Saved, StoreError> {
     Ok(Saved { keys: keys.into_iter().map(|row| row.read(&owners)).collect::<Result<_, _>>()?, projects })
 }
 
-pub async fn insert_project(store: &Store, project: &Project) -> Result<(), StoreError> {
-    let mut connection = durable(store).await?;
+pub async fn insert_project(store: &Store, project: &Project, event: &AuditEvent) -> Result<(), StoreError> {
+    let mut change = Change::begin(store, event).await?;
     sqlx::query("INSERT INTO projects (id, name, tier, created_at, archived_at) VALUES (?, ?, ?, ?, ?)")
         .bind(project.id.as_str())
         .bind(&project.name)
         .bind(project.tier.as_str())
         .bind(stored(project.created_at))
         .bind(project.archived_at.map(stored))
-        .execute(&mut *connection)
+        .execute(change.connection())
         .await?;
-    usual(connection).await;
-    Ok(())
+    change.commit().await
 }
 
 /// A service account and its key, both or none.
-pub async fn insert_service_account(store: &Store, account: &ServiceAccount, key: &ApiKey) -> Result<(), StoreError> {
-    let limits = serde_json::to_string(&key.limits).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let mut connection = durable(store).await?;
-    let mut writing = connection.begin().await?;
+pub async fn insert_service_account(
+    store: &Store,
+    account: (&ServiceAccount, &AuditEvent),
+    key: (&ApiKey, &AuditEvent),
+) -> Result<(), StoreError> {
+    let (account, event) = account;
+    let mut change = Change::begin(store, event).await?;
     sqlx::query("INSERT INTO service_accounts (id, project_id, name, created_at) VALUES (?, ?, ?, ?)")
         .bind(account.id.as_str())
         .bind(account.project_id.as_str())
         .bind(&account.name)
         .bind(stored(account.created_at))
-        .execute(&mut *writing)
+        .execute(change.connection())
         .await?;
+    let (key, event) = key;
+    change.also(event).await?;
+    insert_key(change.connection(), key).await?;
+    change.commit().await
+}
+
+async fn insert_key(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), StoreError> {
+    let limits = serde_json::to_string(&key.limits).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(
         "INSERT INTO api_keys (id, project_id, service_account_id, name, hash, redacted_value, limits, created_at, \
          expires_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -86,42 +97,43 @@ pub async fn insert_service_account(store: &Store, account: &ServiceAccount, key
     .bind(stored(key.created_at))
     .bind(key.expires_at.map(stored))
     .bind(key.revoked_at.map(stored))
-    .execute(&mut *writing)
+    .execute(connection)
     .await?;
-    writing.commit().await?;
-    usual(connection).await;
     Ok(())
 }
 
 /// The first revocation counts; a later one changes nothing.
-pub async fn revoke_key(store: &Store, id: &KeyId, at: UnixNanos) -> Result<(), StoreError> {
-    let mut connection = durable(store).await?;
+pub async fn revoke_key(store: &Store, id: &KeyId, event: &AuditEvent) -> Result<(), StoreError> {
+    let mut change = Change::begin(store, event).await?;
     sqlx::query("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
-        .bind(stored(at))
+        .bind(stored(event.by.at))
         .bind(id.as_str())
-        .execute(&mut *connection)
+        .execute(change.connection())
         .await?;
-    usual(connection).await;
-    Ok(())
+    change.commit().await
 }
 
-pub async fn insert_admin_key(store: &Store, key: &AdminKeyRow) -> Result<(), StoreError> {
-    let mut connection = durable(store).await?;
+pub async fn insert_admin_key(store: &Store, key: &AdminKeyRow, event: &AuditEvent) -> Result<(), StoreError> {
+    let mut change = Change::begin(store, event).await?;
     sqlx::query("INSERT INTO admin_keys (id, name, hash, redacted_value, created_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(&key.id)
+        .bind(key.id.as_str())
         .bind(&key.name)
         .bind(key.hash.as_bytes().as_slice())
         .bind(&key.redacted_value)
         .bind(stored(key.created_at))
-        .execute(&mut *connection)
+        .execute(change.connection())
         .await?;
-    usual(connection).await;
-    Ok(())
+    change.commit().await
 }
 
-pub async fn admin_key_hashes(store: &Store) -> Result<Vec<KeyHash>, StoreError> {
-    let hashes: Vec<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM admin_keys").fetch_all(store.reader()).await?;
-    hashes.iter().map(|bytes| Ok(hash("admin_keys.hash", bytes)?)).collect()
+pub async fn admin_keys(store: &Store) -> Result<Vec<(AdminKeyId, KeyHash)>, StoreError> {
+    let rows: Vec<(String, Vec<u8>)> =
+        sqlx::query_as("SELECT id, hash FROM admin_keys").fetch_all(store.reader()).await?;
+    let read = |(id, bytes): &(String, Vec<u8>)| {
+        let id = AdminKeyId::parse(id).ok_or_else(|| unreadable("admin_keys.id"))?;
+        Ok((id, hash("admin_keys.hash", bytes)?))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Whether anything was hashed under the pepper: then no other pepper will do.
@@ -130,20 +142,6 @@ pub async fn has_keys(store: &Store) -> Result<bool, StoreError> {
         .fetch_one(store.reader())
         .await?;
     Ok(found)
-}
-
-/// The writer, set so that a commit is on the disk when it returns. The ledger can be fed again from the journal after a
-/// power cut and needs no such thing; a key or a revocation would be lost.
-async fn durable(store: &Store) -> Result<PoolConnection<Sqlite>, StoreError> {
-    let mut connection = store.writer().acquire().await?;
-    sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
-    Ok(connection)
-}
-
-/// Back to the ledger's setting. After an error nobody does this: then the ledger's commits are slower until the next
-/// change, and as right.
-async fn usual(mut connection: PoolConnection<Sqlite>) {
-    sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await.ok();
 }
 
 // === rows ===
@@ -208,15 +206,15 @@ fn hash(column: &str, bytes: &[u8]) -> Result<KeyHash, sqlx::Error> {
 }
 
 /// Names the column only: its content may be a secret.
-fn unreadable(column: &str) -> sqlx::Error {
+pub(super) fn unreadable(column: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: "not a value that was written here".into() }
 }
 
 /// `INTEGER` holds 63 bits, enough until the year 2262.
-fn stored(at: UnixNanos) -> i64 {
+pub(super) fn stored(at: UnixNanos) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
-fn time(stored: i64) -> UnixNanos {
+pub(super) fn time(stored: i64) -> UnixNanos {
     UnixNanos(u64::try_from(stored).unwrap_or(0))
 }

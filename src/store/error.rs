@@ -18,6 +18,8 @@ pub enum StoreError {
          not know): run that version, or restore a copy from before the upgrade"
     )]
     NewerDatabase { version: i64 },
+    #[error("the database has no audit log yet: it was written by an older version; start the gateway once")]
+    NoAuditLog,
     #[error("SQLite {found} is too old: 3.51.3 is the first version that cannot lose commits")]
     OldSqlite { found: String },
     #[error("the ledger is at {stored}, not at {expected}: another process has written to it")]

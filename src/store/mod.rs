@@ -1,7 +1,9 @@
 //! SQL and nothing but SQL, and the projector that feeds the ledger from the journal.
 
 pub mod accounts;
+pub mod audit;
 pub mod buckets;
+mod change;
 pub mod error;
 pub mod ledger;
 mod names;
@@ -88,7 +90,12 @@ impl Store {
 async fn is_usable(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     // The rollback of a dropped transaction goes before.
     connection.ping().await?;
-    Ok(!connection.is_in_transaction())
+    if connection.is_in_transaction() {
+        return Ok(false);
+    }
+    // What a change to accounts has raised; the ledger's commits need no more.
+    sqlx::query("PRAGMA synchronous = NORMAL").execute(connection).await?;
+    Ok(true)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -4,6 +4,7 @@ use clap::Parser;
 
 use super::*;
 use crate::api::fixture::{ADMIN_KEY, AdminSide};
+use crate::domain::audit::By;
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -110,7 +111,7 @@ async fn lists_are_read_to_their_last_page() {
     let now = gateway.side.clock.now();
     for number in 0..103 {
         let (name, now) = (format!("p{number}"), now.plus_nanos(number));
-        gateway.side.accounts.create_project(&name, "tier1".into(), now).await.unwrap();
+        gateway.side.accounts.create_project(&name, "tier1".into(), &By::gateway(now)).await.unwrap();
     }
     gateway.keys(&["create", "--project", "p102"]).await.unwrap();
     assert_eq!(gateway.side.accounts.projects().len(), 103);
@@ -121,7 +122,8 @@ async fn each_error_tells_what_to_change() {
     let gateway = Gateway::start().await;
     gateway.keys(&["create", "--project", "alpha"]).await.unwrap();
     for _ in 0..2 {
-        gateway.side.accounts.create_project("twin", "tier1".into(), gateway.side.clock.now()).await.unwrap();
+        let by = By::gateway(gateway.side.clock.now());
+        gateway.side.accounts.create_project("twin", "tier1".into(), &by).await.unwrap();
     }
     for (words, told) in [
         (&["create", "--project", "alpha", "--tier", "tier2"][..], "leave --tier out"),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::requests::{PageRequest, shown};
+use super::requests::{PageRequest, no_such_cursor};
 use crate::{
     domain::{
         keys::ApiKey,
@@ -167,10 +167,11 @@ impl<'a, T> Page<'a, T> {
     pub fn cut(request: &PageRequest<'_>, listed: Vec<(&'a str, Option<T>)>) -> Result<Self, ApiError> {
         let start = match request.after {
             None => 0,
-            Some(after) => listed.iter().position(|(id, _)| *id == after).map(|at| at + 1).ok_or_else(|| {
-                let message = format!("Invalid 'after': no object in this list has the id '{}'.", shown(after));
-                ApiError::invalid(message, Some("after".into()), Some("invalid_value".into()))
-            })?,
+            Some(after) => listed
+                .iter()
+                .position(|(id, _)| *id == after)
+                .map(|at| at + 1)
+                .ok_or_else(|| no_such_cursor("after", after))?,
         };
         let visible = |(id, object): (&'a str, Option<T>)| object.map(|object| (id, object));
         let mut rest = listed.into_iter().skip(start).filter_map(visible);

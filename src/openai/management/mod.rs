@@ -2,4 +2,5 @@
 //! fields: `tier` on projects, `limits` and expiry on keys.
 
 pub mod answers;
+pub mod audit;
 pub mod requests;

@@ -10,8 +10,8 @@ use crate::{
 };
 
 const MAX_NAME_CHARACTERS: usize = 128;
-const DEFAULT_PAGE_LENGTH: usize = 20;
-const MAX_PAGE_LENGTH: usize = 100;
+pub(super) const DEFAULT_PAGE_LENGTH: usize = 20;
+pub(super) const MAX_PAGE_LENGTH: usize = 100;
 const MAX_TOKENS_IN_A_QUEUE: u64 = u64::MAX >> 1;
 /// A hundred years, so that no sum of times overflows.
 const MAX_EXPIRY_SECONDS: u64 = 100 * 366 * 86_400;
@@ -96,6 +96,12 @@ pub fn unknown_tier<'a>(tier: &TierId, known: impl Iterator<Item = &'a TierId>) 
     let known: Vec<_> = known.map(|tier| format!("'{}'", tier.as_str())).collect();
     let message = format!("Invalid value: '{}'. Supported values are: {}.", shown(tier.as_str()), known.join(", "));
     ApiError::invalid(message, Some("tier".into()), Some("invalid_value".into()))
+}
+
+/// `after` or `before` names nothing in the list.
+pub(super) fn no_such_cursor(param: &'static str, id: &str) -> ApiError {
+    let message = format!("Invalid '{param}': no object in this list has the id '{}'.", shown(id));
+    ApiError::invalid(message, Some(param.into()), Some("invalid_value".into()))
 }
 
 /// `text` short enough to be repeated to its sender.

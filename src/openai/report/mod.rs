@@ -3,7 +3,7 @@
 mod cursor;
 mod page;
 mod parameters;
-mod query;
+pub(super) mod query;
 
 pub use page::print;
 pub use parameters::read;

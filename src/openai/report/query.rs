@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use super::super::error::ApiError;
 
-pub(super) struct Query(Vec<(String, String)>);
+pub(in crate::openai) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(super) fn parse(text: &str) -> Self {
+    pub(in crate::openai) fn parse(text: &str) -> Self {
         Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
     }
 
     /// `None` when the parameter is not there.
-    pub(super) fn list(&self, name: &'static str) -> Result<Option<BTreeSet<String>>, ApiError> {
+    pub(in crate::openai) fn list(&self, name: &'static str) -> Result<Option<BTreeSet<String>>, ApiError> {
         let given = self.0.iter().filter(|(key, _)| list_name(key) == name);
         let values: Vec<&str> = given.flat_map(|(_, value)| value.split(',')).collect();
         // An unset variable in somebody's script must not turn a filter into none.
@@ -23,7 +23,7 @@ impl Query {
         Ok((!values.is_empty()).then_some(values))
     }
 
-    pub(super) fn integer(&self, name: &'static str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
+    pub(in crate::openai) fn integer(&self, name: &'static str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.one(name, "an integer")? else { return Ok(None) };
         let value: i128 = text.parse().map_err(|_| wrong_type(name, "an integer", "a string"))?;
         match u64::try_from(value) {
@@ -34,7 +34,7 @@ impl Query {
         }
     }
 
-    pub(super) fn boolean(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
+    pub(in crate::openai) fn boolean(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
         match self.one(name, "a boolean")? {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
@@ -43,7 +43,7 @@ impl Query {
         }
     }
 
-    pub(super) fn text(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
+    pub(in crate::openai) fn text(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
         self.one(name, "a string")
     }
 
@@ -66,7 +66,7 @@ fn list_name(key: &str) -> &str {
 }
 
 /// The one of `all` called `value`.
-pub(super) fn choice<T: Copy>(
+pub(in crate::openai) fn choice<T: Copy>(
     param: &'static str,
     value: &str,
     all: &[T],

@@ -52,8 +52,9 @@ async fn insert(connection: &mut SqliteConnection, entry: &Settled<'_>) {
     let account = entry.project_id.replace("proj_", "sa_");
     for statement in [
         "INSERT OR IGNORE INTO projects VALUES (?1, ?1, 'tier1', 0, NULL)",
-        "INSERT OR IGNORE INTO service_accounts VALUES (?2, ?1, '', 0)",
-        "INSERT OR IGNORE INTO api_keys SELECT NULL, ?3, ?1, ?2, '', zeroblob(32), '', '{}', 0, NULL, NULL",
+        "INSERT OR IGNORE INTO service_accounts (id, project_id, name, created_at) VALUES (?2, ?1, '', 0)",
+        "INSERT OR IGNORE INTO api_keys (id, project_id, service_account_id, name, hash, redacted_value, limits, created_at)
+         SELECT ?3, ?1, ?2, '', zeroblob(32), '', '{}', 0",
         "INSERT OR IGNORE INTO names (name) VALUES (?4), (?5), (?6)",
     ] {
         let query = sqlx::query(statement).bind(entry.project_id).bind(&account).bind(entry.api_key_id);

@@ -13,8 +13,10 @@ pub(super) async fn store(dir: &Path) -> Store {
     let store = Store::open(&dir.join("tollgate.db")).await.unwrap();
     sqlx::raw_sql(
         "INSERT OR IGNORE INTO projects VALUES ('proj_a', 'A', 'free', 0, NULL);
-         INSERT OR IGNORE INTO service_accounts VALUES ('sa_a', 'proj_a', 'A', 0);
-         INSERT OR IGNORE INTO api_keys VALUES
+         INSERT OR IGNORE INTO service_accounts (id, project_id, name, created_at) VALUES ('sa_a', 'proj_a', 'A', 0);
+         INSERT OR IGNORE INTO api_keys
+             (number, id, project_id, service_account_id, name, hash, redacted_value, limits, created_at, expires_at, revoked_at)
+         VALUES
              (1, 'key_one', 'proj_a', 'sa_a', 'one', zeroblob(32), 'tg', '{}', 0, NULL, NULL),
              (2, 'key_two', 'proj_a', 'sa_a', 'two', zeroblob(32), 'tg', '{}', 0, NULL, NULL);",
     )
