@@ -1,20 +1,27 @@
-//! Projects and their keys: answered from memory, written through to the store.
+//! Projects, their service accounts and keys, and the admin keys: answered from memory, written through to the store.
 //!
-//! Each change is saved first and shown second, as a new snapshot, so it holds from the next request on and survives a
-//! restart. Proving who calls takes no lock and no database.
+//! Each change is saved first, with its row in the audit log, and shown second, as a new snapshot, so it holds from the next
+//! request on and survives a restart. Proving who calls takes no lock and no database.
+
+mod admin_keys;
+mod keys;
+mod projects;
+mod service_accounts;
 
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use self::{
+    admin_keys::{AdminKeyError, AdminKeys, PlainAdminKey},
+    keys::KeyUpdate,
+};
 use crate::{
     domain::{
-        audit::{AuditEvent, By, EventType},
         ids::{KeyId, ProjectId, ServiceAccountId},
-        keys::{ApiKey, Caller, KeyHash, Pepper, PlainKey, redact},
-        limits::Limits,
-        projects::{Project, ServiceAccount, TierId},
+        keys::{ApiKey, Caller, KeyHash, KeyTerms, LastUsed, Pepper, PlainKey, redact},
+        projects::{Project, Role, ServiceAccount, TierId},
         time::UnixNanos,
     },
     openai::error::ApiError,
@@ -35,6 +42,7 @@ pub struct Accounts {
 #[derive(Clone, Default)]
 struct Directory {
     projects: HashMap<ProjectId, Arc<Project>>,
+    service_accounts: HashMap<ServiceAccountId, Arc<ServiceAccount>>,
     keys: HashMap<KeyId, Arc<ApiKey>>,
 }
 
@@ -44,6 +52,10 @@ pub enum AccountsError {
     NoSuchProject(ProjectId),
     #[error("the project {0} is archived")]
     ProjectArchived(ProjectId),
+    #[error("no such service account: {0}")]
+    NoSuchServiceAccount(ServiceAccountId),
+    #[error("no such key: {0}")]
+    NoSuchKey(KeyId),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the change stopped half-way: {0}")]
@@ -54,7 +66,8 @@ impl Accounts {
     pub async fn load(store: Arc<Store>, pepper: Pepper) -> Result<Arc<Self>, StoreError> {
         let saved = store::accounts::load(&store).await?;
         let directory = Directory {
-            projects: saved.projects.into_iter().map(|project| (project.id.clone(), project)).collect(),
+            projects: saved.projects,
+            service_accounts: saved.service_accounts,
             keys: saved.keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect(),
         };
         let (current, decoy) = (ArcSwap::from_pointee(directory), Arc::new(decoy()));
@@ -62,7 +75,7 @@ impl Accounts {
     }
 
     /// Who presents this credential. What cannot be a key of ours is refused by its checksum; every other reason costs
-    /// the same hash and comparison, and all are told alike.
+    /// the same hash and comparisons, and all are told alike.
     pub fn authenticate(&self, credential: &str, now: UnixNanos) -> Result<Caller, ApiError> {
         let caller = PlainKey::parse(credential).and_then(|(id, presented)| {
             let presented = presented.hash(&self.pepper);
@@ -83,6 +96,19 @@ impl Accounts {
         projects
     }
 
+    pub fn service_account(&self, id: &ServiceAccountId) -> Option<Arc<ServiceAccount>> {
+        self.current.load().service_accounts.get(id).cloned()
+    }
+
+    /// Oldest first, deleted ones among them.
+    pub fn service_accounts_of(&self, project: &ProjectId) -> Vec<Arc<ServiceAccount>> {
+        let directory = self.current.load();
+        let of_project = directory.service_accounts.values().filter(|account| account.project_id == *project);
+        let mut accounts: Vec<_> = of_project.cloned().collect();
+        accounts.sort_unstable_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        accounts
+    }
+
     pub fn key(&self, id: &KeyId) -> Option<Arc<ApiKey>> {
         self.current.load().keys.get(id).cloned()
     }
@@ -95,89 +121,20 @@ impl Accounts {
         keys
     }
 
-    /// The tier is the caller's to check: tiers are in the catalog.
-    pub async fn create_project(
-        self: &Arc<Self>,
-        name: &str,
-        tier: TierId,
-        by: &By,
-    ) -> Result<Arc<Project>, AccountsError> {
-        let id = ProjectId::generate(&mut random);
-        let project = Arc::new(Project { id, name: name.to_owned(), tier, created_at: by.at, archived_at: None });
-        let event = AuditEvent::new(EventType::ProjectCreated, by, project.id.as_str()).of(&project).after(&*project);
-        let this = Arc::clone(self);
-        to_the_end(async move {
-            let turn = this.changing.lock().await;
-            store::accounts::insert_project(&this.store, &project, &event).await?;
-            this.show(&turn, |directory| directory.projects.insert(project.id.clone(), Arc::clone(&project)));
-            Ok(project)
-        })
-        .await
+    /// When each key was last used, in Unix seconds. Keys that never were are left out.
+    pub fn last_used(&self) -> Vec<(String, u64)> {
+        let directory = self.current.load();
+        let used = |key: &Arc<ApiKey>| Some((key.id.to_string(), key.last_used.seconds()?));
+        directory.keys.values().filter_map(used).collect()
     }
 
-    /// A service account with the one key that it calls with. The plain key is nowhere else: show it, or it is lost.
-    pub async fn create_service_account(
-        self: &Arc<Self>,
-        project_id: &ProjectId,
-        name: &str,
-        limits: Limits,
-        expires_at: Option<UnixNanos>,
-        by: &By,
-    ) -> Result<(ServiceAccount, Arc<ApiKey>, PlainKey), AccountsError> {
-        let (this, project_id, name, by) = (Arc::clone(self), project_id.clone(), name.to_owned(), by.clone());
-        to_the_end(async move {
-            let turn = this.changing.lock().await;
-            let project = match this.project(&project_id) {
-                Some(project) if project.archived_at.is_none() => project,
-                Some(_) => return Err(AccountsError::ProjectArchived(project_id)),
-                None => return Err(AccountsError::NoSuchProject(project_id)),
-            };
-            let (id, plain) = PlainKey::generate(&mut random);
-            let service_account_id = ServiceAccountId::generate(&mut random);
-            let account = ServiceAccount { id: service_account_id.clone(), project_id, name, created_at: by.at };
-            let key = ApiKey {
-                id,
-                service_account_id,
-                project,
-                name: account.name.clone(),
-                hash: plain.hash(&this.pepper),
-                redacted_value: plain.redacted(),
-                limits,
-                created_at: by.at,
-                expires_at,
-                revoked_at: None,
-            };
-            let event = |event_type, id| AuditEvent::new(event_type, &by, id).of(&key.project);
-            let account_event = event(EventType::ServiceAccountCreated, account.id.as_str()).after(&account);
-            let key_event = event(EventType::ApiKeyCreated, key.id.as_str()).after(&key);
-            let (audited_account, audited_key) = ((&account, &account_event), (&key, &key_event));
-            store::accounts::insert_service_account(&this.store, audited_account, audited_key).await?;
-            let key = Arc::new(key);
-            this.show(&turn, |directory| directory.keys.insert(key.id.clone(), Arc::clone(&key)));
-            Ok((account, key, plain))
-        })
-        .await
-    }
-
-    /// `false` when the project has no such key in force.
-    pub async fn revoke_key(
-        self: &Arc<Self>,
-        project_id: &ProjectId,
-        key_id: &KeyId,
-        by: &By,
-    ) -> Result<bool, AccountsError> {
-        let (this, project_id, key_id, by) = (Arc::clone(self), project_id.clone(), key_id.clone(), by.clone());
-        to_the_end(async move {
-            let turn = this.changing.lock().await;
-            let in_force = |key: &Arc<ApiKey>| key.project.id == project_id && key.revoked_at.is_none();
-            let Some(key) = this.key(&key_id).filter(in_force) else { return Ok(false) };
-            let event = AuditEvent::new(EventType::ApiKeyDeleted, &by, key_id.as_str()).of(&key.project).before(&*key);
-            store::accounts::revoke_key(&this.store, &key_id, &event).await?;
-            let revoked = Arc::new(ApiKey { revoked_at: Some(by.at), ..(*key).clone() });
-            this.show(&turn, |directory| directory.keys.insert(key_id.clone(), revoked));
-            Ok(true)
-        })
-        .await
+    /// The project, if it can be changed.
+    fn open_project(&self, id: &ProjectId) -> Result<Arc<Project>, AccountsError> {
+        match self.project(id) {
+            Some(project) if project.archived_at.is_none() => Ok(project),
+            Some(_) => Err(AccountsError::ProjectArchived(id.clone())),
+            None => Err(AccountsError::NoSuchProject(id.clone())),
+        }
     }
 
     /// Requests that are being proven go on with the old snapshot; the next one sees the new. Whoever has the turn may
@@ -189,11 +146,33 @@ impl Accounts {
     }
 }
 
+impl Directory {
+    fn put_key(&mut self, key: &Arc<ApiKey>) {
+        self.keys.insert(key.id.clone(), Arc::clone(key));
+    }
+
+    /// The project as it is now, also behind its keys.
+    fn put_project(&mut self, project: &Arc<Project>) {
+        for key in self.keys.values_mut().filter(|key| key.project.id == project.id) {
+            *key = Arc::new(ApiKey { project: Arc::clone(project), ..ApiKey::clone(key) });
+        }
+        self.projects.insert(project.id.clone(), Arc::clone(project));
+    }
+
+    /// The service account as it is now, also behind its keys.
+    fn put_service_account(&mut self, account: &Arc<ServiceAccount>) {
+        for key in self.keys.values_mut().filter(|key| key.service_account.id == account.id) {
+            *key = Arc::new(ApiKey { service_account: Arc::clone(account), ..ApiKey::clone(key) });
+        }
+        self.service_accounts.insert(account.id.clone(), Arc::clone(account));
+    }
+}
+
 /// Runs a change in a task of its own: a client that leaves drops its handler, and a change dropped between the
 /// database and the memory would hold only after a restart.
-async fn to_the_end<T: Send + 'static>(
-    change: impl Future<Output = Result<T, AccountsError>> + Send + 'static,
-) -> Result<T, AccountsError> {
+async fn to_the_end<T: Send + 'static, E: From<tokio::task::JoinError> + Send + 'static>(
+    change: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
     tokio::spawn(change).await?
 }
 
@@ -208,17 +187,26 @@ fn decoy() -> ApiKey {
         created_at: UnixNanos::default(),
         archived_at: None,
     };
+    let service_account = ServiceAccount {
+        id: ServiceAccountId::generate(&mut random),
+        project_id: project.id.clone(),
+        name: String::new(),
+        role: Role::None,
+        created_at: UnixNanos::default(),
+        deleted_at: None,
+    };
     ApiKey {
         id: KeyId::generate(&mut random),
-        service_account_id: ServiceAccountId::generate(&mut random),
+        service_account: Arc::new(service_account),
         project: Arc::new(project),
         name: String::new(),
         hash: KeyHash::from_bytes(hash),
+        previous: None,
         redacted_value: String::new(),
-        limits: Limits::default(),
+        terms: KeyTerms::default(),
         created_at: UnixNanos::default(),
-        expires_at: None,
         revoked_at: Some(UnixNanos::default()),
+        last_used: LastUsed::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod data_dir;
+mod last_used;
 mod request_ids;
 
 use std::{
@@ -18,10 +19,10 @@ use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::audit::{AuditError, verify_audit_log};
-use self::{data_dir::DataDir, request_ids::RequestIds};
+use self::{data_dir::DataDir, last_used::LastUses, request_ids::RequestIds};
 pub use crate::store::audit::Verified;
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
     config::{self, ListenAddress, Secret, Settings},
     domain::catalog::Catalog,
@@ -33,7 +34,7 @@ use crate::{
         limiter::Limiter,
         recorder::Recorder,
     },
-    secrets::{self, AdminKeys, PlainAdminKey, SecretsError},
+    secrets::{self, SecretsError},
     server::Server,
     store::{Progress, Projector, Store, StoreError},
     upstream::{self, Upstream},
@@ -88,7 +89,9 @@ pub struct Running {
     server: Server,
     tasks: TaskTracker,
     projection: JoinHandle<()>,
-    stop_projection: CancellationToken,
+    last_uses: JoinHandle<()>,
+    /// Ends both of them.
+    stop_writing: CancellationToken,
     shutdown_grace: Duration,
     _data_dir: DataDir,
 }
@@ -163,7 +166,7 @@ impl Running {
         let pepper = settings.pepper.as_ref().map(Secret::reveal);
         let pepper = secrets::pepper(pepper, data_dir.path(), &store).await?;
         let admin_key = settings.admin_key.as_ref().map(Secret::reveal);
-        let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), &store, now).await?;
+        let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), Arc::clone(&store), now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
@@ -189,7 +192,7 @@ impl Running {
             catalog,
             store,
             accounts,
-            admin_keys: Arc::new(admin_keys),
+            admin_keys,
             proxy,
             metrics,
             request_ids: RequestIds::new(&mut secrets::random),
@@ -227,7 +230,9 @@ impl Running {
                 tokio::spawn(server.run(listener, (routers.administration)(&app)));
             }
         }
-        let stop_projection = CancellationToken::new();
+        let stop_writing = CancellationToken::new();
+        let parts = (Arc::clone(&app.store), Arc::clone(&app.accounts), Arc::clone(&app.admin_keys));
+        let last_uses = LastUses::new(parts.0, parts.1, parts.2).run(stop_writing.clone());
         Self {
             app,
             listen,
@@ -236,8 +241,9 @@ impl Running {
             recovered: started.recovered,
             server,
             tasks: started.tasks,
-            projection: tokio::spawn(started.projector.run(stop_projection.clone())),
-            stop_projection,
+            projection: tokio::spawn(started.projector.run(stop_writing.clone())),
+            last_uses: tokio::spawn(last_uses),
+            stop_writing,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
         }
@@ -262,10 +268,11 @@ impl Running {
         if timeout(AFTER_THE_CUT, self.tasks.wait()).await.is_err() {
             tracing::warn!(open = self.tasks.len(), "answers still being read are settled at the next start");
         }
-        self.stop_projection.cancel();
+        self.stop_writing.cancel();
         if timeout(Duration::from_secs(10), self.projection).await.is_err() {
             tracing::warn!("the ledger is behind the journal; it catches up at the next start");
         }
+        let _ = timeout(AFTER_THE_CUT, self.last_uses).await;
         self.app.store.close().await;
     }
 }

@@ -1,7 +1,7 @@
-//! The pepper that key hashes are made with, and the admin key: taken from the settings, or made at the first start.
+//! The pepper that key hashes are made with, taken from the settings or made at the first start; and randomness.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -10,24 +10,14 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    domain::{
-        audit::{AuditEvent, By, EventType},
-        ids::{AdminKeyId, random_base62},
-        keys::{KeyHash, MAX_CREDENTIAL_LENGTH, Pepper, redact},
-        time::UnixNanos,
-    },
-    store::{
-        Store, StoreError,
-        accounts::{self, AdminKeyRow},
-    },
+    domain::keys::{MAX_CREDENTIAL_LENGTH, Pepper},
+    store::{Store, StoreError, accounts},
 };
 
 const PEPPER_FILE: &str = "pepper";
 const PEPPER_BYTES: usize = 32;
 /// Shorter settings can be guessed.
 pub const MIN_SETTING_CHARACTERS: usize = 32;
-const ADMIN_KEY_PREFIX: &str = "sk-admin-";
-const ADMIN_KEY_RANDOM_CHARACTERS: usize = 48;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
@@ -127,81 +117,10 @@ fn parse_hex(text: &str) -> Option<[u8; PEPPER_BYTES]> {
     (digits.len() == 2 * PEPPER_BYTES).then(|| bytes.try_into().ok())?
 }
 
-// === admin keys ===
-
-/// The keys that open the admin side, as hashes.
-#[derive(Debug)]
-pub struct AdminKeys {
-    pepper: Pepper,
-    keys: Vec<(AdminKeyId, KeyHash)>,
-}
-
-/// An admin key made just now. Show it: it is nowhere else.
-pub struct PlainAdminKey(String);
-
-impl PlainAdminKey {
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for PlainAdminKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PlainAdminKey(hidden)")
-    }
-}
-
-impl AdminKeys {
-    /// A configured key is the admin key, and the only one. Without one, the first start makes one and hands it out
-    /// once; later starts know it by its hash.
-    pub async fn load(
-        configured: Option<&str>,
-        pepper: Pepper,
-        store: &Store,
-        now: UnixNanos,
-    ) -> Result<(Self, Option<PlainAdminKey>), SecretsError> {
-        if let Some(key) = configured {
-            if key.len() > MAX_CREDENTIAL_LENGTH {
-                return Err(SecretsError::AdminKeyTooLong);
-            }
-            return Ok((Self { keys: vec![(AdminKeyId::configured(), KeyHash::of(key, &pepper))], pepper }, None));
-        }
-        let keys = accounts::admin_keys(store).await?;
-        if !keys.is_empty() {
-            return Ok((Self { pepper, keys }, None));
-        }
-        let plain = format!("{ADMIN_KEY_PREFIX}{}", random_base62(ADMIN_KEY_RANDOM_CHARACTERS, &mut random));
-        let hash = KeyHash::of(&plain, &pepper);
-        let row = AdminKeyRow {
-            id: AdminKeyId::generate(&mut random),
-            name: "made at the first start".to_owned(),
-            hash,
-            redacted_value: redact(&plain),
-            created_at: now,
-        };
-        let event = AuditEvent::new(EventType::ApiKeyCreated, &By::gateway(now), row.id.as_str())
-            .after(&serde_json::json!({ "name": row.name, "redacted_value": row.redacted_value }));
-        accounts::insert_admin_key(store, &row, &event).await?;
-        Ok((Self { pepper, keys: vec![(row.id, hash)] }, Some(PlainAdminKey(plain))))
-    }
-
-    /// Which admin key this is. Takes the same time for every credential of one length: none of the comparisons stops
-    /// early.
-    pub fn verify(&self, credential: &str) -> Option<AdminKeyId> {
-        if credential.len() > MAX_CREDENTIAL_LENGTH {
-            return None;
-        }
-        let presented = KeyHash::of(credential, &self.pepper);
-        let matching = |found, (id, hash): &'_ (AdminKeyId, KeyHash)| {
-            if hash.matches(&presented) { Some(id.clone()) } else { found }
-        };
-        self.keys.iter().fold(None, matching)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::keys::KeyHash;
 
     async fn started() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
@@ -230,7 +149,10 @@ mod tests {
         let (directory, store) = started().await;
         let path = directory.path().join("pepper");
         let made = pepper(None, directory.path(), &store).await.unwrap();
-        AdminKeys::load(None, made, &store, UnixNanos(1)).await.unwrap();
+        let hash = KeyHash::of("a key", &made);
+        let key =
+            "INSERT INTO admin_keys (id, name, hash, redacted_value, created_at) VALUES ('key_a', 'a', ?, 'a', 1)";
+        sqlx::query(key).bind(hash.as_bytes().as_slice()).execute(store.writer()).await.unwrap();
         fs::remove_file(&path).unwrap();
         let error = pepper(None, directory.path(), &store).await.unwrap_err();
         assert!(matches!(error, SecretsError::PepperMissing(_)));
@@ -252,42 +174,5 @@ mod tests {
         assert!(!directory.path().join("pepper").exists());
         let short = pepper(Some(&setting[1..]), directory.path(), &store).await;
         assert!(matches!(short, Err(SecretsError::PepperTooShort)));
-    }
-
-    #[tokio::test]
-    async fn an_admin_key_is_made_and_shown_once_and_known_later() {
-        let (_directory, store) = started().await;
-        let pepper = Pepper::from_bytes([7; 32]);
-        let (keys, plain) = AdminKeys::load(None, pepper.clone(), &store, UnixNanos(1)).await.unwrap();
-        let plain = plain.unwrap();
-        assert!(plain.reveal().starts_with("sk-admin-") && plain.reveal().len() == 57);
-        assert!(!format!("{keys:?} {plain:?}").contains(&plain.reveal()[9..]));
-        assert!(keys.verify(plain.reveal()).is_some());
-        let (later, shown) = AdminKeys::load(None, pepper, &store, UnixNanos(2)).await.unwrap();
-        assert!(shown.is_none());
-        assert!(later.verify(plain.reveal()).is_some());
-        for wrong in ["", "sk-admin-", &plain.reveal()[..56], &"s".repeat(300)] {
-            assert!(later.verify(wrong).is_none());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_configured_admin_key_is_the_only_one() {
-        let (_directory, store) = started().await;
-        let pepper = Pepper::from_bytes([7; 32]);
-        let (_, made) = AdminKeys::load(None, pepper.clone(), &store, UnixNanos(1)).await.unwrap();
-        let configured = "an admin key that a person has chosen";
-        let (keys, shown) = AdminKeys::load(Some(configured), pepper, &store, UnixNanos(2)).await.unwrap();
-        assert!(shown.is_none());
-        assert_eq!(keys.verify(configured), Some(AdminKeyId::configured()));
-        assert!(keys.verify(made.unwrap().reveal()).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_stored_admin_hash_opens_nothing() {
-        let (_directory, store) = started().await;
-        let (keys, _) = AdminKeys::load(None, Pepper::from_bytes([7; 32]), &store, UnixNanos(1)).await.unwrap();
-        let stored = accounts::admin_keys(&store).await.unwrap();
-        assert!(keys.verify(&hex(stored[0].1.as_bytes())).is_none());
     }
 }

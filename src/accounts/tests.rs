@@ -1,7 +1,12 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::domain::{ids::fixed_base62, keys::KeyHash};
+use crate::domain::{
+    audit::By,
+    ids::fixed_base62,
+    keys::{AllowedModels, KeyHash},
+    limits::Limits,
+};
 
 const NOW: UnixNanos = UnixNanos::from_seconds(1_000);
 static BY: By = By::gateway(NOW);
@@ -28,7 +33,7 @@ impl Fixture {
     }
 
     async fn key(&self, project: &Project) -> (Arc<ApiKey>, PlainKey) {
-        let created = self.accounts.create_service_account(&project.id, "worker", Limits::default(), None, &BY).await;
+        let created = self.accounts.create_service_account(&project.id, "worker", KeyTerms::default(), &BY).await;
         let (_, key, plain) = created.unwrap();
         (key, plain)
     }
@@ -68,16 +73,20 @@ async fn a_revoked_key_is_refused_from_the_next_request() {
 async fn keys_survive_a_restart() {
     let mut fixture = Fixture::new().await;
     let project = fixture.project("Ünïcode").await;
-    let limits = Limits { requests_per_day: NonZeroU32::new(5), batch_queue_tokens: Some(9), ..Limits::default() };
-    let created = fixture.accounts.create_service_account(&project.id, "worker", limits, Some(NOW.plus_nanos(9)), &BY);
+    let terms = KeyTerms {
+        limits: Limits { requests_per_day: NonZeroU32::new(5), batch_queue_tokens: Some(9), ..Limits::default() },
+        allowed_models: Some(AllowedModels::new(["gpt-4o".to_owned()])),
+        expires_at: Some(NOW.plus_nanos(9)),
+    };
+    let created = fixture.accounts.create_service_account(&project.id, "worker", terms.clone(), &BY);
     let (_, before, plain) = created.await.unwrap();
     fixture.restart().await;
     let caller = fixture.accounts.authenticate(plain.reveal(), NOW).unwrap();
     assert_eq!(caller.project(), &*project);
     let after = caller.key();
-    assert_eq!((&after.id, &after.service_account_id), (&before.id, &before.service_account_id));
+    assert_eq!((&after.id, &after.service_account), (&before.id, &before.service_account));
     assert_eq!((&after.name, &after.redacted_value), (&before.name, &before.redacted_value));
-    assert_eq!((after.limits, after.created_at, after.expires_at), (limits, NOW, before.expires_at));
+    assert_eq!((&after.terms, after.created_at), (&terms, NOW));
     assert_eq!(fixture.accounts.projects(), [project]);
 }
 
@@ -86,7 +95,10 @@ async fn an_expired_key_is_refused_to_the_nanosecond() {
     let fixture = Fixture::new().await;
     let project = fixture.project("a").await;
     let end = NOW.plus_nanos(10);
-    let created = fixture.accounts.create_service_account(&project.id, "a", Limits::default(), Some(end), &BY).await;
+    let created = fixture
+        .accounts
+        .create_service_account(&project.id, "a", KeyTerms { expires_at: Some(end), ..KeyTerms::default() }, &BY)
+        .await;
     let (_, _, plain) = created.unwrap();
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW.plus_nanos(9)).is_ok());
     assert!(fixture.accounts.authenticate(plain.reveal(), end).is_err());
@@ -190,7 +202,7 @@ async fn changes_at_the_same_time_are_all_kept() {
     let project = fixture.project("a").await;
     let changes = (0..20).map(|_| {
         let (accounts, id) = (Arc::clone(&fixture.accounts), project.id.clone());
-        tokio::spawn(async move { accounts.create_service_account(&id, "a", Limits::default(), None, &BY).await })
+        tokio::spawn(async move { accounts.create_service_account(&id, "a", KeyTerms::default(), &BY).await })
     });
     let mut plain = Vec::new();
     for change in changes.collect::<Vec<_>>() {
@@ -241,11 +253,11 @@ async fn keys_need_a_project_that_is_open_and_are_revoked_by_their_own_alone() {
     assert!(!fixture.accounts.revoke_key(&b.id, &key.id, &BY).await.unwrap());
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_ok());
     let nobody = ProjectId::parse("proj_nobody").unwrap();
-    let refused = fixture.accounts.create_service_account(&nobody, "a", Limits::default(), None, &BY).await;
+    let refused = fixture.accounts.create_service_account(&nobody, "a", KeyTerms::default(), &BY).await;
     assert!(matches!(refused, Err(AccountsError::NoSuchProject(_))));
     sqlx::query("UPDATE projects SET archived_at = 1").execute(fixture.accounts.store.writer()).await.unwrap();
     fixture.restart().await;
-    let refused = fixture.accounts.create_service_account(&a.id, "a", Limits::default(), None, &BY).await;
+    let refused = fixture.accounts.create_service_account(&a.id, "a", KeyTerms::default(), &BY).await;
     assert!(matches!(refused, Err(AccountsError::ProjectArchived(_))));
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_err());
 }

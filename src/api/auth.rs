@@ -11,7 +11,7 @@ use http::{
 };
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, AdminKeys},
     clock::Clock,
     domain::{
         audit::{Actor, By},
@@ -20,7 +20,6 @@ use crate::{
         time::UnixNanos,
     },
     openai::error::ApiError,
-    secrets::AdminKeys,
 };
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -54,7 +53,7 @@ pub fn admin(
     now: UnixNanos,
 ) -> Result<Admin, ApiError> {
     let Some(credential) = credential(headers)? else { return Err(ApiError::admin_key_required()) };
-    if let Some(key_id) = admin_keys.verify(&credential) {
+    if let Some(key_id) = admin_keys.authenticate(&credential, now) {
         return Ok(Admin { key_id });
     }
     match accounts.authenticate(&credential, now) {
@@ -123,7 +122,7 @@ mod tests {
     use super::*;
     use crate::{
         api::fixture::{ADMIN_KEY, AdminSide},
-        domain::{limits::Limits, projects::TierId},
+        domain::{keys::KeyTerms, projects::TierId},
     };
 
     struct Fixture {
@@ -136,10 +135,8 @@ mod tests {
             let side = AdminSide::new().await;
             let now = side.clock.now();
             let project = side.accounts.create_project("a", TierId::from("tier1"), &By::gateway(now)).await.unwrap();
-            let created = side
-                .accounts
-                .create_service_account(&project.id, "a", Limits::default(), None, &By::gateway(now))
-                .await;
+            let created =
+                side.accounts.create_service_account(&project.id, "a", KeyTerms::default(), &By::gateway(now)).await;
             Self { key: created.unwrap().2.reveal().to_owned(), side }
         }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, AdminKeys},
     clock::Clock,
     domain::{
         catalog::{Catalog, Qualification, Tier},
@@ -18,7 +18,6 @@ use crate::{
         projects::TierId,
         time::UnixNanos,
     },
-    secrets::AdminKeys,
     store::Store,
 };
 
@@ -51,15 +50,20 @@ impl AdminSide {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         let store = Arc::new(Store::open(&directory.path().join("tollgate.db")).await.unwrap());
         let (pepper, now) = (Pepper::from_bytes([7; 32]), UnixNanos::from_seconds(NOW_SECONDS));
-        let (admin_keys, _) = AdminKeys::load(Some(ADMIN_KEY), pepper.clone(), &store, now).await.unwrap();
+        let (admin_keys, _) = AdminKeys::load(Some(ADMIN_KEY), pepper.clone(), Arc::clone(&store), now).await.unwrap();
         Self {
             accounts: Accounts::load(Arc::clone(&store), pepper).await.unwrap(),
-            admin_keys: Arc::new(admin_keys),
+            admin_keys,
             catalog: Arc::new(Catalog::new(vec![], vec![tier("tier1"), tier("tier2")]).unwrap()),
             clock: Clock::manual(now),
             store,
             _directory: directory,
         }
+    }
+
+    /// The accounts as another start finds them.
+    pub(crate) async fn reloaded(&self) -> Arc<Accounts> {
+        Accounts::load(Arc::clone(&self.store), Pepper::from_bytes([7; 32])).await.unwrap()
     }
 
     pub(crate) fn router(&self) -> Router {

@@ -1,5 +1,6 @@
 //! HTTP in. Every route is on this page, grouped by who calls.
 
+mod admin_keys;
 mod audit;
 pub mod auth;
 mod body;
@@ -24,11 +25,10 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, AdminKeys},
     app::{App, AppState},
     clock::Clock,
     domain::catalog::Catalog,
-    secrets::AdminKeys,
     store::Store,
 };
 
@@ -74,14 +74,47 @@ where
 {
     Router::new()
         .route("/v1/organization/audit_logs", get(audit::list))
+        .route("/v1/organization/admin_api_keys", get(admin_keys::list).post(admin_keys::create))
+        .route("/v1/organization/admin_api_keys/{key_id}", get(admin_keys::retrieve).delete(admin_keys::delete))
         .route("/v1/organization/projects", get(projects::list).post(projects::create))
-        .route("/v1/organization/projects/{project_id}", get(projects::retrieve))
-        .route("/v1/organization/projects/{project_id}/service_accounts", post(projects::create_service_account))
-        .route("/v1/organization/projects/{project_id}/api_keys", get(projects::list_keys))
+        .route("/v1/organization/projects/{project_id}", get(projects::retrieve).post(projects::modify))
+        .route("/v1/organization/projects/{project_id}/archive", post(projects::archive))
+        .merge(service_account_routes())
+        .merge(key_routes())
+}
+
+fn service_account_routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Accounts>: FromRef<S>,
+    Arc<AdminKeys>: FromRef<S>,
+    Clock: FromRef<S>,
+{
+    use projects::service_accounts::{create, create_key, delete, list, modify, retrieve};
+    Router::new()
+        .route("/v1/organization/projects/{project_id}/service_accounts", get(list).post(create))
         .route(
-            "/v1/organization/projects/{project_id}/api_keys/{key_id}",
-            get(projects::retrieve_key).delete(projects::revoke_key),
+            "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
+            get(retrieve).post(modify).delete(delete),
         )
+        .route(
+            "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}/api_keys",
+            post(create_key),
+        )
+}
+
+fn key_routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Accounts>: FromRef<S>,
+    Arc<AdminKeys>: FromRef<S>,
+    Clock: FromRef<S>,
+{
+    use projects::keys::{create, list, modify, retrieve, revoke, rotate};
+    Router::new()
+        .route("/v1/organization/projects/{project_id}/api_keys", get(list).post(create))
+        .route("/v1/organization/projects/{project_id}/api_keys/{key_id}", get(retrieve).post(modify).delete(revoke))
+        .route("/v1/organization/projects/{project_id}/api_keys/{key_id}/rotate", post(rotate))
 }
 
 fn health_route() -> Router<AppState> {

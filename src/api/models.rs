@@ -1,4 +1,4 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: the models of the catalog.
+//! `GET /v1/models` and `GET /v1/models/{id}`: the models of the catalog that the key may use.
 
 use axum::{
     extract::{Path, State},
@@ -12,16 +12,17 @@ use crate::{
     openai::{error::ApiError, models},
 };
 
-pub(super) async fn list(State(AppState(app)): State<AppState>, _: Caller) -> Response {
-    json(models::list(&app.catalog))
+pub(super) async fn list(State(AppState(app)): State<AppState>, caller: Caller) -> Response {
+    json(models::list(&app.catalog, |name, page| caller.may_use(name, Some(page))))
 }
 
 pub(super) async fn retrieve(
     State(AppState(app)): State<AppState>,
-    _: Caller,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    models::one(&app.catalog, &id).map(json).ok_or_else(|| ApiError::no_such_model(&id))
+    let shown = |name: &str, page: &str| caller.may_use(name, Some(page));
+    models::one(&app.catalog, &id, shown).map(json).ok_or_else(|| ApiError::no_such_model(&id))
 }
 
 fn json(body: impl Into<axum::body::Body>) -> Response {

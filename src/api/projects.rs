@@ -1,4 +1,7 @@
-//! `/v1/organization/projects`: projects, and the keys of their service accounts.
+//! `/v1/organization/projects`: projects here, what belongs to them in rooms of its own.
+
+pub(super) mod keys;
+pub(super) mod service_accounts;
 
 use std::sync::Arc;
 
@@ -8,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{header::CACHE_CONTROL, request::Parts};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{auth::Admin, body::SmallBody};
 use crate::{
@@ -16,16 +19,15 @@ use crate::{
     clock::Clock,
     domain::{
         catalog::Catalog,
-        ids::{KeyId, ProjectId},
+        ids::{KeyId, ProjectId, ServiceAccountId},
         keys::ApiKey,
-        projects::{Project, TierId},
-        time::UnixNanos,
+        projects::{Project, ServiceAccount, TierId},
     },
     openai::{
         error::ApiError,
         management::{
-            answers::{ApiKeyDeleted, ApiKeyObject, Page, ProjectObject, ServiceAccountCreated},
-            requests::{NewProject, NewServiceAccount, PageRequest, shown, unknown_tier},
+            answers::{Page, ProjectObject},
+            requests::{NewProject, PageRequest, ProjectUpdate, shown, unknown_tier},
         },
     },
 };
@@ -36,10 +38,12 @@ pub(super) struct ListQuery {
     after: Option<String>,
     limit: Option<String>,
     include_archived: Option<String>,
+    owner_project_access: Option<String>,
+    order: Option<String>,
 }
 
 impl ListQuery {
-    fn page(&self) -> Result<PageRequest<'_>, ApiError> {
+    pub(super) fn page(&self) -> Result<PageRequest<'_>, ApiError> {
         PageRequest::parse(self.after.as_deref(), self.limit.as_deref())
     }
 
@@ -53,9 +57,31 @@ impl ListQuery {
             }
         }
     }
+
+    /// `None`: any.
+    fn project_access(&self) -> Result<Option<&'static str>, ApiError> {
+        let access =
+            one_of("owner_project_access", self.owner_project_access.as_deref(), &["active", "inactive", "any"])?;
+        Ok(access.filter(|access| *access != "any"))
+    }
+
+    /// Newest first.
+    pub(super) fn is_descending(&self) -> Result<bool, ApiError> {
+        Ok(one_of("order", self.order.as_deref(), &["asc", "desc"])? == Some("desc"))
+    }
 }
 
-fn read(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, ApiError> {
+fn one_of(param: &'static str, given: Option<&str>, values: &[&'static str]) -> Result<Option<&'static str>, ApiError> {
+    let Some(given) = given else { return Ok(None) };
+    let found = values.iter().copied().find(|value| *value == given);
+    found.map(Some).ok_or_else(|| {
+        let values: Vec<_> = values.iter().map(|value| format!("'{value}'")).collect();
+        let message = format!("Invalid value: '{}'. Supported values are: {}.", shown(given), values.join(", "));
+        ApiError::invalid(message, Some(param.into()), Some("invalid_value".into()))
+    })
+}
+
+pub(super) fn read(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, ApiError> {
     query.map(|Query(query)| query).map_err(|rejection| ApiError::invalid(rejection.body_text(), None, None))
 }
 
@@ -70,9 +96,7 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let NewProject { name, tier } = NewProject::parse(&body)?;
     let tier = tier.unwrap_or_else(|| TierId::from(TierId::DEFAULT));
-    if catalog.tier(&tier).is_none() {
-        return Err(unknown_tier(&tier, catalog.tiers().map(|tier| &tier.id)));
-    }
+    check_tier(&catalog, &tier)?;
     let by = admin.acts(clock.now());
     let project = accounts.create_project(&name, tier, &by).await.map_err(|error| refused(&error))?;
     Ok(Json(ProjectObject::from(&*project)).into_response())
@@ -97,55 +121,44 @@ pub(super) async fn retrieve(_: Admin, InProject(project): InProject) -> Respons
     Json(ProjectObject::from(&*project)).into_response()
 }
 
-// === keys ===
-
-pub(super) async fn create_service_account(
+pub(super) async fn modify(
     admin: Admin,
     State(accounts): State<Arc<Accounts>>,
+    State(catalog): State<Arc<Catalog>>,
     State(clock): State<Clock>,
     InProject(project): InProject,
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
-    let NewServiceAccount { name, limits, expires_in_seconds } = NewServiceAccount::parse(&body)?;
-    let now = clock.now();
-    let expires_at = expires_in_seconds.map(|seconds| now.plus_nanos(UnixNanos::from_seconds(seconds).0));
-    let created = accounts.create_service_account(&project.id, &name, limits, expires_at, &admin.acts(now)).await;
-    let (account, key, plain) = created.map_err(|error| refused(&error))?;
-    let answer = Json(ServiceAccountCreated::new(&account, &key, plain.reveal()));
-    // No cache on the way may keep the key.
-    Ok(([(CACHE_CONTROL, "no-store")], answer).into_response())
+    let ProjectUpdate { name, tier } = ProjectUpdate::parse(&body)?;
+    tier.iter().try_for_each(|tier| check_tier(&catalog, tier))?;
+    let modified = accounts.modify_project(&project.id, name, tier, &admin.acts(clock.now())).await;
+    let project = modified.map_err(|error| refused(&error))?;
+    Ok(Json(ProjectObject::from(&*project)).into_response())
 }
 
-pub(super) async fn list_keys(
-    _: Admin,
-    State(accounts): State<Arc<Accounts>>,
-    InProject(project): InProject,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
-    let query = read(query)?;
-    let keys = accounts.keys_of(&project.id);
-    let listed = keys.iter().map(|key| (key.id.as_str(), key.revoked_at.is_none().then(|| ApiKeyObject::from(&**key))));
-    Ok(Json(Page::cut(&query.page()?, listed.collect())?).into_response())
-}
-
-pub(super) async fn retrieve_key(_: Admin, OfProject(key): OfProject) -> Response {
-    Json(ApiKeyObject::from(&*key)).into_response()
-}
-
-pub(super) async fn revoke_key(
+pub(super) async fn archive(
     admin: Admin,
     State(accounts): State<Arc<Accounts>>,
     State(clock): State<Clock>,
-    OfProject(key): OfProject,
+    InProject(project): InProject,
 ) -> Result<Response, ApiError> {
-    let by = admin.acts(clock.now());
-    let revoked = accounts.revoke_key(&key.project.id, &key.id, &by).await.map_err(|error| refused(&error))?;
-    // Two may have revoked it at once.
-    if revoked {
-        Ok(Json(ApiKeyDeleted::new(key.id.as_str())).into_response())
-    } else {
-        Err(no_such_key(key.id.as_str()))
+    let archived = accounts.archive_project(&project.id, &admin.acts(clock.now())).await;
+    let project = archived.map_err(|error| refused(&error))?;
+    Ok(Json(ProjectObject::from(&*project)).into_response())
+}
+
+fn check_tier(catalog: &Catalog, tier: &TierId) -> Result<(), ApiError> {
+    match catalog.tier(tier) {
+        Some(_) => Ok(()),
+        None => Err(unknown_tier(tier, catalog.tiers().map(|tier| &tier.id))),
     }
+}
+
+// === answers ===
+
+/// No cache on the way may keep the key.
+pub(super) fn with_secret(answer: &impl Serialize) -> Response {
+    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }
 
 fn refused(error: &AccountsError) -> ApiError {
@@ -154,6 +167,8 @@ fn refused(error: &AccountsError) -> ApiError {
         AccountsError::ProjectArchived(id) => {
             ApiError::invalid(format!("Project {id} is archived."), None, Some("project_archived".into()))
         }
+        AccountsError::NoSuchServiceAccount(id) => no_such_service_account(id.as_str()),
+        AccountsError::NoSuchKey(id) => no_such_key(id.as_str()),
         AccountsError::Store(_) | AccountsError::Stopped(_) => {
             tracing::error!(%error, "a change to projects or keys was not saved");
             ApiError::internal()
@@ -166,12 +181,20 @@ fn refused(error: &AccountsError) -> ApiError {
 /// The project that the path names.
 pub(super) struct InProject(Arc<Project>);
 
+/// The service account that the path names: of that project, and not deleted. Others are not there.
+pub(super) struct InAccount {
+    project: Arc<Project>,
+    account: Arc<ServiceAccount>,
+}
+
 /// The key that the path names: of that project, and in force. Others are not there.
 pub(super) struct OfProject(Arc<ApiKey>);
 
 #[derive(Deserialize)]
 struct Ids {
     project_id: String,
+    #[serde(default)]
+    service_account_id: String,
     #[serde(default)]
     key_id: String,
 }
@@ -187,12 +210,24 @@ impl Ids {
         found.ok_or_else(|| ApiError::no_such("Project", shown(&self.project_id)))
     }
 
+    fn account(&self, accounts: &Accounts) -> Result<InAccount, ApiError> {
+        let project = self.project(accounts)?;
+        let found = ServiceAccountId::parse(&self.service_account_id).and_then(|id| accounts.service_account(&id));
+        let here = found.filter(|account| account.project_id == project.id && account.deleted_at.is_none());
+        let account = here.ok_or_else(|| no_such_service_account(&self.service_account_id))?;
+        Ok(InAccount { project, account })
+    }
+
     fn key(&self, accounts: &Accounts) -> Result<Arc<ApiKey>, ApiError> {
         let project = self.project(accounts)?;
         let found = KeyId::parse(&self.key_id).and_then(|id| accounts.key(&id));
         let here = found.filter(|key| key.project.id == project.id && key.revoked_at.is_none());
         here.ok_or_else(|| no_such_key(&self.key_id))
     }
+}
+
+fn no_such_service_account(id: &str) -> ApiError {
+    ApiError::no_such("Service account", shown(id))
 }
 
 fn no_such_key(id: &str) -> ApiError {
@@ -211,6 +246,18 @@ where
     }
 }
 
+impl<S> FromRequestParts<S> for InAccount
+where
+    S: Send + Sync,
+    Arc<Accounts>: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Ids::read(parts, state).await?.account(&Arc::from_ref(state))
+    }
+}
+
 impl<S> FromRequestParts<S> for OfProject
 where
     S: Send + Sync,
@@ -223,5 +270,7 @@ where
     }
 }
 
+#[cfg(test)]
+mod changes_tests;
 #[cfg(test)]
 mod tests;

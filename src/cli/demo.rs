@@ -17,8 +17,7 @@ use crate::{
     domain::{
         audit::By,
         ids::random_base62,
-        keys::PlainKey,
-        limits::Limits,
+        keys::{KeyTerms, PlainKey},
         projects::{Project, TierId},
     },
     secrets::random,
@@ -113,7 +112,7 @@ async fn ready_key(running: &Running) -> Result<PlainKey, Box<dyn std::error::Er
         Some(project) => project,
         None => accounts.create_project(PROJECT_NAME, TierId::from(TierId::DEFAULT), &by).await?,
     };
-    let created = accounts.create_service_account(&project.id, PROJECT_NAME, Limits::default(), None, &by).await?;
+    let created = accounts.create_service_account(&project.id, PROJECT_NAME, KeyTerms::default(), &by).await?;
     let (_, _, plain) = created;
     Ok(plain)
 }

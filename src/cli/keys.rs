@@ -1,4 +1,4 @@
-//! `tollgate keys`: make, show and revoke API keys on a running gateway.
+//! `tollgate keys`: make, show, rotate and revoke API keys on a running gateway.
 
 use std::io::{self, Write as _};
 
@@ -15,6 +15,8 @@ pub enum KeysCommand {
     Create(Create),
     /// Show the API keys in force
     List(List),
+    /// Give an API key another value; the one before works a while longer
+    Rotate(Rotate),
     /// Revoke an API key: it is refused from the next request on
     Revoke(Revoke),
 }
@@ -72,6 +74,20 @@ pub struct List {
 }
 
 #[derive(Debug, Args)]
+pub struct Rotate {
+    /// The key's id, as `tollgate keys list` shows it
+    key_id: String,
+    /// For so many hours the value from before works as well; 0 ends it at once
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(0..=168))]
+    overlap_hours: u64,
+    /// Print the gateway's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Debug, Args)]
 pub struct Revoke {
     /// The key's id, as `tollgate keys list` shows it
     key_id: String,
@@ -94,6 +110,7 @@ async fn answer(command: KeysCommand) -> Result<String, CliError> {
     match command {
         KeysCommand::Create(create) => create.run().await,
         KeysCommand::List(list) => list.run().await,
+        KeysCommand::Rotate(rotate) => rotate.run().await,
         KeysCommand::Revoke(revoke) => revoke.run().await,
     }
 }
@@ -193,21 +210,53 @@ impl List {
     }
 }
 
+impl Rotate {
+    async fn run(&self) -> Result<String, CliError> {
+        let api = AdminApi::connect(&self.access)?;
+        let (_, path) = find_key(&api, &self.key_id).await?;
+        let answer =
+            api.post(&format!("{path}/rotate"), &json!({ "overlap_seconds": self.overlap_hours * 3_600 })).await?;
+        if self.json {
+            return Ok(pretty(&answer));
+        }
+        let before = match answer["previous_expires_at"].as_i64() {
+            Some(seconds) => format!("works until {}", moment(seconds)),
+            None => "is refused from now on".to_owned(),
+        };
+        let rows = [
+            ["  key id".to_owned(), text(&answer, "id").to_owned()],
+            ["  key".to_owned(), text(&answer, "value").to_owned()],
+            ["  before".to_owned(), before],
+        ];
+        Ok(format!("{}\nThe key is shown this once only: store it now.\n", table(&rows)))
+    }
+}
+
 impl Revoke {
     async fn run(&self) -> Result<String, CliError> {
-        let missing = || CliError::Mistake(format!("there is no key {} in force: see tollgate keys list", self.key_id));
-        let id = KeyId::parse(&self.key_id).ok_or_else(missing)?;
         let api = AdminApi::connect(&self.access)?;
-        for project in api.list("projects").await? {
-            match api.delete(&format!("projects/{}/api_keys/{id}", text(&project, "id"))).await {
-                Ok(answer) if self.json => return Ok(pretty(&answer)),
-                Ok(_) => return Ok(format!("Revoked {id} of project {}.\n", text(&project, "name"))),
-                Err(CliError::Refused { status, .. }) if status == reqwest::StatusCode::NOT_FOUND => {}
-                Err(error) => return Err(error),
-            }
+        let (project, path) = find_key(&api, &self.key_id).await?;
+        let answer = api.delete(&path).await?;
+        if self.json {
+            return Ok(pretty(&answer));
         }
-        Err(missing())
+        Ok(format!("Revoked {} of project {}.\n", self.key_id, text(&project, "name")))
     }
+}
+
+/// The project of the key in force with this id, and the key's path.
+async fn find_key(api: &AdminApi, id: &str) -> Result<(Value, String), CliError> {
+    let missing = || CliError::Mistake(format!("there is no key {id} in force: see tollgate keys list"));
+    let id = KeyId::parse(id).ok_or_else(missing)?;
+    for project in api.list("projects").await? {
+        let path = format!("projects/{}/api_keys/{id}", text(&project, "id"));
+        match api.get(&path).await {
+            Ok(_) => return Ok((project, path)),
+            Err(CliError::Refused { status, .. }) if status == reqwest::StatusCode::NOT_FOUND => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(missing())
 }
 
 /// By id, else by name. An id must exist; a name may be free.
@@ -232,6 +281,11 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 fn date(seconds: &Value) -> String {
     let time = seconds.as_i64().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
+}
+
+fn moment(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds);
+    time.map_or_else(|_| seconds.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// `sk-tg_ab...6789`: the stars between only take room.

@@ -40,7 +40,7 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Run only the OpenAI look-alike.
     Simulate(simulate::SimulateArgs),
-    /// Create, list and revoke API keys on a running gateway.
+    /// Create, list, rotate and revoke API keys on a running gateway.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Check the log of what administrators have changed.

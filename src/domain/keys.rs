@@ -3,16 +3,19 @@
 //! `sk-tg_<12 public characters>_<32 secret characters><6 checksum characters>`. The public part names the key, the secret
 //! has 190 bits, the checksum lets a mistyped or invented key be refused without looking anything up.
 
+mod terms;
+
 use std::{fmt, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+pub use self::terms::{AllowedModels, KeyTerms, LastUsed, PreviousSecret};
+
 use super::{
-    ids::{KeyId, Random, ServiceAccountId, fixed_base62, random_base62},
-    limits::Limits,
-    projects::Project,
+    ids::{KeyId, Random, fixed_base62, random_base62},
+    projects::{Project, ServiceAccount},
     time::UnixNanos,
 };
 
@@ -37,10 +40,16 @@ pub struct Pepper([u8; 32]);
 impl PlainKey {
     pub fn generate(random: Random<'_>) -> (KeyId, Self) {
         let id = KeyId::generate(random);
-        let public = &id.as_str()[KeyId::PREFIX.len()..];
+        let plain = Self::renew(&id, random);
+        (id, plain)
+    }
+
+    /// Another text for the key of this id, with a secret of its own.
+    pub fn renew(id: &KeyId, random: Random<'_>) -> Self {
+        let public = id.as_str().strip_prefix(KeyId::PREFIX).unwrap_or_default();
         let body = format!("{PREFIX}{public}_{}", random_base62(SECRET_LENGTH, random));
         let checksum = fixed_base62(crc32fast::hash(body.as_bytes()), CHECKSUM_LENGTH);
-        (id, Self(body + &checksum))
+        Self(body + &checksum)
     }
 
     /// Reads a presented credential. `None` when it cannot be one of ours.
@@ -129,16 +138,16 @@ hidden_debug!(PlainKey, KeyHash, Pepper);
 #[derive(Clone, Debug)]
 pub struct ApiKey {
     pub id: KeyId,
-    pub service_account_id: ServiceAccountId,
+    pub service_account: Arc<ServiceAccount>,
     pub project: Arc<Project>,
     pub name: String,
     pub hash: KeyHash,
+    pub previous: Option<PreviousSecret>,
     pub redacted_value: String,
-    /// Narrower limits than the project's tier.
-    pub limits: Limits,
+    pub terms: KeyTerms,
     pub created_at: UnixNanos,
-    pub expires_at: Option<UnixNanos>,
     pub revoked_at: Option<UnixNanos>,
+    pub last_used: LastUsed,
 }
 
 /// Who is calling, proven. Only [`ApiKey::authenticate`] makes one.
@@ -155,106 +164,30 @@ impl Caller {
     pub fn project(&self) -> &Project {
         &self.key.project
     }
+
+    /// Whether the model called `requested` may be called; `page` is the name of the model it belongs to, where it has a
+    /// page.
+    pub fn may_use(&self, requested: &str, page: Option<&str>) -> bool {
+        self.key.terms.allowed_models.as_ref().is_none_or(|allowed| allowed.allows(requested, page))
+    }
 }
 
 impl ApiKey {
-    /// `None` unless the hash is this key's and the key is in force. The same answer for every reason.
+    /// `None` unless the hash is this key's and the key is in force. The same answer for every reason, after two
+    /// comparisons whether or not there was a rotation.
     pub fn authenticate(self: &Arc<Self>, presented: &KeyHash, now: UnixNanos) -> Option<Caller> {
-        let genuine = self.hash.matches(presented);
-        let expired = self.expires_at.is_some_and(|at| at <= now);
+        let (previous, previous_ends) =
+            self.previous.as_ref().map_or((&self.hash, UnixNanos(0)), |previous| (&previous.hash, previous.expires_at));
+        let (newest, earlier) = (self.hash.matches(presented), previous.matches(presented));
+        let genuine = newest || (earlier && previous_ends > now);
+        let expired = self.terms.expires_at.is_some_and(|at| at <= now);
         let closed = self.revoked_at.is_some() || self.project.archived_at.is_some();
-        (genuine && !expired && !closed).then(|| Caller { key: Arc::clone(self) })
+        (genuine && !expired && !closed).then(|| {
+            self.last_used.mark(now);
+            Caller { key: Arc::clone(self) }
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{ids::ProjectId, projects::TierId};
-
-    fn random() -> impl FnMut(&mut [u8]) {
-        let mut state = 0x1234_5678_u32;
-        move |bytes| {
-            for byte in bytes {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                *byte = (state >> 24) as u8;
-            }
-        }
-    }
-
-    fn issued() -> (Arc<ApiKey>, PlainKey, Pepper) {
-        let pepper = Pepper::from_bytes([7; 32]);
-        let (id, plain) = PlainKey::generate(&mut random());
-        let project = Project {
-            id: ProjectId::parse("proj_a").unwrap(),
-            name: "a".into(),
-            tier: TierId::from("tier1"),
-            created_at: UnixNanos(0),
-            archived_at: None,
-        };
-        let key = ApiKey {
-            id,
-            service_account_id: ServiceAccountId::parse("sa_a").unwrap(),
-            project: Arc::new(project),
-            name: "a".into(),
-            hash: plain.hash(&pepper),
-            redacted_value: plain.redacted(),
-            limits: Limits::default(),
-            created_at: UnixNanos(0),
-            expires_at: Some(UnixNanos(100)),
-            revoked_at: None,
-        };
-        (Arc::new(key), plain, pepper)
-    }
-
-    #[test]
-    fn a_key_names_itself_and_proves_itself() {
-        let (key, plain, pepper) = issued();
-        assert!(plain.reveal().starts_with("sk-tg_"));
-        let (id, presented) = PlainKey::parse(plain.reveal()).unwrap();
-        assert_eq!(id, key.id);
-        assert!(key.authenticate(&presented.hash(&pepper), UnixNanos(1)).is_some());
-    }
-
-    #[test]
-    fn one_wrong_character_is_refused_without_a_look_up() {
-        let (_, plain, _) = issued();
-        for position in 0..plain.reveal().len() {
-            let mut bytes = plain.reveal().as_bytes().to_vec();
-            bytes[position] = if bytes[position] == b'x' { b'y' } else { b'x' };
-            assert!(PlainKey::parse(std::str::from_utf8(&bytes).unwrap()).is_none(), "position {position}");
-        }
-        for text in ["", "sk-", "sk-tg_", "sk-tg__", "' OR 1=1--", "sk-tg_\u{e9}", &"s".repeat(300)] {
-            assert!(PlainKey::parse(text).is_none());
-        }
-    }
-
-    #[test]
-    fn expired_revoked_archived_and_foreign_keys_are_refused_alike() {
-        let (key, plain, pepper) = issued();
-        let hash = plain.hash(&pepper);
-        assert!(key.authenticate(&hash, UnixNanos(100)).is_none());
-        assert!(key.authenticate(&plain.hash(&Pepper::from_bytes([8; 32])), UnixNanos(1)).is_none());
-        let revoked = Arc::new(ApiKey { revoked_at: Some(UnixNanos(5)), ..(*key).clone() });
-        assert!(revoked.authenticate(&hash, UnixNanos(1)).is_none());
-        let archived = Project { archived_at: Some(UnixNanos(1)), ..(*key.project).clone() };
-        let orphan = Arc::new(ApiKey { project: Arc::new(archived), ..(*key).clone() });
-        assert!(orphan.authenticate(&hash, UnixNanos(1)).is_none());
-    }
-
-    #[test]
-    fn secrets_do_not_show_in_debug_output() {
-        let (key, plain, pepper) = issued();
-        let shown = format!("{key:?} {plain:?} {pepper:?}");
-        assert!(!shown.contains(plain.reveal()));
-        assert!(!shown.contains(&plain.reveal()[20..]));
-        assert!(shown.contains("PlainKey(hidden)"));
-    }
-
-    #[test]
-    fn a_wrong_key_is_echoed_with_stars() {
-        assert_eq!(redact("sk-proj-abcdefghijk9900"), "sk-proj-***********9900");
-        assert_eq!(redact("short"), "sh***");
-        assert_eq!(redact(""), "");
-    }
-}
+mod tests;

@@ -44,5 +44,31 @@ pub struct ServiceAccount {
     pub id: ServiceAccountId,
     pub project_id: ProjectId,
     pub name: String,
+    pub role: Role,
     pub created_at: UnixNanos,
+    pub deleted_at: Option<UnixNanos>,
+}
+
+/// A service account's role in its project. It is shown as `OpenAI` shows it; what a key may do, its own terms say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Owner,
+    Member,
+    None,
+}
+
+impl Role {
+    pub const ALL: [Self; 3] = [Self::Owner, Self::Member, Self::None];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Member => "member",
+            Self::None => "none",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
 }

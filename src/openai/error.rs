@@ -181,6 +181,12 @@ impl ApiError {
         Self::new(404, INVALID_REQUEST, message, Text::from("model"), Text::from("model_not_found"))
     }
 
+    /// The caller is known, and so is the model, but one is not for the other (protocol facts d.4).
+    pub fn model_not_allowed(project: &str, model: &str) -> Self {
+        let message = format!("Project `{project}` does not have access to model `{model}`");
+        Self::new(403, INVALID_REQUEST, message, None, Text::from("model_not_found"))
+    }
+
     pub fn unpriced_model(model: &str) -> Self {
         let message = format!(
             "The model `{model}` has no price on this gateway, so it cannot be billed. Ask the gateway's administrator to \

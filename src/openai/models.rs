@@ -33,16 +33,17 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The body of the list: each model, followed by its snapshots.
-pub fn list(catalog: &Catalog) -> Vec<u8> {
-    let entries = |model| names(model).map(move |snapshot| Entry::of(model, snapshot));
-    let data = catalog.models().iter().flat_map(|model| entries(model)).collect();
+/// The body of the list: each model, followed by its snapshots, if `shown` says so of the name and of the model's own.
+pub fn list(catalog: &Catalog, shown: impl Fn(&str, &str) -> bool) -> Vec<u8> {
+    let entries = |model| names(model).map(move |snapshot| (model, Entry::of(model, snapshot)));
+    let entries = catalog.models().iter().flat_map(|model| entries(model));
+    let data = entries.filter(|(model, entry)| shown(entry.id, &model.id)).map(|(_, entry)| entry).collect();
     print(&List { object: "list", data })
 }
 
-/// The body about one model or snapshot; `None` when there is none of that name.
-pub fn one(catalog: &Catalog, name: &str) -> Option<Vec<u8>> {
-    let named = catalog.resolve(name)?;
+/// The body about one model or snapshot; `None` when there is none of that name, or `shown` denies it.
+pub fn one(catalog: &Catalog, name: &str, shown: impl Fn(&str, &str) -> bool) -> Option<Vec<u8>> {
+    let named = catalog.resolve(name).filter(|named| shown(name, &named.model.id))?;
     Some(print(&Entry::of(named.model, named.snapshot)))
 }
 
@@ -84,14 +85,23 @@ mod tests {
             r#""shutdown_date":"2027-01-01"},"#,
             r#"{"id":"gpt-audio-x","object":"model","created":1756339249,"owned_by":"system"}]}"#
         );
-        assert_eq!(String::from_utf8(list(&catalog())).unwrap(), expected);
+        assert_eq!(String::from_utf8(list(&catalog(), |_, _| true)).unwrap(), expected);
     }
 
     #[test]
     fn one_model_is_the_same_object() {
-        let one = |name| one(&catalog(), name).map(|body| String::from_utf8(body).unwrap());
+        let one = |name| one(&catalog(), name, |_, _| true).map(|body| String::from_utf8(body).unwrap());
         let expected = r#"{"id":"gpt-audio-x","object":"model","created":1756339249,"owned_by":"system"}"#;
         assert_eq!(one("gpt-audio-x").as_deref(), Some(expected));
         assert_eq!(one("gpt-audio-y"), None);
+    }
+
+    #[test]
+    fn what_the_caller_may_not_use_is_not_there() {
+        let only_one = |name: &str, page: &str| page == "gpt-audio" && name == "gpt-audio-x";
+        let body = String::from_utf8(list(&catalog(), only_one)).unwrap();
+        assert!(body.contains("gpt-audio-x") && !body.contains("2025-08-28"), "{body}");
+        assert!(one(&catalog(), "gpt-audio-x", only_one).is_some());
+        assert_eq!(one(&catalog(), "gpt-audio", only_one), None);
     }
 }

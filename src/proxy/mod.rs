@@ -104,6 +104,7 @@ impl Proxy {
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
         let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
+        self.check_permission(caller, &call.model, &terms, now)?;
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(&call, &terms);
         let reservation = self.reserve(caller, &call, &terms, &estimate, now)?;
@@ -125,7 +126,7 @@ impl Proxy {
             return None;
         }
         let page = named.map(|named| named.model.as_ref());
-        let limits = self.catalog.limits(&caller.project().tier, page).narrowed_by(&caller.key().limits);
+        let limits = self.catalog.limits(&caller.project().tier, page).narrowed_by(&caller.key().terms.limits);
         let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
         let buckets = self.limiter.buckets(&caller.key().id, &limit_group);
         Some(Terms { named, limits, limit_group, buckets })
@@ -135,6 +136,15 @@ impl Proxy {
         self.metrics.invalid.inc();
         tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
         Refused { error: ApiError::unknown_model(model), headrooms: Headrooms::default() }
+    }
+
+    fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
+        if caller.may_use(model, terms.named.map(|named| named.model.id.as_ref())) {
+            return Ok(());
+        }
+        self.metrics.invalid.inc();
+        let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
+        Err(Refused { error, headrooms: terms.buckets.headrooms(&terms.limits, now) })
     }
 
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {

@@ -1,139 +1,57 @@
-//! Projects, service accounts, API keys and admin keys.
+//! Projects, service accounts and API keys: everything of them, to be kept in memory. Changes are in `changes`.
+
+mod changes;
 
 use std::{collections::HashMap, sync::Arc};
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Store, StoreError, change::Change};
+pub use self::changes::{
+    insert_key, insert_project, insert_service_account, revoke_key, update_key, update_project, update_service_account,
+};
+use super::{Store, StoreError};
 use crate::domain::{
-    audit::AuditEvent,
-    ids::{AdminKeyId, KeyId, ProjectId, ServiceAccountId},
-    keys::{ApiKey, KeyHash},
-    projects::{Project, ServiceAccount, TierId},
+    ids::{KeyId, ProjectId, ServiceAccountId},
+    keys::{ApiKey, KeyHash, KeyTerms, LastUsed, PreviousSecret},
+    projects::{Project, Role, ServiceAccount, TierId},
     time::UnixNanos,
 };
 
-/// Everything of this page that is kept in memory, as it was saved.
+/// Everything of this page that is kept in memory, as it was saved: archived projects, deleted accounts and revoked keys
+/// among the rest.
 #[derive(Debug, Default)]
 pub struct Saved {
-    pub projects: Vec<Arc<Project>>,
-    /// Revoked ones among them.
+    pub projects: HashMap<ProjectId, Arc<Project>>,
+    pub service_accounts: HashMap<ServiceAccountId, Arc<ServiceAccount>>,
     pub keys: Vec<ApiKey>,
 }
 
-/// An admin key that was generated here. A configured one is not stored.
-#[derive(Debug)]
-pub struct AdminKeyRow {
-    pub id: AdminKeyId,
-    pub name: String,
-    pub hash: KeyHash,
-    pub redacted_value: String,
-    pub created_at: UnixNanos,
-}
-
 pub async fn load(store: &Store) -> Result<Saved, StoreError> {
-    // One transaction, so that both tables are of one moment.
+    // One transaction, so that all tables are of one moment.
     let mut reading = store.reader().begin().await?;
     let projects: Vec<ProjectRow> =
         sqlx::query_as("SELECT id, name, tier, created_at, archived_at FROM projects").fetch_all(&mut *reading).await?;
+    let accounts: Vec<ServiceAccountRow> =
+        sqlx::query_as("SELECT id, project_id, name, role, created_at, deleted_at FROM service_accounts")
+            .fetch_all(&mut *reading)
+            .await?;
     let keys: Vec<KeyRow> = sqlx::query_as(
-        "SELECT id, project_id, service_account_id, name, hash, redacted_value, limits, created_at, expires_at, \
-         revoked_at FROM api_keys",
+        "SELECT id, project_id, service_account_id, name, hash, previous_hash, previous_expires_at, redacted_value, limits, \
+         allowed_models, created_at, expires_at, revoked_at, used_at_s FROM api_keys LEFT JOIN last_used ON key_id = id",
     )
     .fetch_all(&mut *reading)
     .await?;
-    let projects = projects.into_iter().map(|row| row.read().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-    let owners = projects.iter().map(|project| (project.id.clone(), Arc::clone(project))).collect();
-    Ok(Saved { keys: keys.into_iter().map(|row| row.read(&owners)).collect::<Result<_, _>>()?, projects })
-}
-
-pub async fn insert_project(store: &Store, project: &Project, event: &AuditEvent) -> Result<(), StoreError> {
-    let mut change = Change::begin(store, event).await?;
-    sqlx::query("INSERT INTO projects (id, name, tier, created_at, archived_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(project.id.as_str())
-        .bind(&project.name)
-        .bind(project.tier.as_str())
-        .bind(stored(project.created_at))
-        .bind(project.archived_at.map(stored))
-        .execute(change.connection())
-        .await?;
-    change.commit().await
-}
-
-/// A service account and its key, both or none.
-pub async fn insert_service_account(
-    store: &Store,
-    account: (&ServiceAccount, &AuditEvent),
-    key: (&ApiKey, &AuditEvent),
-) -> Result<(), StoreError> {
-    let (account, event) = account;
-    let mut change = Change::begin(store, event).await?;
-    sqlx::query("INSERT INTO service_accounts (id, project_id, name, created_at) VALUES (?, ?, ?, ?)")
-        .bind(account.id.as_str())
-        .bind(account.project_id.as_str())
-        .bind(&account.name)
-        .bind(stored(account.created_at))
-        .execute(change.connection())
-        .await?;
-    let (key, event) = key;
-    change.also(event).await?;
-    insert_key(change.connection(), key).await?;
-    change.commit().await
-}
-
-async fn insert_key(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), StoreError> {
-    let limits = serde_json::to_string(&key.limits).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    sqlx::query(
-        "INSERT INTO api_keys (id, project_id, service_account_id, name, hash, redacted_value, limits, created_at, \
-         expires_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(key.id.as_str())
-    .bind(key.project.id.as_str())
-    .bind(key.service_account_id.as_str())
-    .bind(&key.name)
-    .bind(key.hash.as_bytes().as_slice())
-    .bind(&key.redacted_value)
-    .bind(limits)
-    .bind(stored(key.created_at))
-    .bind(key.expires_at.map(stored))
-    .bind(key.revoked_at.map(stored))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// The first revocation counts; a later one changes nothing.
-pub async fn revoke_key(store: &Store, id: &KeyId, event: &AuditEvent) -> Result<(), StoreError> {
-    let mut change = Change::begin(store, event).await?;
-    sqlx::query("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
-        .bind(stored(event.by.at))
-        .bind(id.as_str())
-        .execute(change.connection())
-        .await?;
-    change.commit().await
-}
-
-pub async fn insert_admin_key(store: &Store, key: &AdminKeyRow, event: &AuditEvent) -> Result<(), StoreError> {
-    let mut change = Change::begin(store, event).await?;
-    sqlx::query("INSERT INTO admin_keys (id, name, hash, redacted_value, created_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(key.id.as_str())
-        .bind(&key.name)
-        .bind(key.hash.as_bytes().as_slice())
-        .bind(&key.redacted_value)
-        .bind(stored(key.created_at))
-        .execute(change.connection())
-        .await?;
-    change.commit().await
-}
-
-pub async fn admin_keys(store: &Store) -> Result<Vec<(AdminKeyId, KeyHash)>, StoreError> {
-    let rows: Vec<(String, Vec<u8>)> =
-        sqlx::query_as("SELECT id, hash FROM admin_keys").fetch_all(store.reader()).await?;
-    let read = |(id, bytes): &(String, Vec<u8>)| {
-        let id = AdminKeyId::parse(id).ok_or_else(|| unreadable("admin_keys.id"))?;
-        Ok((id, hash("admin_keys.hash", bytes)?))
-    };
-    rows.iter().map(read).collect()
+    let mut saved = Saved::default();
+    for row in projects {
+        let project = row.read()?;
+        saved.projects.insert(project.id.clone(), Arc::new(project));
+    }
+    for row in accounts {
+        let account = row.read()?;
+        saved.service_accounts.insert(account.id.clone(), Arc::new(account));
+    }
+    saved.keys = keys.into_iter().map(|row| row.read(&saved)).collect::<Result<_, _>>()?;
+    Ok(saved)
 }
 
 /// Whether anything was hashed under the pepper: then no other pepper will do.
@@ -156,17 +74,31 @@ struct ProjectRow {
 }
 
 #[derive(FromRow)]
+struct ServiceAccountRow {
+    id: String,
+    project_id: String,
+    name: String,
+    role: String,
+    created_at: i64,
+    deleted_at: Option<i64>,
+}
+
+#[derive(FromRow)]
 struct KeyRow {
     id: String,
     project_id: String,
     service_account_id: String,
     name: String,
     hash: Vec<u8>,
+    previous_hash: Option<Vec<u8>>,
+    previous_expires_at: Option<i64>,
     redacted_value: String,
     limits: String,
+    allowed_models: Option<String>,
     created_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
+    used_at_s: Option<i64>,
 }
 
 impl ProjectRow {
@@ -181,27 +113,57 @@ impl ProjectRow {
     }
 }
 
-impl KeyRow {
-    fn read(self, owners: &HashMap<ProjectId, Arc<Project>>) -> Result<ApiKey, sqlx::Error> {
-        let owner = ProjectId::parse(&self.project_id).and_then(|id| owners.get(&id));
-        Ok(ApiKey {
-            id: KeyId::parse(&self.id).ok_or_else(|| unreadable("api_keys.id"))?,
-            service_account_id: ServiceAccountId::parse(&self.service_account_id)
-                .ok_or_else(|| unreadable("api_keys.service_account_id"))?,
-            project: owner.cloned().ok_or_else(|| unreadable("api_keys.project_id"))?,
+impl ServiceAccountRow {
+    fn read(self) -> Result<ServiceAccount, sqlx::Error> {
+        Ok(ServiceAccount {
+            id: ServiceAccountId::parse(&self.id).ok_or_else(|| unreadable("service_accounts.id"))?,
+            project_id: ProjectId::parse(&self.project_id).ok_or_else(|| unreadable("service_accounts.project_id"))?,
             name: self.name,
-            hash: hash("api_keys.hash", &self.hash)?,
-            redacted_value: self.redacted_value,
-            // Limits that cannot be read are refused, not taken for none.
-            limits: serde_json::from_str(&self.limits).map_err(|_| unreadable("api_keys.limits"))?,
+            role: Role::parse(&self.role).ok_or_else(|| unreadable("service_accounts.role"))?,
             created_at: time(self.created_at),
-            expires_at: self.expires_at.map(time),
-            revoked_at: self.revoked_at.map(time),
+            deleted_at: self.deleted_at.map(time),
         })
     }
 }
 
-fn hash(column: &str, bytes: &[u8]) -> Result<KeyHash, sqlx::Error> {
+impl KeyRow {
+    fn read(self, saved: &Saved) -> Result<ApiKey, sqlx::Error> {
+        let project = ProjectId::parse(&self.project_id).and_then(|id| saved.projects.get(&id));
+        let account = ServiceAccountId::parse(&self.service_account_id).and_then(|id| saved.service_accounts.get(&id));
+        let previous = match (&self.previous_hash, self.previous_expires_at) {
+            (Some(bytes), Some(at)) => {
+                Some(PreviousSecret { hash: hash("api_keys.previous_hash", bytes)?, expires_at: time(at) })
+            }
+            _ => None,
+        };
+        // Terms that cannot be read are refused, not taken for none.
+        let allowed_models = self.allowed_models.as_deref().map(serde_json::from_str).transpose();
+        let terms = KeyTerms {
+            limits: serde_json::from_str(&self.limits).map_err(|_| unreadable("api_keys.limits"))?,
+            allowed_models: allowed_models.map_err(|_| unreadable("api_keys.allowed_models"))?,
+            expires_at: self.expires_at.map(time),
+        };
+        Ok(ApiKey {
+            id: KeyId::parse(&self.id).ok_or_else(|| unreadable("api_keys.id"))?,
+            service_account: account.cloned().ok_or_else(|| unreadable("api_keys.service_account_id"))?,
+            project: project.cloned().ok_or_else(|| unreadable("api_keys.project_id"))?,
+            name: self.name,
+            hash: hash("api_keys.hash", &self.hash)?,
+            previous,
+            redacted_value: self.redacted_value,
+            terms,
+            created_at: time(self.created_at),
+            revoked_at: self.revoked_at.map(time),
+            last_used: last_used(self.used_at_s),
+        })
+    }
+}
+
+pub(super) fn last_used(used_at_s: Option<i64>) -> LastUsed {
+    LastUsed::at(used_at_s.and_then(|seconds| u64::try_from(seconds).ok()))
+}
+
+pub(super) fn hash(column: &str, bytes: &[u8]) -> Result<KeyHash, sqlx::Error> {
     bytes.try_into().map(KeyHash::from_bytes).map_err(|_| unreadable(column))
 }
 

@@ -1,10 +1,12 @@
 //! SQL and nothing but SQL, and the projector that feeds the ledger from the journal.
 
 pub mod accounts;
+pub mod admin_keys;
 pub mod audit;
 pub mod buckets;
 mod change;
 pub mod error;
+pub mod last_used;
 pub mod ledger;
 mod names;
 pub mod projector;

@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::fixture::{ADMIN_KEY, AdminSide, NOW_SECONDS, read};
 
-async fn project(side: &AdminSide, name: &str) -> String {
+pub(super) async fn project(side: &AdminSide, name: &str) -> String {
     let (status, project) = side.post("", json!({ "name": name })).await;
     assert_eq!(status, 200, "{project}");
     project["id"].as_str().unwrap().to_owned()
 }
 
 /// The ids of the key, and its value.
-async fn key(side: &AdminSide, project: &str) -> (String, String) {
+pub(super) async fn key(side: &AdminSide, project: &str) -> (String, String) {
     let (status, account) = side.post(&format!("/{project}/service_accounts"), json!({"name": "worker"})).await;
     assert_eq!(status, 200, "{account}");
     let text = |field: &str| account["api_key"][field].as_str().unwrap().to_owned();
     (text("id"), text("value"))
 }
 
-fn ids(list: &Value) -> Vec<String> {
+pub(super) fn ids(list: &Value) -> Vec<String> {
     list["data"].as_array().unwrap().iter().map(|object| object["id"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -60,7 +60,7 @@ async fn a_service_account_comes_with_a_key_that_is_shown_once() {
         "created_at": NOW_SECONDS,
         "api_key": {
             "object": "organization.project.service_account.api_key", "id": id, "name": "Secret Key", "value": value,
-            "created_at": NOW_SECONDS, "expires_at": NOW_SECONDS + 60, "limits": limits,
+            "created_at": NOW_SECONDS, "expires_at": NOW_SECONDS + 60, "limits": limits, "allowed_models": null,
         },
     });
     assert_eq!((status, &created), (200, &expected));
@@ -68,6 +68,7 @@ async fn a_service_account_comes_with_a_key_that_is_shown_once() {
         "object": "organization.project.api_key", "id": id, "name": "worker", "created_at": NOW_SECONDS,
         "redacted_value": format!("{}{}{}", &value[..8], "*".repeat(value.len() - 12), &value[value.len() - 4..]),
         "last_used_at": null, "expires_at": NOW_SECONDS + 60, "owner_project_access": "active", "limits": limits,
+        "previous_expires_at": null, "allowed_models": null,
         "owner": {
             "type": "service_account",
             "service_account": {"id": created["id"], "name": "worker", "created_at": NOW_SECONDS, "role": "member"},
@@ -149,17 +150,15 @@ async fn paging_goes_on_after_a_key_that_was_revoked_meanwhile() {
 
 #[tokio::test]
 async fn archived_projects_are_listed_on_demand() {
-    let mut side = AdminSide::new().await;
+    let side = AdminSide::new().await;
     let (archived, open) = (project(&side, "old").await, project(&side, "new").await);
-    let statement = sqlx::query("UPDATE projects SET archived_at = 5000000000 WHERE id = ?").bind(&archived);
-    statement.execute(side.store.writer()).await.unwrap();
-    side.accounts =
-        Accounts::load(Arc::clone(&side.store), crate::domain::keys::Pepper::from_bytes([7; 32])).await.unwrap();
+    side.clock.advance(5_000_000_000);
+    assert_eq!(side.post(&format!("/{archived}/archive"), json!({})).await.0, 200);
     assert_eq!(ids(&side.get("").await.1), [open.as_str()]);
     let (_, all) = side.get("?include_archived=true").await;
     assert_eq!(ids(&all).len(), 2);
     let (_, shown) = side.get(&format!("/{archived}")).await;
-    assert_eq!((&shown["status"], &shown["archived_at"]), (&json!("archived"), &json!(5)));
+    assert_eq!((&shown["status"], &shown["archived_at"]), (&json!("archived"), &json!(NOW_SECONDS + 5)));
     let (status, refused) = side.post(&format!("/{archived}/service_accounts"), json!({"name": "a"})).await;
     assert_eq!((status, &refused["error"]["code"]), (400, &json!("project_archived")));
 }
@@ -169,6 +168,7 @@ async fn each_mistake_in_a_request_is_named() {
     let side = AdminSide::new().await;
     let project = project(&side, "alpha").await;
     let accounts = format!("/{project}/service_accounts");
+    let (keys, there) = (format!("/{project}/api_keys"), format!("/{project}"));
     let long = "x".repeat(200);
     for (path, body, param, code) in [
         ("", json!({}), "name", "missing_required_parameter"),
@@ -202,10 +202,18 @@ async fn each_mistake_in_a_request_is_named() {
         (&accounts, json!({"name": "a", "expires_in_seconds": -1}), "expires_in_seconds", "integer_below_min_value"),
         (
             &accounts,
-            json!({"name": "a", "create_service_account_only": true}),
+            json!({"name": "a", "create_service_account_only": "yes"}),
             "create_service_account_only",
-            "unsupported_value",
+            "invalid_type",
         ),
+        (&accounts, json!({"name": "a", "allowed_models": []}), "allowed_models", "empty_array"),
+        (&accounts, json!({"name": "a", "allowed_models": "gpt-4o"}), "allowed_models", "invalid_type"),
+        (&accounts, json!({"name": "a", "allowed_models": ["a", ""]}), "allowed_models[1]", "empty_string"),
+        (&accounts, json!({"name": "a", "scopes": ["api.model.read"]}), "scopes", "unsupported_parameter"),
+        (&keys, json!({}), "name", "missing_required_parameter"),
+        (&keys, json!({"name": "a", "service_account_id": 5}), "service_account_id", "invalid_type"),
+        (&there, json!({"tier": "gold"}), "tier", "invalid_value"),
+        (&there, json!({"name": ""}), "name", "empty_string"),
     ] {
         let (status, answer) = side.post(path, body.clone()).await;
         let error = &answer["error"];
@@ -264,9 +272,13 @@ async fn every_route_demands_the_admin_key_whatever_the_method() {
         String::new(),
         format!("/{project}"),
         "/proj_nobody".to_owned(),
+        format!("/{project}/archive"),
         format!("/{project}/service_accounts"),
+        format!("/{project}/service_accounts/sa_nobody"),
+        format!("/{project}/service_accounts/sa_nobody/api_keys"),
         format!("/{project}/api_keys"),
         format!("/{project}/api_keys/{key}"),
+        format!("/{project}/api_keys/{key}/rotate"),
         "/x/api_keys/y".to_owned(),
     ];
     let wrong = format!("{ADMIN_KEY}x");
@@ -288,7 +300,7 @@ async fn every_route_demands_the_admin_key_whatever_the_method() {
             }
         }
     }
-    assert_eq!(demanded, 3 * 10, "ten pairs of route and method, three credentials each");
+    assert_eq!(demanded, 3 * 22, "the pairs of route and method, three credentials each");
     assert_eq!(side.get(&format!("/{project}/api_keys/{key}")).await.0, 200, "nothing was revoked");
     let (status, answer) = side.call(Method::PUT, "", "{}").await;
     assert_eq!((status, &answer["error"]["code"]), (405, &json!("method_not_supported")));

@@ -77,11 +77,11 @@ async fn limits_and_expiry_reach_the_key() {
     let (now, plain) = (gateway.side.clock.now(), answer["api_key"]["value"].as_str().unwrap());
     assert_eq!(answer["project"]["name"], "a");
     let caller = gateway.side.accounts.authenticate(plain, now).unwrap();
-    let limits = caller.key().limits;
+    let limits = caller.key().terms.limits;
     assert_eq!(limits.requests_per_minute.unwrap().get(), 5);
     assert_eq!(limits.tokens_per_minute.unwrap().get(), 700);
     assert_eq!((limits.requests_per_day, limits.batch_queue_tokens), (None, None));
-    assert_eq!(caller.key().expires_at.unwrap().since(now), 2 * 86_400 * 1_000_000_000);
+    assert_eq!(caller.key().terms.expires_at.unwrap().since(now), 2 * 86_400 * 1_000_000_000);
 }
 
 #[tokio::test]
@@ -103,6 +103,25 @@ async fn keys_are_listed_without_their_secret_and_revoked_by_id() {
     assert_eq!(gateway.keys(&["list"]).await.unwrap().lines().count(), 2);
     let again = gateway.keys(&["revoke", id]).await.unwrap_err().to_string();
     assert!(again.contains("tollgate keys list"), "{again}");
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_shown_once_and_the_old_value_ends_with_the_overlap() {
+    let gateway = Gateway::start().await;
+    let old = gateway.keys(&["create", "--project", "alpha"]).await.unwrap();
+    let id = old.split_whitespace().find(|word| word.starts_with("key_")).unwrap();
+    let output = gateway.keys(&["rotate", id, "--overlap-hours", "2"]).await.unwrap();
+    assert!(output.contains("works until 2023-11-15 00:13:20 UTC"), "{output}");
+    let works = |plain: &str| gateway.side.accounts.authenticate(plain, gateway.side.clock.now()).is_ok();
+    assert!(works(value(&old)) && works(value(&output)));
+    gateway.side.clock.advance(2 * 3_600 * 1_000_000_000);
+    assert!(!works(value(&old)) && works(value(&output)));
+    let answer = gateway.keys(&["rotate", id, "--overlap-hours", "0", "--json"]).await.unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((answer["id"].as_str(), &answer["previous_expires_at"]), (Some(id), &Value::Null));
+    assert!(!works(value(&output)) && works(answer["value"].as_str().unwrap()));
+    let missing = gateway.keys(&["rotate", "key_nobody"]).await.unwrap_err().to_string();
+    assert!(missing.contains("there is no key key_nobody in force"), "{missing}");
 }
 
 #[tokio::test]

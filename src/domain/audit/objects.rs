@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::domain::{
+    admin_keys::AdminKey,
     keys::ApiKey,
     projects::{Project, ServiceAccount},
     time::UnixNanos,
@@ -30,7 +31,17 @@ impl Audited for Project {
 
 impl Audited for ServiceAccount {
     fn audited(&self) -> Value {
-        json!({ "name": self.name })
+        json!({ "name": self.name, "role": self.role.name() })
+    }
+}
+
+impl Audited for AdminKey {
+    fn audited(&self) -> Value {
+        json!({
+            "name": self.name,
+            "redacted_value": self.redacted_value,
+            "expires_at": self.expires_at.map(UnixNanos::seconds),
+        })
     }
 }
 
@@ -39,9 +50,11 @@ impl Audited for ApiKey {
         json!({
             "name": self.name,
             "redacted_value": self.redacted_value,
-            "service_account_id": self.service_account_id,
-            "limits": self.limits,
-            "expires_at": self.expires_at.map(UnixNanos::seconds),
+            "service_account_id": self.service_account.id,
+            "limits": self.terms.limits,
+            "allowed_models": self.terms.allowed_models,
+            "expires_at": self.terms.expires_at.map(UnixNanos::seconds),
+            "previous_expires_at": self.previous.as_ref().map(|previous| previous.expires_at.seconds()),
         })
     }
 }

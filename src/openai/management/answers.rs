@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::requests::{PageRequest, no_such_cursor};
 use crate::{
     domain::{
-        keys::ApiKey,
+        keys::{AllowedModels, ApiKey},
         limits::Limits,
         projects::{Project, ServiceAccount},
         time::UnixNanos,
@@ -40,45 +40,72 @@ impl<'a> From<&'a Project> for ProjectObject<'a> {
     }
 }
 
-/// The answer to the creation of a service account, and the only one that ever has a key's value.
-#[derive(Serialize)]
-pub struct ServiceAccountCreated<'a> {
+/// A service account; when it has just been made, with its key.
+#[derive(Debug, Serialize)]
+pub struct ServiceAccountObject<'a> {
     object: &'static str,
     id: &'a str,
     name: &'a str,
     role: &'static str,
     created_at: u64,
-    api_key: CreatedKey<'a>,
 }
 
-#[derive(Serialize)]
-struct CreatedKey<'a> {
-    object: &'static str,
-    id: &'a str,
-    name: &'static str,
-    value: &'a str,
-    created_at: u64,
-    expires_at: Option<u64>,
-    limits: &'a Limits,
-}
-
-impl<'a> ServiceAccountCreated<'a> {
-    pub fn new(account: &'a ServiceAccount, key: &'a ApiKey, value: &'a str) -> Self {
+impl<'a> From<&'a ServiceAccount> for ServiceAccountObject<'a> {
+    fn from(account: &'a ServiceAccount) -> Self {
         Self {
             object: "organization.project.service_account",
             id: account.id.as_str(),
             name: &account.name,
-            role: "member",
+            role: account.role.name(),
             created_at: account.created_at.seconds(),
-            api_key: CreatedKey {
-                object: "organization.project.service_account.api_key",
-                id: key.id.as_str(),
-                name: "Secret Key",
-                value,
-                created_at: key.created_at.seconds(),
-                expires_at: key.expires_at.map(UnixNanos::seconds),
-                limits: &key.limits,
-            },
+        }
+    }
+}
+
+/// The answer to the creation of a service account.
+#[derive(Serialize)]
+pub struct ServiceAccountCreated<'a> {
+    #[serde(flatten)]
+    account: ServiceAccountObject<'a>,
+    /// `None`: it was made without one.
+    api_key: Option<AccountKeyCreated<'a>>,
+}
+
+impl<'a> ServiceAccountCreated<'a> {
+    pub fn new(account: &'a ServiceAccount, api_key: Option<AccountKeyCreated<'a>>) -> Self {
+        Self { account: account.into(), api_key }
+    }
+}
+
+/// A key of a service account, with its value, which no later answer has.
+#[derive(Serialize)]
+pub struct AccountKeyCreated<'a> {
+    object: &'static str,
+    id: &'a str,
+    name: &'a str,
+    value: &'a str,
+    created_at: u64,
+    expires_at: Option<u64>,
+    limits: &'a Limits,
+    allowed_models: Option<&'a AllowedModels>,
+}
+
+impl<'a> AccountKeyCreated<'a> {
+    /// The first key of an account goes by the name that `OpenAI` gives it.
+    pub fn first(key: &'a ApiKey, value: &'a str) -> Self {
+        Self { name: "Secret Key", ..Self::new(key, value) }
+    }
+
+    pub fn new(key: &'a ApiKey, value: &'a str) -> Self {
+        Self {
+            object: "organization.project.service_account.api_key",
+            id: key.id.as_str(),
+            name: &key.name,
+            value,
+            created_at: key.created_at.seconds(),
+            expires_at: key.terms.expires_at.map(UnixNanos::seconds),
+            limits: &key.terms.limits,
+            allowed_models: key.terms.allowed_models.as_ref(),
         }
     }
 }
@@ -92,9 +119,12 @@ pub struct ApiKeyObject<'a> {
     created_at: u64,
     last_used_at: Option<u64>,
     expires_at: Option<u64>,
+    /// Until when the secret from before the last rotation opens the key.
+    previous_expires_at: Option<u64>,
     owner: Owner<'a>,
     owner_project_access: &'static str,
     limits: &'a Limits,
+    allowed_models: Option<&'a AllowedModels>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,40 +144,69 @@ struct OwnerAccount<'a> {
 
 impl<'a> From<&'a ApiKey> for ApiKeyObject<'a> {
     fn from(key: &'a ApiKey) -> Self {
+        let account = &key.service_account;
         Self {
             object: "organization.project.api_key",
             id: key.id.as_str(),
             name: &key.name,
             redacted_value: &key.redacted_value,
             created_at: key.created_at.seconds(),
-            last_used_at: None,
-            expires_at: key.expires_at.map(UnixNanos::seconds),
-            // A key and its account are made in one go, under one name.
+            last_used_at: key.last_used.seconds(),
+            expires_at: key.terms.expires_at.map(UnixNanos::seconds),
+            previous_expires_at: key.previous.as_ref().map(|previous| previous.expires_at.seconds()),
             owner: Owner {
                 kind: "service_account",
                 service_account: OwnerAccount {
-                    id: key.service_account_id.as_str(),
-                    name: &key.name,
-                    created_at: key.created_at.seconds(),
-                    role: "member",
+                    id: account.id.as_str(),
+                    name: &account.name,
+                    created_at: account.created_at.seconds(),
+                    role: account.role.name(),
                 },
             },
-            owner_project_access: if key.project.archived_at.is_none() { "active" } else { "inactive" },
-            limits: &key.limits,
+            owner_project_access: project_access(&key.project),
+            limits: &key.terms.limits,
+            allowed_models: key.terms.allowed_models.as_ref(),
         }
     }
 }
 
+/// Whether the owner of a key gets into the project, as `OpenAI` says it.
+pub const fn project_access(project: &Project) -> &'static str {
+    if project.archived_at.is_none() { "active" } else { "inactive" }
+}
+
+/// A key with its value, which no later answer has.
+#[derive(Serialize)]
+pub struct ApiKeyCreated<'a> {
+    #[serde(flatten)]
+    key: ApiKeyObject<'a>,
+    value: &'a str,
+}
+
+impl<'a> ApiKeyCreated<'a> {
+    pub fn new(key: &'a ApiKey, value: &'a str) -> Self {
+        Self { key: key.into(), value }
+    }
+}
+
 #[derive(Debug, Serialize)]
-pub struct ApiKeyDeleted<'a> {
+pub struct Deleted<'a> {
     object: &'static str,
     id: &'a str,
     deleted: bool,
 }
 
-impl<'a> ApiKeyDeleted<'a> {
-    pub const fn new(id: &'a str) -> Self {
+impl<'a> Deleted<'a> {
+    pub const fn api_key(id: &'a str) -> Self {
         Self { object: "organization.project.api_key.deleted", id, deleted: true }
+    }
+
+    pub const fn service_account(id: &'a str) -> Self {
+        Self { object: "organization.project.service_account.deleted", id, deleted: true }
+    }
+
+    pub const fn admin_key(id: &'a str) -> Self {
+        Self { object: "organization.admin_api_key.deleted", id, deleted: true }
     }
 }
 

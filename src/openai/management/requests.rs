@@ -1,20 +1,31 @@
 //! What the organization API is asked, and its words for a request that cannot be read.
 
-use std::{fmt::Display, num::NonZeroU32};
-
 use serde_json::{Map, Value};
 
+use super::fields::{
+    above_maximum, allowed_models, below_minimum, integer, limits, name, object, optional_name, wrong_type,
+};
 use crate::{
-    domain::{limits::Limits, projects::TierId},
+    domain::{
+        ids::ServiceAccountId,
+        keys::{AllowedModels, KeyTerms},
+        limits::Limits,
+        projects::{Role, TierId},
+        time::UnixNanos,
+    },
     openai::error::ApiError,
 };
 
-const MAX_NAME_CHARACTERS: usize = 128;
 pub(super) const DEFAULT_PAGE_LENGTH: usize = 20;
 pub(super) const MAX_PAGE_LENGTH: usize = 100;
-const MAX_TOKENS_IN_A_QUEUE: u64 = u64::MAX >> 1;
 /// A hundred years, so that no sum of times overflows.
 const MAX_EXPIRY_SECONDS: u64 = 100 * 366 * 86_400;
+/// As `OpenAI`'s: a year.
+const MAX_ADMIN_KEY_EXPIRY_SECONDS: u64 = 31_536_000;
+const DEFAULT_OVERLAP_SECONDS: u64 = 86_400;
+const MAX_OVERLAP_SECONDS: u64 = 7 * 86_400;
+/// The name that `OpenAI` gives to a service account's key.
+const KEY_NAME: &str = "Secret Key";
 
 /// `POST /v1/organization/projects`.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,43 +34,197 @@ pub struct NewProject {
     pub tier: Option<TierId>,
 }
 
+/// `POST /v1/organization/projects/{project_id}`; what is `None` stays.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ProjectUpdate {
+    pub name: Option<String>,
+    pub tier: Option<TierId>,
+}
+
 /// `POST /v1/organization/projects/{project_id}/service_accounts`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NewServiceAccount {
     pub name: String,
+    /// `None`: `create_service_account_only`.
+    pub key: Option<NewKeyTerms>,
+}
+
+/// `POST /v1/organization/projects/{project_id}/service_accounts/{service_account_id}`; what is `None` stays.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ServiceAccountUpdate {
+    pub name: Option<String>,
+    pub role: Option<Role>,
+}
+
+/// `POST /v1/organization/projects/{project_id}/service_accounts/{service_account_id}/api_keys`, where the name may be left
+/// out, and our own `POST /v1/organization/projects/{project_id}/api_keys`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NewKey {
+    pub name: String,
+    /// `None`: one is made for the key.
+    pub service_account_id: Option<ServiceAccountId>,
+    pub terms: NewKeyTerms,
+}
+
+/// What a new key may do, and for how long.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct NewKeyTerms {
     pub limits: Limits,
+    pub allowed_models: Option<AllowedModels>,
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// `POST /v1/organization/projects/{project_id}/api_keys/{key_id}`; what is `None` stays.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeyUpdateRequest {
+    pub name: Option<String>,
+    pub limits: Option<Limits>,
+    pub allowed_models: Option<Option<AllowedModels>>,
+}
+
+/// `POST /v1/organization/admin_api_keys`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NewAdminKey {
+    pub name: String,
     pub expires_in_seconds: Option<u64>,
 }
 
 impl NewProject {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
-        let tier = match fields.get("tier") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(tier)) => Some(TierId::from(tier.as_str())),
-            Some(other) => return Err(wrong_type("tier", "a string", other)),
-        };
-        Ok(Self { name: name(&fields)?, tier })
+        Ok(Self { tier: tier(&fields)?, name: name(&fields)? })
+    }
+}
+
+impl ProjectUpdate {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = object(body)?;
+        Ok(Self { tier: tier(&fields)?, name: optional_name(&fields)? })
     }
 }
 
 impl NewServiceAccount {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
-        if fields.get("create_service_account_only").and_then(Value::as_bool) == Some(true) {
-            let message = "Unsupported value: 'create_service_account_only' does not support true with this gateway. \
-                Each service account has an API key.";
-            return Err(ApiError::invalid(
-                message,
-                Some("create_service_account_only".into()),
-                Some("unsupported_value".into()),
-            ));
+        let only = match fields.get("create_service_account_only") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(only)) => *only,
+            Some(other) => return Err(wrong_type("create_service_account_only", "a boolean", other)),
+        };
+        let terms = NewKeyTerms::read(&fields)?;
+        Ok(Self { name: name(&fields)?, key: (!only).then_some(terms) })
+    }
+}
+
+impl ServiceAccountUpdate {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = object(body)?;
+        let role = match fields.get("role") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(role)) => match Role::parse(role) {
+                Some(role @ (Role::Member | Role::Owner)) => Some(role),
+                _ => {
+                    let message =
+                        format!("Invalid value: '{}'. Supported values are: 'member' and 'owner'.", shown(role));
+                    return Err(ApiError::invalid(message, Some("role".into()), Some("invalid_value".into())));
+                }
+            },
+            Some(other) => return Err(wrong_type("role", "a string", other)),
+        };
+        Ok(Self { name: optional_name(&fields)?, role })
+    }
+}
+
+impl NewKey {
+    /// A key of the account that the path names.
+    pub fn of_account(body: &[u8]) -> Result<Self, ApiError> {
+        // Every field may be left out, and with them the body.
+        let fields = if body.is_empty() { Map::new() } else { object(body)? };
+        let name = optional_name(&fields)?.unwrap_or_else(|| KEY_NAME.to_owned());
+        Ok(Self { name, service_account_id: None, terms: NewKeyTerms::read(&fields)? })
+    }
+
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = object(body)?;
+        let terms = NewKeyTerms::read(&fields)?;
+        let service_account_id = match fields.get("service_account_id") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) => {
+                Some(ServiceAccountId::parse(id).ok_or_else(|| ApiError::no_such("Service account", shown(id)))?)
+            }
+            Some(other) => return Err(wrong_type("service_account_id", "a string", other)),
+        };
+        Ok(Self { name: name(&fields)?, service_account_id, terms })
+    }
+}
+
+impl NewKeyTerms {
+    fn read(fields: &Map<String, Value>) -> Result<Self, ApiError> {
+        match fields.get("scopes") {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(scopes)) if scopes.is_empty() => {}
+            Some(_) => {
+                // Left unread it would be a key that may do more than was asked for.
+                let message = "Unsupported parameter: 'scopes' is not supported by this gateway. Narrow a key with \
+                    'allowed_models' and 'limits'.";
+                return Err(ApiError::invalid(message, Some("scopes".into()), Some("unsupported_parameter".into())));
+            }
         }
         Ok(Self {
-            name: name(&fields)?,
-            limits: limits(&fields)?,
-            expires_in_seconds: integer(&fields, "", "expires_in_seconds", MAX_EXPIRY_SECONDS)?,
+            limits: limits(fields)?,
+            allowed_models: allowed_models(fields)?,
+            expires_in_seconds: integer(fields, "", "expires_in_seconds", MAX_EXPIRY_SECONDS)?,
         })
+    }
+
+    pub fn from(self, now: UnixNanos) -> KeyTerms {
+        let Self { limits, allowed_models, expires_in_seconds } = self;
+        KeyTerms { limits, allowed_models, expires_at: expires_in_seconds.map(|seconds| after(now, seconds)) }
+    }
+}
+
+impl KeyUpdateRequest {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = object(body)?;
+        let given = |name: &str| fields.contains_key(name);
+        Ok(Self {
+            name: optional_name(&fields)?,
+            // Null takes them away.
+            limits: given("limits").then(|| limits(&fields)).transpose()?,
+            allowed_models: given("allowed_models").then(|| allowed_models(&fields)).transpose()?,
+        })
+    }
+}
+
+impl NewAdminKey {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = object(body)?;
+        let expires_in_seconds = integer(&fields, "", "expires_in_seconds", MAX_ADMIN_KEY_EXPIRY_SECONDS)?;
+        Ok(Self { name: name(&fields)?, expires_in_seconds })
+    }
+}
+
+/// `POST .../api_keys/{key_id}/rotate`: for how many seconds the secret from before opens the key. 0 is not at all.
+pub fn overlap_seconds(body: &[u8]) -> Result<u64, ApiError> {
+    const PARAM: &str = "overlap_seconds";
+    let fields = if body.is_empty() { Map::new() } else { object(body)? };
+    if fields.get(PARAM).is_some_and(|value| value.as_u64() == Some(0)) {
+        return Ok(0);
+    }
+    let seconds = integer(&fields, "", PARAM, MAX_OVERLAP_SECONDS)?;
+    Ok(seconds.unwrap_or(DEFAULT_OVERLAP_SECONDS))
+}
+
+/// `seconds` after `now`.
+pub const fn after(now: UnixNanos, seconds: u64) -> UnixNanos {
+    now.plus_nanos(UnixNanos::from_seconds(seconds).0)
+}
+
+fn tier(fields: &Map<String, Value>) -> Result<Option<TierId>, ApiError> {
+    match fields.get("tier") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(tier)) => Ok(Some(TierId::from(tier.as_str()))),
+        Some(other) => Err(wrong_type("tier", "a string", other)),
     }
 }
 
@@ -108,111 +273,4 @@ pub(super) fn no_such_cursor(param: &'static str, id: &str) -> ApiError {
 pub fn shown(text: &str) -> &str {
     const LENGTH: usize = 64;
     text.char_indices().nth(LENGTH).map_or(text, |(end, _)| &text[..end])
-}
-
-fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        _ => Err(ApiError::invalid_json()),
-    }
-}
-
-fn name(fields: &Map<String, Value>) -> Result<String, ApiError> {
-    let invalid =
-        |message: String, code: &'static str| Err(ApiError::invalid(message, Some("name".into()), Some(code.into())));
-    let text = match fields.get("name") {
-        None | Some(Value::Null) => return Err(ApiError::missing_parameter("name")),
-        Some(Value::String(text)) => text.trim(),
-        Some(other) => return Err(wrong_type("name", "a string", other)),
-    };
-    let length = text.chars().count();
-    if length == 0 {
-        let message = "Invalid 'name': empty string. Expected a string with minimum length 1, but got an empty string \
-            instead.";
-        return invalid(message.to_owned(), "empty_string");
-    }
-    if length > MAX_NAME_CHARACTERS {
-        let message = format!(
-            "Invalid 'name': string too long. Expected a string with maximum length {MAX_NAME_CHARACTERS}, but got a \
-             string with length {length} instead."
-        );
-        return invalid(message, "string_above_max_length");
-    }
-    if text.chars().any(char::is_control) {
-        return invalid("Invalid 'name': control characters are not allowed.".to_owned(), "invalid_value");
-    }
-    Ok(text.to_owned())
-}
-
-/// A ceiling that is misspelt would be no ceiling, so here unknown names are refused.
-fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
-    const NAMES: [&str; 4] = ["requests_per_minute", "requests_per_day", "tokens_per_minute", "batch_queue_tokens"];
-    let limits = match fields.get("limits") {
-        None | Some(Value::Null) => return Ok(Limits::default()),
-        Some(Value::Object(limits)) => limits,
-        Some(other) => return Err(wrong_type("limits", "an object", other)),
-    };
-    if let Some(unknown) = limits.keys().find(|name| !NAMES.contains(&name.as_str())) {
-        let param = format!("limits.{}", shown(unknown));
-        let message = format!("Unknown parameter: '{param}'.");
-        return Err(ApiError::invalid(message, Some(param.into()), Some("unknown_parameter".into())));
-    }
-    let rate = |name| {
-        let value = integer(limits, "limits.", name, u32::MAX.into())?;
-        Ok(value.and_then(|value| u32::try_from(value).ok()).and_then(NonZeroU32::new))
-    };
-    Ok(Limits {
-        requests_per_minute: rate(NAMES[0])?,
-        requests_per_day: rate(NAMES[1])?,
-        tokens_per_minute: rate(NAMES[2])?,
-        batch_queue_tokens: integer(limits, "limits.", NAMES[3], MAX_TOKENS_IN_A_QUEUE)?,
-    })
-}
-
-/// A whole number from 1 to `maximum`; `None` when it is left out or null.
-fn integer(
-    fields: &Map<String, Value>,
-    prefix: &str,
-    name: &'static str,
-    maximum: u64,
-) -> Result<Option<u64>, ApiError> {
-    let param = format!("{prefix}{name}");
-    let number = match fields.get(name) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Number(number)) if !number.is_f64() => number,
-        Some(other) => return Err(wrong_type(&param, "an integer", other)),
-    };
-    match number.as_u64() {
-        Some(value) if value > maximum => Err(above_maximum(&param, maximum, value)),
-        Some(0) | None => Err(below_minimum(&param, 1, number)),
-        Some(value) => Ok(Some(value)),
-    }
-}
-
-fn wrong_type(param: &str, expected: &str, value: &Value) -> ApiError {
-    let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(number) if number.is_f64() => "a decimal number",
-        Value::Number(_) => "an integer",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    };
-    let message = format!("Invalid type for '{param}': expected {expected}, but got {found} instead.");
-    ApiError::invalid(message, Some(param.to_owned().into()), Some("invalid_type".into()))
-}
-
-fn below_minimum(param: &str, minimum: impl Display, found: impl Display) -> ApiError {
-    let message = format!(
-        "Invalid '{param}': integer below minimum value. Expected a value >= {minimum}, but got {found} instead."
-    );
-    ApiError::invalid(message, Some(param.to_owned().into()), Some("integer_below_min_value".into()))
-}
-
-fn above_maximum(param: &str, maximum: impl Display, found: impl Display) -> ApiError {
-    let message = format!(
-        "Invalid '{param}': integer above maximum value. Expected a value <= {maximum}, but got {found} instead."
-    );
-    ApiError::invalid(message, Some(param.to_owned().into()), Some("integer_above_max_value".into()))
 }

@@ -1,0 +1,163 @@
+//! Fields of request bodies, each with its words for what is wrong with it.
+
+use std::{fmt::Display, num::NonZeroU32};
+
+use serde_json::{Map, Value};
+
+use super::requests::shown;
+use crate::{
+    domain::{keys::AllowedModels, limits::Limits},
+    openai::error::ApiError,
+};
+
+const MAX_NAME_CHARACTERS: usize = 128;
+const MAX_ALLOWED_MODELS: usize = 500;
+const MAX_TOKENS_IN_A_QUEUE: u64 = u64::MAX >> 1;
+
+pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        _ => Err(ApiError::invalid_json()),
+    }
+}
+
+/// Required.
+pub(super) fn name(fields: &Map<String, Value>) -> Result<String, ApiError> {
+    optional_name(fields)?.ok_or_else(|| ApiError::missing_parameter("name"))
+}
+
+/// `None` when it is left out or null.
+pub(super) fn optional_name(fields: &Map<String, Value>) -> Result<Option<String>, ApiError> {
+    let text = match fields.get("name") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text.trim(),
+        Some(other) => return Err(wrong_type("name", "a string", other)),
+    };
+    words("name", text).map(|text| Some(text.to_owned()))
+}
+
+/// `text` if people can read it: neither empty nor long, and without control characters.
+fn words<'a>(param: &str, text: &'a str) -> Result<&'a str, ApiError> {
+    let invalid = |message: String, code: &'static str| {
+        Err(ApiError::invalid(message, Some(param.to_owned().into()), Some(code.into())))
+    };
+    let length = text.chars().count();
+    if length == 0 {
+        let message = format!(
+            "Invalid '{param}': empty string. Expected a string with minimum length 1, but got an empty string instead."
+        );
+        return invalid(message, "empty_string");
+    }
+    if length > MAX_NAME_CHARACTERS {
+        let message = format!(
+            "Invalid '{param}': string too long. Expected a string with maximum length {MAX_NAME_CHARACTERS}, but got a \
+             string with length {length} instead."
+        );
+        return invalid(message, "string_above_max_length");
+    }
+    if text.chars().any(char::is_control) {
+        return invalid(format!("Invalid '{param}': control characters are not allowed."), "invalid_value");
+    }
+    Ok(text)
+}
+
+/// `None` when it is left out or null. An empty list would make a key for nothing, so it is refused.
+pub(super) fn allowed_models(fields: &Map<String, Value>) -> Result<Option<AllowedModels>, ApiError> {
+    const PARAM: &str = "allowed_models";
+    let listed = match fields.get(PARAM) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(listed)) if listed.is_empty() => return Err(ApiError::empty_array(PARAM)),
+        Some(Value::Array(listed)) => listed,
+        Some(other) => return Err(wrong_type(PARAM, "an array", other)),
+    };
+    if listed.len() > MAX_ALLOWED_MODELS {
+        let message = format!(
+            "Invalid '{PARAM}': array too long. Expected an array with maximum length {MAX_ALLOWED_MODELS}, but got an \
+             array with length {} instead.",
+            listed.len()
+        );
+        return Err(ApiError::invalid(message, Some(PARAM.into()), Some("array_above_max_length".into())));
+    }
+    let name = |(index, value): (usize, &Value)| {
+        let param = format!("{PARAM}[{index}]");
+        match value {
+            Value::String(text) => words(&param, text.trim()).map(str::to_owned),
+            other => Err(wrong_type(&param, "a string", other)),
+        }
+    };
+    let names: Vec<String> = listed.iter().enumerate().map(name).collect::<Result<_, _>>()?;
+    Ok(Some(AllowedModels::new(names)))
+}
+
+/// A ceiling that is misspelt would be no ceiling, so here unknown names are refused.
+pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
+    const NAMES: [&str; 4] = ["requests_per_minute", "requests_per_day", "tokens_per_minute", "batch_queue_tokens"];
+    let limits = match fields.get("limits") {
+        None | Some(Value::Null) => return Ok(Limits::default()),
+        Some(Value::Object(limits)) => limits,
+        Some(other) => return Err(wrong_type("limits", "an object", other)),
+    };
+    if let Some(unknown) = limits.keys().find(|name| !NAMES.contains(&name.as_str())) {
+        let param = format!("limits.{}", shown(unknown));
+        let message = format!("Unknown parameter: '{param}'.");
+        return Err(ApiError::invalid(message, Some(param.into()), Some("unknown_parameter".into())));
+    }
+    let rate = |name| {
+        let value = integer(limits, "limits.", name, u32::MAX.into())?;
+        Ok(value.and_then(|value| u32::try_from(value).ok()).and_then(NonZeroU32::new))
+    };
+    Ok(Limits {
+        requests_per_minute: rate(NAMES[0])?,
+        requests_per_day: rate(NAMES[1])?,
+        tokens_per_minute: rate(NAMES[2])?,
+        batch_queue_tokens: integer(limits, "limits.", NAMES[3], MAX_TOKENS_IN_A_QUEUE)?,
+    })
+}
+
+/// A whole number from 1 to `maximum`; `None` when it is left out or null.
+pub(super) fn integer(
+    fields: &Map<String, Value>,
+    prefix: &str,
+    name: &'static str,
+    maximum: u64,
+) -> Result<Option<u64>, ApiError> {
+    let param = format!("{prefix}{name}");
+    let number = match fields.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Number(number)) if !number.is_f64() => number,
+        Some(other) => return Err(wrong_type(&param, "an integer", other)),
+    };
+    match number.as_u64() {
+        Some(value) if value > maximum => Err(above_maximum(&param, maximum, value)),
+        Some(0) | None => Err(below_minimum(&param, 1, number)),
+        Some(value) => Ok(Some(value)),
+    }
+}
+
+pub(super) fn wrong_type(param: &str, expected: &str, value: &Value) -> ApiError {
+    let found = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a decimal number",
+        Value::Number(_) => "an integer",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    let message = format!("Invalid type for '{param}': expected {expected}, but got {found} instead.");
+    ApiError::invalid(message, Some(param.to_owned().into()), Some("invalid_type".into()))
+}
+
+pub(super) fn below_minimum(param: &str, minimum: impl Display, found: impl Display) -> ApiError {
+    let message = format!(
+        "Invalid '{param}': integer below minimum value. Expected a value >= {minimum}, but got {found} instead."
+    );
+    ApiError::invalid(message, Some(param.to_owned().into()), Some("integer_below_min_value".into()))
+}
+
+pub(super) fn above_maximum(param: &str, maximum: impl Display, found: impl Display) -> ApiError {
+    let message = format!(
+        "Invalid '{param}': integer above maximum value. Expected a value <= {maximum}, but got {found} instead."
+    );
+    ApiError::invalid(message, Some(param.to_owned().into()), Some("integer_above_max_value".into()))
+}
