@@ -161,6 +161,29 @@ async fn who_calls_is_told_without_the_database() {
 }
 
 #[tokio::test]
+async fn no_credential_good_or_bad_uses_the_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, uses) = Store::open_counted(&directory.path().join("tollgate.db")).await;
+    let (store, pepper) = (Arc::new(store), Pepper::from_bytes([7; 32]));
+    let (admin_keys, _) = AdminKeys::load(None, pepper.clone(), Arc::clone(&store), NOW).await.unwrap();
+    let fixture = Fixture { directory, accounts: Accounts::load(store, pepper.clone()).await.unwrap(), pepper };
+    let used = || uses.load(std::sync::atomic::Ordering::Relaxed);
+    let before = used();
+    let project = fixture.project("a").await;
+    assert!(used() > before, "the count counts");
+    let ((_, good), (gone, revoked)) = (fixture.key(&project).await, fixture.key(&project).await);
+    fixture.accounts.revoke_key(&project.id, &gone.id, &BY).await.unwrap();
+    let (_, unknown) = PlainKey::generate(&mut random);
+    let wrong_secret = PlainKey::renew(&gone.id, &mut random);
+    let before = used();
+    for text in [good.reveal(), revoked.reveal(), unknown.reveal(), wrong_secret.reveal(), "", "sk-tg_", "' OR 1=1--"] {
+        assert_eq!(fixture.accounts.authenticate(text, NOW).is_ok(), text == good.reveal());
+        assert!(admin_keys.authenticate(text, NOW).is_none());
+    }
+    assert_eq!(used(), before);
+}
+
+#[tokio::test]
 async fn a_change_that_could_not_be_saved_does_not_hold() {
     let fixture = Fixture::new().await;
     let project = fixture.project("a").await;

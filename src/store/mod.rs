@@ -51,8 +51,16 @@ pub struct Store {
 impl Store {
     /// Opens the database, or makes one, and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_watched(path, |pool| pool).await
+    }
+
+    /// `watch` may look at each use of a connection.
+    async fn open_watched(
+        path: &Path,
+        watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions,
+    ) -> Result<Self, StoreError> {
         create_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
-        let writer = SqlitePoolOptions::new()
+        let writer = watch(SqlitePoolOptions::new())
             .max_connections(1)
             .after_release(|connection, _| Box::pin(is_usable(connection)))
             .connect_with(options(path))
@@ -60,7 +68,7 @@ impl Store {
         check_version(&writer).await?;
         migrate(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
-        let reader = SqlitePoolOptions::new().max_connections(READERS).connect_with(read_only).await?;
+        let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
         Ok(Self { writer, reader, names: Arc::default() })
     }
 

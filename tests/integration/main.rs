@@ -13,6 +13,7 @@ mod drains;
 mod estimates;
 mod headers;
 mod limits;
+mod management;
 mod many_streams;
 mod metering;
 mod raw;

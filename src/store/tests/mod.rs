@@ -3,7 +3,13 @@ mod open;
 mod projector;
 mod replay;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::Store;
 use crate::domain::usage::LineItem;
@@ -24,6 +30,26 @@ pub(super) async fn store(dir: &Path) -> Store {
     .await
     .unwrap();
     store
+}
+
+impl Store {
+    /// With a count of how often a connection has been made or taken from a pool.
+    pub(crate) async fn open_counted(path: &Path) -> (Self, Arc<AtomicU64>) {
+        let uses = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&uses);
+        let store = Self::open_watched(path, move |pool| {
+            let (made, taken) = (Arc::clone(&counted), Arc::clone(&counted));
+            pool.after_connect(move |_, _| {
+                made.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async { Ok(()) })
+            })
+            .before_acquire(move |_, _| {
+                taken.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async { Ok(true) })
+            })
+        });
+        (store.await.unwrap(), uses)
+    }
 }
 
 pub(super) async fn number(store: &Store, sql: &'static str) -> i64 {
