@@ -3,6 +3,7 @@
 mod audit;
 mod data_dir;
 mod last_used;
+mod listeners;
 mod request_ids;
 
 use std::{
@@ -15,16 +16,16 @@ use std::{
 };
 
 use axum::{Router, extract::FromRef};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::audit::{AuditError, verify_audit_log};
-use self::{data_dir::DataDir, last_used::LastUses, request_ids::RequestIds};
+use self::{data_dir::DataDir, last_used::LastUses, listeners::Listeners, request_ids::RequestIds};
 pub use crate::store::audit::Verified;
 use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
-    config::{self, ListenAddress, Secret, Settings},
+    config::{self, Secret, Settings},
     domain::catalog::Catalog,
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
@@ -347,49 +348,4 @@ async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
         limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
     }
     Ok(limiter)
-}
-
-/// Bound, but not answering yet: until then connections wait in the kernel's queue.
-struct Listeners {
-    calls: TcpListener,
-    /// `None` when one address serves both.
-    administration: Option<TcpListener>,
-    listen: SocketAddr,
-    admin_listen: SocketAddr,
-}
-
-impl Listeners {
-    async fn bind(settings: &Settings) -> Result<Self, StartError> {
-        // Port 0 twice is two free ports, not one address.
-        let one_address = settings.listen == settings.admin_listen && settings.listen.port() != 0;
-        let calls = bind(&settings.listen).await?;
-        let administration = if one_address { None } else { Some(bind(&settings.admin_listen).await?) };
-        let listen = local_address(&calls, &settings.listen)?;
-        let admin_listen = match &administration {
-            Some(listener) => local_address(listener, &settings.admin_listen)?,
-            None => listen,
-        };
-        Ok(Self { calls, administration, listen, admin_listen })
-    }
-}
-
-async fn bind(address: &ListenAddress) -> Result<TcpListener, StartError> {
-    let bound = TcpListener::bind((address.host(), address.port())).await;
-    bound.map_err(|error| listen_error(address, error))
-}
-
-fn local_address(listener: &TcpListener, address: &ListenAddress) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|error| listen_error(address, error))
-}
-
-fn listen_error(address: &ListenAddress, error: std::io::Error) -> StartError {
-    let hint = match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            "; something else listens there: stop it, or choose another address with TOLLGATE_LISTEN or \
-             TOLLGATE_ADMIN_LISTEN"
-        }
-        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose a higher one",
-        _ => "",
-    };
-    StartError::Listen { address: address.to_string(), error, hint }
 }

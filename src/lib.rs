@@ -15,7 +15,7 @@
 //! - [`journal`] the append-only file that makes a request durable. [`store`] SQL and nothing but SQL, and the projector
 //!   that feeds the ledger from the journal. [`upstream`] HTTP out. [`metrics`] what is counted.
 //! - [`proxy`] the hot path: [`proxy::Proxy::forward`], limits, meter, the answer's body.
-//! - [`accounts`] projects and keys in memory, written through. [`secrets`] the pepper and the admin keys.
+//! - [`accounts`] projects, keys and admin keys in memory, written through. [`secrets`] the pepper, and randomness.
 //! - [`config`] settings and model pages. [`clock`] the only reader of the time. [`app`] all long-lived parts, started and
 //!   stopped in order. [`server`] the accept loop. [`api`] HTTP in: every route on one page. [`cli`] the commands.
 //! - [`simulator`] the built-in look-alike of OpenAI behind `tollgate demo` and the tests.

@@ -179,7 +179,12 @@ impl List {
     async fn run(&self) -> Result<String, CliError> {
         let api = AdminApi::connect(&self.access)?;
         let projects = match &self.project {
-            None => api.list("projects").await?,
+            None => {
+                let mut projects = api.list("projects").await?;
+                // The keys of the others are refused.
+                projects.retain(|project| text(project, "status") == "active");
+                projects
+            }
             Some(wanted) => {
                 let missing = || CliError::Mistake(format!("there is no project {wanted}"));
                 vec![find_project(&api, wanted).await?.ok_or_else(missing)?]

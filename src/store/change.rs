@@ -1,6 +1,6 @@
 //! The one way to change what administrators manage: a transaction that starts with its row in the audit log.
 
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sqlx::{SqlSafeStr as _, Sqlite, SqliteConnection, Transaction};
 
 use super::{Store, StoreError, audit};
 use crate::domain::audit::AuditEvent;
@@ -16,7 +16,7 @@ impl Change {
         // The commit is on the disk when it returns. The ledger can be fed again from the journal after a power cut and
         // needs no such thing; a key or a revocation would be lost. The pool sets it back.
         sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
-        let transaction = Transaction::begin(connection, None).await?;
+        let transaction = Transaction::begin(connection, Some("BEGIN IMMEDIATE".into_sql_str())).await?;
         let mut change = Self { transaction };
         change.also(event).await?;
         Ok(change)

@@ -78,6 +78,18 @@ async fn a_log_as_it_was_written_is_right_while_a_gateway_runs_and_after() {
 }
 
 #[tokio::test]
+async fn what_a_killed_gateway_left_in_its_write_ahead_log_is_checked_too() {
+    let fixture = Fixture::new().await;
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["tollgate.db", "tollgate.db-wal"] {
+        std::fs::copy(fixture.directory.path().join(name), copy.path().join(name)).unwrap();
+    }
+    assert!(std::fs::metadata(copy.path().join("tollgate.db-wal")).unwrap().len() > 0);
+    let (text, right) = verify(copy.path().to_str().unwrap(), &[]).await.unwrap();
+    assert!(right && text.starts_with("3 rows"), "{text}");
+}
+
+#[tokio::test]
 async fn one_changed_row_is_found_and_named() {
     for (sql, rows, wrong) in [
         ("UPDATE audit_log SET actor = 'key_somebody' WHERE number = 2", 1, 2),

@@ -103,6 +103,9 @@ async fn keys_are_listed_without_their_secret_and_revoked_by_id() {
     assert_eq!(gateway.keys(&["list"]).await.unwrap().lines().count(), 2);
     let again = gateway.keys(&["revoke", id]).await.unwrap_err().to_string();
     assert!(again.contains("tollgate keys list"), "{again}");
+    let beta = gateway.side.accounts.projects().into_iter().find(|project| project.name == "beta").unwrap();
+    gateway.side.accounts.archive_project(&beta.id, &By::gateway(gateway.side.clock.now())).await.unwrap();
+    assert!(gateway.keys(&["list"]).await.unwrap().starts_with("No keys yet"));
 }
 
 #[tokio::test]
