@@ -60,6 +60,7 @@ mod tests {
             start_s: 100,
             end_s: None,
             bucket_width: Width::Minute,
+            timezone: None,
             group_by: BTreeSet::new(),
             filter: Filter::default(),
             limit: 2,

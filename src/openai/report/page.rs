@@ -3,12 +3,12 @@
 use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
 
-use super::cursor;
+use super::{cursor, usage::UsageResult};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
     report::{Bucket, Group, Grouping, Kind, Page, Report, Sums},
-    usage::{LineItem, Usage},
+    usage::LineItem,
 };
 
 /// There is one organization; clients of `OpenAI` expect it to have an id.
@@ -33,35 +33,8 @@ struct BucketObject<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum ResultObject<'a> {
-    Completions(Box<CompletionsResult<'a>>),
+    Usage(UsageResult<'a>),
     Costs(Box<CostsResult<'a>>),
-}
-
-#[derive(Serialize)]
-struct CompletionsResult<'a> {
-    object: &'static str,
-    input_tokens: u64,
-    input_cached_tokens: u64,
-    input_cache_write_tokens: u64,
-    input_uncached_tokens: u64,
-    output_tokens: u64,
-    input_text_tokens: u64,
-    output_text_tokens: u64,
-    input_cached_text_tokens: u64,
-    input_audio_tokens: u64,
-    input_cached_audio_tokens: u64,
-    output_audio_tokens: u64,
-    input_image_tokens: u64,
-    input_cached_image_tokens: u64,
-    output_image_tokens: u64,
-    num_model_requests: u64,
-    project_id: Option<&'a str>,
-    /// Keys belong to projects, not to users.
-    user_id: Option<&'a str>,
-    api_key_id: Option<&'a str>,
-    model: Option<&'a str>,
-    batch: Option<bool>,
-    service_tier: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -95,46 +68,14 @@ pub fn print(report: &Report, page: &Page, buckets: &[Bucket]) -> serde_json::Re
 
 fn bucket_object<'a>(report: &Report, bucket: &'a Bucket) -> BucketObject<'a> {
     let result = |(group, sums)| match report.kind {
-        Kind::Completions => ResultObject::Completions(Box::new(completions_result(group, sums))),
         Kind::Costs => ResultObject::Costs(Box::new(costs_result(report, group, sums))),
+        kind => ResultObject::Usage(UsageResult { kind, group, sums }),
     };
     BucketObject {
         object: "bucket",
         start_time: bucket.range.start_s,
         end_time: bucket.range.end_s,
         results: bucket.results.iter().map(result).collect(),
-    }
-}
-
-fn completions_result<'a>(group: &'a Group, sums: &Sums) -> CompletionsResult<'a> {
-    use LineItem::{
-        InputAudio, InputCacheWriteText, InputCachedAudio, InputCachedImage, InputCachedText, InputImage, InputText,
-        OutputAudio, OutputImage, OutputText,
-    };
-    let usage = &sums.usage;
-    CompletionsResult {
-        object: "organization.usage.completions.result",
-        input_tokens: usage.input_total(),
-        input_cached_tokens: sum_of(usage, &[InputCachedText, InputCachedAudio, InputCachedImage]),
-        input_cache_write_tokens: usage.get(InputCacheWriteText),
-        input_uncached_tokens: sum_of(usage, &[InputText, InputAudio, InputImage]),
-        output_tokens: usage.output_total(),
-        input_text_tokens: usage.get(InputText),
-        output_text_tokens: usage.get(OutputText),
-        input_cached_text_tokens: usage.get(InputCachedText),
-        input_audio_tokens: usage.get(InputAudio),
-        input_cached_audio_tokens: usage.get(InputCachedAudio),
-        output_audio_tokens: usage.get(OutputAudio),
-        input_image_tokens: usage.get(InputImage),
-        input_cached_image_tokens: usage.get(InputCachedImage),
-        output_image_tokens: usage.get(OutputImage),
-        num_model_requests: sums.requests,
-        project_id: group.project_id.as_ref().map(ProjectId::as_str),
-        user_id: None,
-        api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
-        model: group.model.as_deref(),
-        batch: group.batch,
-        service_tier: group.service_tier,
     }
 }
 
@@ -171,11 +112,6 @@ const fn words(item: LineItem) -> &'static str {
         LineItem::OutputAudio => "audio output",
         LineItem::OutputImage => "image output",
     }
-}
-
-/// Saturates as [`Usage::total`] does.
-fn sum_of(usage: &Usage, items: &[LineItem]) -> u64 {
-    items.iter().fold(0, |sum, item| sum.saturating_add(usage.get(*item)))
 }
 
 /// All digits of the amount: through a float they would be rounded.

@@ -1,14 +1,19 @@
 //! From a query string to a report and the page of it that is asked for.
 
+use std::{collections::BTreeSet, convert::identity};
+
 use super::{
     super::error::ApiError,
     cursor,
     query::{Query, choice},
 };
 use crate::domain::{
-    report::{Filter, Grouping, Kind, LATEST_TIME_S, Page, Report, Width},
+    report::{Filter, Grouping, ImageSource, Kind, LATEST_TIME_S, Page, Report, Width, Zone},
     time::UnixNanos,
 };
+
+const IMAGE_SIZES: [&str; 5] = ["256x256", "512x512", "1024x1024", "1792x1792", "1024x1792"];
+const CONTEXT_LEVELS: [&str; 3] = ["low", "medium", "high"];
 
 /// Unknown parameters are ignored, as `OpenAI` does.
 pub fn read(kind: Kind, query: &str, now: UnixNanos) -> Result<(Report, Page), ApiError> {
@@ -33,29 +38,56 @@ fn report(kind: Kind, query: &Query) -> Result<Report, ApiError> {
         Some(text) => choice("bucket_width", text, kind.widths(), Width::name)?,
         None => Width::Day,
     };
+    let timezone = query.text("timezone")?.map(zone).transpose()?;
     let page_limit = kind.page_limit(bucket_width);
     let limit = query.integer("limit", 1, page_limit.max)?.unwrap_or(page_limit.default);
-    let names = query.list("group_by")?.unwrap_or_default();
-    let group_by = names.iter().map(|name| choice("group_by", name, kind.groupings(), Grouping::name));
-    let group_by = group_by.collect::<Result<_, _>>()?;
+    let group_by = choices(query, "group_by", kind.groupings(), Grouping::name)?.unwrap_or_default();
     let filter = filter(kind, query)?;
-    Ok(Report { kind, start_s, end_s, bucket_width, group_by, filter, limit })
+    Ok(Report { kind, start_s, end_s, bucket_width, timezone, group_by, filter, limit })
 }
 
+/// What cannot be grouped by cannot be filtered by either, as `OpenAI` has it.
 fn filter(kind: Kind, query: &Query) -> Result<Filter, ApiError> {
-    let common = Filter {
-        project_ids: query.list("project_ids")?,
-        api_key_ids: query.list("api_key_ids")?,
-        ..Filter::default()
-    };
-    Ok(match kind {
-        Kind::Completions => Filter {
-            user_ids: query.list("user_ids")?,
-            models: query.list("models")?,
-            batch: query.boolean("batch")?,
-            ..common
-        },
-        Kind::Costs => common,
+    let mut filter = Filter { project_ids: query.list("project_ids")?, ..Filter::default() };
+    for grouping in kind.groupings() {
+        match grouping {
+            Grouping::UserId => filter.user_ids = query.list("user_ids")?,
+            Grouping::ApiKeyId => filter.api_key_ids = query.list("api_key_ids")?,
+            Grouping::Model => filter.models = query.list("models")?,
+            Grouping::Batch => filter.batch = query.boolean("batch")?,
+            Grouping::Source => filter.sources = choices(query, "sources", &ImageSource::ALL, ImageSource::name)?,
+            Grouping::Size => unrecorded(&mut filter, "sizes", choices(query, "sizes", &IMAGE_SIZES, identity)?),
+            Grouping::ContextLevel => {
+                let levels = choices(query, "context_levels", &CONTEXT_LEVELS, identity)?;
+                unrecorded(&mut filter, "context_levels", levels);
+            }
+            Grouping::VectorStoreId => unrecorded(&mut filter, "vector_store_ids", query.list("vector_store_ids")?),
+            Grouping::ProjectId | Grouping::ServiceTier | Grouping::LineItem => {}
+        }
+    }
+    Ok(filter)
+}
+
+fn unrecorded<T: Into<String>>(filter: &mut Filter, name: &'static str, values: Option<BTreeSet<T>>) {
+    let values = values.map(|values| values.into_iter().map(Into::into).collect());
+    filter.unrecorded.extend(values.map(|values| (name, values)));
+}
+
+/// Some of `all`, by name; `None` when the parameter is not there.
+fn choices<T: Copy + Ord>(
+    query: &Query,
+    param: &'static str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<Option<BTreeSet<T>>, ApiError> {
+    let names = query.list(param)?;
+    names.map(|names| names.iter().map(|it| choice(param, it, all, &name)).collect()).transpose()
+}
+
+fn zone(name: &str) -> Result<Zone, ApiError> {
+    Zone::named(name).ok_or_else(|| {
+        let message = format!("Invalid value: '{name}'. Expected the IANA name of a time zone, such as 'Europe/Berlin'.");
+        ApiError::invalid(message, Some("timezone".into()), Some("invalid_value".into()))
     })
 }
 
@@ -88,6 +120,7 @@ mod tests {
                 start_s: 950_400,
                 end_s: None,
                 bucket_width: Width::Day,
+                timezone: None,
                 group_by: [].into(),
                 filter: Filter::default(),
                 limit: 7,
@@ -101,7 +134,7 @@ mod tests {
     #[test]
     fn every_parameter_is_read() {
         let query = "start_time=5&end_time=900&bucket_width=1m&limit=1440&batch=false&group_by=model,batch&models[]=m\
-            &project_ids=proj_a&api_key_ids[]=key_a&api_key_ids[]=key_b&user_ids=user-1&page_size=3";
+            &project_ids=proj_a&api_key_ids[]=key_a&api_key_ids[]=key_b&user_ids=user-1&page_size=3&timezone=asia/kolkata";
         let (report, page) = read(Kind::Completions, query, NOW).unwrap();
         let set = |ids: &[&str]| Some(ids.iter().map(|id| (*id).to_owned()).collect());
         let filter = Filter {
@@ -110,10 +143,19 @@ mod tests {
             user_ids: set(&["user-1"]),
             models: set(&["m"]),
             batch: Some(false),
+            ..Filter::default()
         };
         let group_by = [Grouping::Model, Grouping::Batch].into();
-        let (kind, bucket_width) = (Kind::Completions, Width::Minute);
-        let expected = Report { kind, start_s: 5, end_s: Some(900), bucket_width, group_by, filter, limit: 1440 };
+        let expected = Report {
+            kind: Kind::Completions,
+            start_s: 5,
+            end_s: Some(900),
+            bucket_width: Width::Minute,
+            timezone: Zone::named("Asia/Kolkata"),
+            group_by,
+            filter,
+            limit: 1440,
+        };
         assert_eq!((report, page.buckets.len()), (expected, 15));
     }
 
