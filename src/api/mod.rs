@@ -55,10 +55,7 @@ fn call_routes() -> Router<AppState> {
 }
 
 fn admin_routes() -> Router<AppState> {
-    Router::new()
-        .merge(management_routes())
-        .merge(report_routes())
-        .route("/metrics", get(health::metrics))
+    Router::new().merge(management_routes()).merge(report_routes()).route("/metrics", get(health::metrics))
 }
 
 fn report_routes() -> Router<AppState> {

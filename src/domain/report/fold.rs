@@ -169,7 +169,8 @@ mod tests {
     fn fold(kind: Kind, group_by: &[Grouping], rows: Vec<Row>) -> Result<Vec<Bucket>, Overflow> {
         let group_by = group_by.iter().copied().collect();
         let (bucket_width, filter) = (Width::Day, Filter::default());
-        let report = Report { kind, start_s: 70, end_s: None, bucket_width, timezone: None, group_by, filter, limit: 7 };
+        let report =
+            Report { kind, start_s: 70, end_s: None, bucket_width, timezone: None, group_by, filter, limit: 7 };
         let range = report.range(UnixNanos::from_seconds(100_000));
         report.fold(&report.page(range, range.start_s), rows)
     }

@@ -126,6 +126,8 @@ impl Kind {
 }
 
 impl Width {
+    pub const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Minute => "1m",

@@ -263,4 +263,57 @@ mod tests {
         assert_eq!(pieces(Range { start_s: 61, end_s: 62 }, Width::Day), [whole]);
         assert_eq!(pieces(Range { start_s: 60, end_s: 60 }, Width::Day), []);
     }
+
+    /// Six days of Berlin around the change in March 2026: clocks went on at 01:00 UTC on the 29th.
+    fn berlin() -> Report {
+        let (start_s, end_s) = (1_774_567_800, Some(1_774_990_800));
+        Report { timezone: Zone::named("Europe/Berlin"), ..report(Kind::Completions, start_s, end_s, Width::Day) }
+    }
+
+    const LATER: UnixNanos = UnixNanos::from_seconds(1_800_000_000);
+
+    #[test]
+    fn days_of_a_zone_begin_at_its_midnights_and_costs_come_in_whole_ones() {
+        let hours = |page: &Page| -> Vec<_> {
+            page.buckets.iter().map(|bucket| (bucket.end_s - bucket.start_s) / 360).collect()
+        };
+        let page = first_page(&berlin(), LATER);
+        // In tenths of hours: it starts at 00:30 on the 27th and ends at 23:00 on the 31st.
+        assert_eq!(hours(&page), [235, 240, 230, 240, 230]);
+        assert_eq!(page.buckets[1].start_s, 1_774_652_400);
+        let page = first_page(&Report { kind: Kind::Costs, ..berlin() }, LATER);
+        assert_eq!(hours(&page), [240, 240, 230, 240, 240]);
+        assert_eq!(page.buckets[0].start_s, 1_774_566_000);
+    }
+
+    #[test]
+    fn hours_and_minutes_are_the_same_everywhere() {
+        for bucket_width in [Width::Hour, Width::Minute] {
+            let shifted = Report { bucket_width, timezone: Zone::named("Asia/Kolkata"), ..berlin() };
+            let page = first_page(&shifted, LATER);
+            assert_eq!(page, first_page(&Report { timezone: None, ..shifted }, LATER));
+        }
+    }
+
+    #[test]
+    fn a_shifted_day_is_read_as_hours_and_minutes_and_one_of_utc_as_a_day() {
+        let read = |zone: &str| {
+            // The 27th to the 31st of March 2026 in UTC.
+            let (start_s, end_s) = (1_774_569_600, Some(1_775_001_600));
+            let costs = report(Kind::Costs, start_s, end_s, Width::Day);
+            let page = first_page(&Report { timezone: Zone::named(zone), ..costs }, LATER);
+            let pieces = page.pieces(Width::Day);
+            let rows = |width| {
+                let of_width = pieces.iter().filter(|piece| piece.width == width);
+                of_width.map(|piece| (piece.range.end_s - piece.range.start_s) / width.seconds()).sum::<u64>()
+            };
+            (page.buckets.len(), Width::ALL.map(rows), page.widest_between_edges(Width::Day))
+        };
+        assert_eq!(read("UTC"), (5, [0, 0, 5], Width::Day));
+        // Days of UTC until the 29th, which is an hour short; an hour off since.
+        assert_eq!(read("Europe/London"), (6, [0, 23 + 3 * 24, 2], Width::Hour));
+        assert_eq!(read("Europe/Berlin"), (6, [0, 143, 0], Width::Hour));
+        // Each day has 30 minutes at its begin and end, which are two halves of hours of UTC.
+        assert_eq!(read("Asia/Kolkata"), (6, [6 * 60, 6 * 23, 0], Width::Minute));
+    }
 }

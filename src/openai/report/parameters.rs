@@ -86,7 +86,8 @@ fn choices<T: Copy + Ord>(
 
 fn zone(name: &str) -> Result<Zone, ApiError> {
     Zone::named(name).ok_or_else(|| {
-        let message = format!("Invalid value: '{name}'. Expected the IANA name of a time zone, such as 'Europe/Berlin'.");
+        let message =
+            format!("Invalid value: '{name}'. Expected the IANA name of a time zone, such as 'Europe/Berlin'.");
         ApiError::invalid(message, Some("timezone".into()), Some("invalid_value".into()))
     })
 }
@@ -166,12 +167,43 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_has_filters_of_its_own_and_ignores_those_of_others() {
+        let query = "start_time=5&project_ids=p&user_ids=u&api_key_ids=k&models=m&batch=true&sources=image.edit\
+            &sizes=256x256,512x512&vector_store_ids=vs_1&context_levels[]=low";
+        let filters = |kind| {
+            let filter = read(kind, query, NOW).unwrap().0.filter;
+            let all = [
+                ("project_ids", filter.project_ids.is_some()),
+                ("user_ids", filter.user_ids.is_some()),
+                ("api_key_ids", filter.api_key_ids.is_some()),
+                ("models", filter.models.is_some()),
+                ("batch", filter.batch.is_some()),
+                ("sources", filter.sources.is_some()),
+            ];
+            let recorded = all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name);
+            recorded.chain(filter.unrecorded.into_keys()).collect::<Vec<_>>()
+        };
+        let common = ["project_ids", "user_ids", "api_key_ids", "models"];
+        assert_eq!(filters(Kind::Completions), [&common[..], &["batch"]].concat());
+        for kind in [Kind::Embeddings, Kind::Moderations, Kind::AudioSpeeches, Kind::AudioTranscriptions] {
+            assert_eq!(filters(kind), common, "{kind:?}");
+        }
+        assert_eq!(filters(Kind::Images), [&common[..], &["sources", "sizes"]].concat());
+        assert_eq!(filters(Kind::VectorStores), ["project_ids"]);
+        assert_eq!(filters(Kind::CodeInterpreterSessions), ["project_ids"]);
+        assert_eq!(filters(Kind::FileSearchCalls), ["project_ids", "user_ids", "api_key_ids", "vector_store_ids"]);
+        assert_eq!(filters(Kind::WebSearchCalls), [&common[..], &["context_levels"]].concat());
+    }
+
+    #[test]
     fn limits_depend_on_the_width() {
         let limit = |kind, query: &str| read(kind, &format!("start_time=5&{query}"), NOW).map(|it| it.0.limit).ok();
         for (kind, width, default, max) in [
             (Kind::Completions, "1d", 7, 31),
             (Kind::Completions, "1h", 24, 168),
             (Kind::Completions, "1m", 60, 1440),
+            (Kind::Embeddings, "1h", 24, 168),
+            (Kind::VectorStores, "1d", 7, 31),
             (Kind::Costs, "1d", 7, 180),
         ] {
             assert_eq!(limit(kind, &format!("bucket_width={width}")), Some(default));
@@ -230,12 +262,48 @@ mod tests {
         ] {
             assert_eq!(refused(kind, query), (message.to_owned(), Some(param.to_owned())), "{query}");
         }
+        for (kind, query, message, param) in [
+            (
+                Kind::Completions,
+                "start_time=7&timezone=Mars/Phobos",
+                "Invalid value: 'Mars/Phobos'. Expected the IANA name of a time zone, such as 'Europe/Berlin'.",
+                "timezone",
+            ),
+            (
+                Kind::Images,
+                "start_time=7&sizes=256x256,1x1",
+                "Invalid value: '1x1'. Supported values are: '256x256', '512x512', '1024x1024', '1792x1792', and \
+                 '1024x1792'.",
+                "sizes",
+            ),
+            (
+                Kind::Images,
+                "start_time=7&sources[]=image.drawing",
+                "Invalid value: 'image.drawing'. Supported values are: 'image.generation', 'image.edit', and \
+                 'image.variation'.",
+                "sources",
+            ),
+            (
+                Kind::WebSearchCalls,
+                "start_time=7&context_levels=huge",
+                "Invalid value: 'huge'. Supported values are: 'low', 'medium', and 'high'.",
+                "context_levels",
+            ),
+            (
+                Kind::VectorStores,
+                "start_time=7&group_by=model",
+                "Invalid value: 'model'. Supported values are: 'project_id'.",
+                "group_by",
+            ),
+        ] {
+            assert_eq!(refused(kind, query), (message.to_owned(), Some(param.to_owned())), "{query}");
+        }
         let cursor = "start_time=7&page=page_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         assert_eq!(refused(Kind::Costs, cursor).1.as_deref(), Some("page"));
     }
 
     fn pair() -> impl Strategy<Value = (String, String)> {
-        ("(start_time|end_time|limit|page|group_by|batch|.{0,4})", "([0-9]{1,20}|.{0,9})")
+        ("(start_time|end_time|limit|page|group_by|batch|timezone|sizes|.{0,4})", "([0-9]{1,20}|Asia/Kolkata|.{0,9})")
     }
 
     proptest! {
@@ -245,7 +313,7 @@ mod tests {
             now in any::<u64>(),
         ) {
             let query: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            for kind in [Kind::Completions, Kind::Costs] {
+            for kind in Kind::ALL {
                 match read(kind, &query.join("&"), UnixNanos(now)) {
                     Ok((report, page)) => prop_assert!(page.buckets.len() as u64 <= report.limit),
                     Err(error) => prop_assert_eq!(error.status, 400),
