@@ -119,3 +119,61 @@ fn exact_number<S: Serializer>(amount: &Total, serializer: S) -> Result<S::Ok, S
     let digits = RawValue::from_string(amount.to_string()).map_err(S::Error::custom)?;
     digits.serialize(serializer)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::domain::{
+        report::{Line, Row},
+        time::UnixNanos,
+    };
+
+    const DAY_S: u64 = 86_400;
+    const NOW: UnixNanos = UnixNanos::from_seconds(20 * DAY_S);
+
+    /// The decimals after `"value":`, in pico-dollars: digit by digit, for a parser of JSON would make floats of them.
+    fn amounts(body: &str) -> Vec<i128> {
+        let numbers = body.split("\"value\":").skip(1).map(|rest| rest.split([',', '}']).next().unwrap());
+        let amount = |text: &str| -> i128 {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            assert!(fraction.len() <= 12, "{text}");
+            format!("{whole}{fraction:0<12}").parse().unwrap()
+        };
+        numbers.map(amount).collect()
+    }
+
+    proptest! {
+        /// Whatever the groups, the zone and the amounts: some too large or too fine for a float.
+        #[test]
+        fn the_printed_buckets_sum_up_to_the_rows_to_the_last_digit(
+            entries in vec((0..20 * DAY_S, 0..3_u8, 0..LineItem::COUNT, any::<i64>()), 0..50),
+            asked in prop::sample::select(vec![
+                "",
+                "&group_by=line_item",
+                "&group_by=project_id,api_key_id,line_item",
+                "&timezone=Asia/Kathmandu",
+                "&timezone=America/Sao_Paulo&group_by=api_key_id",
+            ]),
+        ) {
+            let (report, page) = super::super::read(Kind::Costs, &format!("start_time=0&limit=180{asked}"), NOW).unwrap();
+            let row = |&(at_s, key, item, pico): &(u64, u8, usize, i64)| Row {
+                bucket_start_s: at_s - at_s % 60,
+                project_id: ProjectId::parse("proj_a"),
+                api_key_id: KeyId::parse(&format!("key_{key}")),
+                model: Some("m".into()),
+                service_tier: None,
+                requests: 1,
+                unpriced_requests: 0,
+                lines: vec![Line { line_item: LineItem::ALL[item], quantity: 1, amount: Total::from_pico(pico.into()) }],
+            };
+            let buckets = report.fold(&page, entries.iter().map(row)).unwrap();
+            let body = String::from_utf8(print(&report, &page, &buckets).unwrap()).unwrap();
+            let expected: i128 = entries.iter().map(|entry| i128::from(entry.3)).sum();
+            prop_assert_eq!(amounts(&body).iter().sum::<i128>(), expected);
+            let unzoned = asked.contains("timezone") || page.buckets.len() == 21;
+            prop_assert!(unzoned && page.next_s.is_none());
+        }
+    }
+}
