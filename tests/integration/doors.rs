@@ -8,7 +8,7 @@ use crate::{
     support::{ADMIN_KEY, Actor, Gateway, TEXT_MODEL, address, text},
 };
 
-const ADMIN_PATHS: [&str; 6] = [
+const ADMIN_PATHS: [&str; 15] = [
     "/v1/organization/projects",
     "/v1/organization/projects/proj_x",
     "/v1/organization/projects/proj_x/api_keys",

@@ -1,15 +1,15 @@
-//! Whether a JSON value is what an OpenAPI document says, as far as the schemas of the organization API go. The unit
+//! Whether a JSON value is what an `OpenAPI` document says, as far as the schemas of the organization API go. The unit
 //! tests of the reports use it too.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-/// An OpenAPI document.
+/// An `OpenAPI` document.
 pub(crate) struct Specification(Value);
 
 impl Specification {
-    /// OpenAI's own, which lies beside the repository on some machines.
+    /// `OpenAI`'s own, which lies beside the repository on some machines.
     pub(crate) fn of_openai() -> Option<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/openapi/gateway-subset.json");
         Some(Self(serde_json::from_slice(&std::fs::read(path).ok()?).unwrap()))

@@ -262,6 +262,12 @@ mod tests {
         ] {
             assert_eq!(refused(kind, query), (message.to_owned(), Some(param.to_owned())), "{query}");
         }
+        let cursor = "start_time=7&page=page_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        assert_eq!(refused(Kind::Costs, cursor).1.as_deref(), Some("page"));
+    }
+
+    #[test]
+    fn unknown_zones_sizes_sources_and_levels_are_refused_as_well() {
         for (kind, query, message, param) in [
             (
                 Kind::Completions,
@@ -298,8 +304,6 @@ mod tests {
         ] {
             assert_eq!(refused(kind, query), (message.to_owned(), Some(param.to_owned())), "{query}");
         }
-        let cursor = "start_time=7&page=page_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-        assert_eq!(refused(Kind::Costs, cursor).1.as_deref(), Some("page"));
     }
 
     fn pair() -> impl Strategy<Value = (String, String)> {
