@@ -13,5 +13,7 @@ pub mod money;
 pub mod pricing;
 pub mod projects;
 pub mod report;
+pub mod rollup;
+pub mod tariff;
 pub mod time;
 pub mod usage;

@@ -14,6 +14,7 @@ mod replay;
 pub mod reports;
 mod rollups;
 mod statement;
+mod tariffs;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
     names: Arc<Mutex<Names>>,
+    directory: Arc<Mutex<Arc<reports::Directory>>>,
 }
 
 impl Store {
@@ -69,7 +71,9 @@ impl Store {
         migrate(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
         let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
-        Ok(Self { writer, reader, names: Arc::default() })
+        let store = Self { writer, reader, names: Arc::default(), directory: Arc::default() };
+        store.sum_up_if_new().await?;
+        Ok(store)
     }
 
     /// For reports: many at a time, and they never wait for the writer.
