@@ -16,7 +16,7 @@ use crate::domain::{
 /// A sum of rollup rows. What the selection does not tell apart is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Aligned to the width of the selection.
+    /// As [`super::Selection::bucket_start_s`] has it.
     pub bucket_start_s: u64,
     pub project_id: Option<ProjectId>,
     pub api_key_id: Option<KeyId>,

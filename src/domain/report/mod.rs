@@ -59,8 +59,9 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     pub pieces: Vec<Piece>,
-    /// Rows are summed up to this width at most: no bucket of the page has an edge inside it.
     pub bucket_width: Width,
+    /// Where buckets do not start at multiples of their width: the starts of all of them.
+    pub bucket_starts: Vec<u64>,
     pub by_api_key: bool,
     pub by_model: bool,
     pub by_service_tier: bool,
@@ -86,7 +87,8 @@ impl Report {
         let listed = |ids: &BTreeSet<String>| ids.iter().cloned().collect();
         Some(Selection {
             pieces: page.pieces(self.bucket_width),
-            bucket_width: page.widest_between_edges(self.bucket_width),
+            bucket_width: self.bucket_width,
+            bucket_starts: self.shifting_zone().map(|_| page.starts()).unwrap_or_default(),
             by_api_key: self.is_by(Grouping::ApiKeyId) || self.is_by(Grouping::ProjectId),
             by_model: self.is_by(Grouping::Model) || self.is_by(Grouping::LineItem),
             by_service_tier: self.is_by(Grouping::ServiceTier) || self.is_by(Grouping::Batch),
@@ -108,6 +110,15 @@ impl Report {
 
     pub fn is_by(&self, grouping: Grouping) -> bool {
         self.group_by.contains(&grouping)
+    }
+}
+
+impl Selection {
+    /// The bucket of a rollup row, by the start of either: that of the first may lie after the row's.
+    pub fn bucket_start_s(&self, row_start_s: u64) -> u64 {
+        let following = self.bucket_starts.partition_point(|start_s| *start_s <= row_start_s);
+        let start_s = self.bucket_starts.get(following.saturating_sub(1));
+        start_s.copied().unwrap_or_else(|| self.bucket_width.floor(row_start_s))
     }
 }
 

@@ -87,14 +87,14 @@ fn whole(report: &Report, now_s: u64) -> Page {
     unlimited.page(range, range.start_s)
 }
 
-/// What the ledger would answer to a selection: rows per width, summed to the width of the selection.
-fn read(ledger: &[Settled], pieces: &[Piece], bucket_width: Width) -> Vec<Row> {
+/// What the ledger would answer to a selection: rows per width, by their buckets.
+fn read(ledger: &[Settled], selection: &Selection) -> Vec<Row> {
     let in_piece = |piece: &Piece, settled: &Settled| {
         let row_start_s = piece.width.floor(settled.at_s);
         (piece.range.start_s..piece.range.end_s).contains(&row_start_s)
     };
     let row = |piece: &Piece, settled: &Settled| Row {
-        bucket_start_s: bucket_width.floor(piece.width.floor(settled.at_s)),
+        bucket_start_s: selection.bucket_start_s(piece.width.floor(settled.at_s)),
         project_id: ProjectId::parse("proj_a"),
         api_key_id: KeyId::parse(&format!("key_{}", settled.api_key)),
         model: Some(format!("m-{}", settled.model).into()),
@@ -108,7 +108,7 @@ fn read(ledger: &[Settled], pieces: &[Piece], bucket_width: Width) -> Vec<Row> {
         }],
     };
     let rows_of = |piece| ledger.iter().filter(move |it| in_piece(piece, it)).map(move |it| row(piece, it));
-    pieces.iter().flat_map(rows_of).collect()
+    selection.pieces.iter().flat_map(rows_of).collect()
 }
 
 type Totals = (u64, BTreeMap<LineItem, u64>, i128);
@@ -196,7 +196,7 @@ proptest! {
         let ((report, ledger), now_s) = (moved(base_s, report, ledger), base_s + now_s);
         let page = whole(&report, now_s);
         let selection = report.selection(&page, &Catalog::default());
-        let rows = selection.map_or(vec![], |it| read(&ledger, &it.pieces, it.bucket_width));
+        let rows = selection.map_or(vec![], |it| read(&ledger, &it));
         let buckets = report.fold(&page, rows).unwrap();
         let covered = page.range().map_or(0..0, |range| {
             Width::Minute.floor(range.start_s)..Width::Minute.ceil(range.end_s)

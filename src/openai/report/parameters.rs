@@ -53,7 +53,8 @@ fn filter(kind: Kind, query: &Query) -> Result<Filter, ApiError> {
         match grouping {
             Grouping::UserId => filter.user_ids = query.list("user_ids")?,
             Grouping::ApiKeyId => filter.api_key_ids = query.list("api_key_ids")?,
-            Grouping::Model => filter.models = query.list("models")?,
+            // OpenAI filters only usage by model. A bill that took no notice of it would be read as the model's.
+            Grouping::Model | Grouping::LineItem => filter.models = query.list("models")?,
             Grouping::Batch => filter.batch = query.boolean("batch")?,
             Grouping::Source => filter.sources = choices(query, "sources", &ImageSource::ALL, ImageSource::name)?,
             Grouping::Size => unrecorded(&mut filter, "sizes", choices(query, "sizes", &IMAGE_SIZES, identity)?),
@@ -62,7 +63,7 @@ fn filter(kind: Kind, query: &Query) -> Result<Filter, ApiError> {
                 unrecorded(&mut filter, "context_levels", levels);
             }
             Grouping::VectorStoreId => unrecorded(&mut filter, "vector_store_ids", query.list("vector_store_ids")?),
-            Grouping::ProjectId | Grouping::ServiceTier | Grouping::LineItem => {}
+            Grouping::ProjectId | Grouping::ServiceTier => {}
         }
     }
     Ok(filter)
@@ -162,8 +163,14 @@ mod tests {
 
     #[test]
     fn costs_ignore_what_only_usage_knows() {
-        let (report, _) = read(Kind::Costs, "start_time=5&models=m&user_ids=u&batch=maybe", NOW).unwrap();
+        let (report, _) = read(Kind::Costs, "start_time=5&user_ids=u&batch=maybe", NOW).unwrap();
         assert_eq!(report.filter, Filter::default());
+    }
+
+    #[test]
+    fn costs_can_be_those_of_some_models() {
+        let (report, _) = read(Kind::Costs, "start_time=5&models=m&models=n", NOW).unwrap();
+        assert_eq!(report.filter.models.unwrap().into_iter().collect::<Vec<_>>(), ["m", "n"]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl<'a> Sums<'a> {
         let mut sums: Vec<(Group, Sum)> = Vec::new();
         for (start_s, cells) in parts {
             let start_s = u64::try_from(*start_s).map_err(|_| StoreError::Unreadable(start_s.to_string()))?;
-            let bucket_s = start_s - start_s % self.selection.bucket_width.seconds();
+            let bucket_s = self.selection.bucket_start_s(start_s);
             for cell in Cells::of(cells)? {
                 let cell = cell?;
                 let Some((key, kind, tariff)) = self.place(&cell)? else { continue };

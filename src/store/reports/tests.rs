@@ -30,6 +30,7 @@ fn all_of(range: Range, bucket_width: Width) -> Selection {
     Selection {
         pieces: pieces(range, bucket_width),
         bucket_width,
+        bucket_starts: Vec::new(),
         by_api_key: false,
         by_model: false,
         by_service_tier: false,

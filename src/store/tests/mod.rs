@@ -91,6 +91,7 @@ fn everything(width: Width) -> Selection {
     Selection {
         pieces: vec![Piece { width, range: Range { start_s: 0, end_s: LATEST_TIME_S } }],
         bucket_width: width,
+        bucket_starts: Vec::new(),
         by_api_key: false,
         by_model: false,
         by_service_tier: false,
