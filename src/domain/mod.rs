@@ -13,5 +13,6 @@ pub mod money;
 pub mod pricing;
 pub mod projects;
 pub mod report;
+pub mod spend;
 pub mod time;
 pub mod usage;
