@@ -189,7 +189,7 @@ mod tests {
     const LAST_SECOND: u64 = 1_772_323_199;
 
     fn limit(threshold_cents: u64, enforcement: Enforcement) -> Option<SpendLimit> {
-        Some(SpendLimit { threshold_cents: NonZeroU64::new(threshold_cents).unwrap(), enforcement })
+        NonZeroU64::new(threshold_cents).map(|threshold_cents| SpendLimit { threshold_cents, enforcement })
     }
 
     fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {

@@ -99,7 +99,7 @@ struct Terms<'a> {
 const UNLISTED: &str = "(unlisted)";
 
 impl Proxy {
-    /// Nothing is sent upstream without a price, a reservation and a place in the journal; from the admission on the
+    /// Nothing is sent upstream without a price, money left to spend, a reservation and a place in the journal; from the admission on the
     /// request is settled exactly once, whatever happens.
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
