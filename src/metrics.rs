@@ -37,6 +37,8 @@ pub struct Metrics {
     pub unauthenticated: Count,
     /// Requests refused before any limit was touched: bad JSON, unknown model and so on.
     pub invalid: Count,
+    /// Requests refused for a spend limit that was reached.
+    pub over_spend_limit: Count,
     /// Requests refused because they could not be recorded.
     pub not_recorded: Count,
     /// Settled requests with at least one line without a price.
@@ -80,6 +82,11 @@ impl Metrics {
             refused: Dimension::ALL.map(|limit| by_limit.get_or_create(&Named { name: limit.name() }).clone()),
             unauthenticated: counter(&mut registry, "requests_unauthenticated", "Requests with a wrong or missing key"),
             invalid: counter(&mut registry, "requests_invalid", "Requests refused before any limit was touched"),
+            over_spend_limit: counter(
+                &mut registry,
+                "requests_over_spend_limit",
+                "Requests refused with 429: a spend limit was reached",
+            ),
             not_recorded: counter(&mut registry, "requests_not_recorded", "Requests refused with 503: not recordable"),
             unpriced: counter(&mut registry, "requests_unpriced", "Settled requests with a line that has no price"),
             upstream_calls: counter(&mut registry, "upstream_calls", "Calls sent to the upstream, retries included"),

@@ -1,9 +1,12 @@
 //! Projects own keys and limits.
 
+mod terms;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::terms::{ModelPermissions, PermissionMode, ProjectTerms, RateLimitUpdate};
 use super::{
     ids::{ProjectId, ServiceAccountId},
     time::UnixNanos,
@@ -34,6 +37,7 @@ pub struct Project {
     pub id: ProjectId,
     pub name: String,
     pub tier: TierId,
+    pub terms: ProjectTerms,
     pub created_at: UnixNanos,
     pub archived_at: Option<UnixNanos>,
 }

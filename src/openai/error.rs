@@ -1,6 +1,8 @@
 //! OpenAI's error object, and its words for everything we refuse. Sources: protocol facts d.2 to d.7 and the `error-*`
 //! recordings. All four keys are always there.
 
+mod spend;
+
 use std::borrow::Cow;
 
 use serde::Serialize;

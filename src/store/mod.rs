@@ -13,6 +13,7 @@ pub mod projector;
 mod replay;
 pub mod reports;
 mod rollups;
+pub mod spend;
 mod statement;
 mod tariffs;
 

@@ -26,5 +26,6 @@ mod slow_clients;
 mod stand_in;
 mod streams;
 mod support;
+mod terms;
 mod unpriced;
 mod upstream_faults;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 const MAX_NAME_CHARACTERS: usize = 128;
-const MAX_ALLOWED_MODELS: usize = 500;
+const MAX_LISTED_MODELS: usize = 500;
 const MAX_TOKENS_IN_A_QUEUE: u64 = u64::MAX >> 1;
 
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
@@ -70,23 +70,26 @@ pub(super) fn allowed_models(fields: &Map<String, Value>) -> Result<Option<Allow
         Some(Value::Array(listed)) => listed,
         Some(other) => return Err(wrong_type(PARAM, "an array", other)),
     };
-    if listed.len() > MAX_ALLOWED_MODELS {
+    Ok(Some(AllowedModels::new(model_names(PARAM, listed)?)))
+}
+
+pub(super) fn model_names(param: &'static str, listed: &[Value]) -> Result<Vec<String>, ApiError> {
+    if listed.len() > MAX_LISTED_MODELS {
         let message = format!(
-            "Invalid '{PARAM}': array too long. Expected an array with maximum length {MAX_ALLOWED_MODELS}, but got an \
+            "Invalid '{param}': array too long. Expected an array with maximum length {MAX_LISTED_MODELS}, but got an \
              array with length {} instead.",
             listed.len()
         );
-        return Err(ApiError::invalid(message, Some(PARAM.into()), Some("array_above_max_length".into())));
+        return Err(ApiError::invalid(message, Some(param.into()), Some("array_above_max_length".into())));
     }
     let name = |(index, value): (usize, &Value)| {
-        let param = format!("{PARAM}[{index}]");
+        let param = format!("{param}[{index}]");
         match value {
             Value::String(text) => words(&param, text.trim()).map(str::to_owned),
             other => Err(wrong_type(&param, "a string", other)),
         }
     };
-    let names: Vec<String> = listed.iter().enumerate().map(name).collect::<Result<_, _>>()?;
-    Ok(Some(AllowedModels::new(names)))
+    listed.iter().enumerate().map(name).collect()
 }
 
 /// A ceiling that is misspelt would be no ceiling, so here unknown names are refused.

@@ -232,6 +232,7 @@ fn tier(fields: &Map<String, Value>) -> Result<Option<TierId>, ApiError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequest<'a> {
     pub after: Option<&'a str>,
+    pub before: Option<&'a str>,
     pub limit: usize,
 }
 
@@ -253,7 +254,16 @@ impl<'a> PageRequest<'a> {
                     .ok_or_else(|| above_maximum("limit", MAX_PAGE_LENGTH, number))?
             }
         };
-        Ok(Self { after, limit })
+        Ok(Self { after, before: None, limit })
+    }
+
+    /// Of a list that goes both ways, and comes in the longest pages unless a length is given.
+    pub fn both_ways(after: Option<&'a str>, before: Option<&'a str>, limit: Option<&str>) -> Result<Self, ApiError> {
+        if after.is_some() && before.is_some() {
+            return Err(both_cursors());
+        }
+        let page = Self::parse(after, limit)?;
+        Ok(Self { before, limit: limit.map_or(MAX_PAGE_LENGTH, |_| page.limit), ..page })
     }
 }
 
@@ -261,6 +271,12 @@ pub fn unknown_tier<'a>(tier: &TierId, known: impl Iterator<Item = &'a TierId>) 
     let known: Vec<_> = known.map(|tier| format!("'{}'", tier.as_str())).collect();
     let message = format!("Invalid value: '{}'. Supported values are: {}.", shown(tier.as_str()), known.join(", "));
     ApiError::invalid(message, Some("tier".into()), Some("invalid_value".into()))
+}
+
+/// A page either follows an object or comes before one.
+pub(super) fn both_cursors() -> ApiError {
+    let message = "Invalid 'before': 'after' and 'before' cannot be given together.";
+    ApiError::invalid(message, Some("before".into()), Some("invalid_value".into()))
 }
 
 /// `after` or `before` names nothing in the list.
