@@ -5,7 +5,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     app::AppState,
@@ -19,11 +19,15 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const LONGEST_WAIT_NANOS: u64 = 120_000_000_000;
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// Gives the request its id, which the journal, the ledger, the log and the answer carry.
+/// Gives the request its id, which the journal, the ledger, the log and the answer carry. Counts refused keys, whichever
+/// door they were tried at: a 401 is always ours, the upstream's own never gets here.
 pub(super) async fn name_request(State(AppState(app)): State<AppState>, mut request: Request, next: Next) -> Response {
     let request_id = app.request_ids.next(app.clock.now());
     request.extensions_mut().insert(request_id);
     let mut response = next.run(request).await;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        app.metrics.unauthenticated.inc();
+    }
     if let Ok(value) = HeaderValue::try_from(request_id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

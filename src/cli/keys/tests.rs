@@ -149,7 +149,7 @@ async fn each_error_tells_what_to_change() {
     }
     for (words, told) in [
         (&["create", "--project", "alpha", "--tier", "tier2"][..], "leave --tier out"),
-        (&["create", "--project", "new", "--tier", "gold"], "Supported values are: 'tier1', 'tier2'"),
+        (&["create", "--project", "new", "--tier", "gold"], "Supported values are: 'tier1' and 'tier2'."),
         (&["create", "--project", "proj_nobody"], "No such Project object: proj_nobody"),
         (&["create", "--project", "alpha", "--requests-per-day", "0"], "Expected a value >= 1"),
         (&["create", "--project", "twin"], "give one of the ids proj_"),
