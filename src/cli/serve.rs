@@ -2,23 +2,24 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use super::{check::CONFIGURATION_PROBLEM, signals::Signals};
+use super::{
+    check::{CONFIGURATION_PROBLEM, slips},
+    signals::Signals,
+};
 use crate::{
     api,
     app::{Routers, Running, StartError},
     clock::Clock,
     config::{self, Settings},
+    domain::catalog::Catalog,
     telemetry,
 };
 
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
-    let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
+    let Some((settings, catalog)) = configuration(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
-    for variable in settings.ignored_variables() {
-        tracing::warn!(variable, "this environment variable is no setting and is ignored");
-    }
     let Some(signals) = signals() else { return ExitCode::FAILURE };
-    match start(&settings).await {
+    match start(&settings, catalog).await {
         Ok(running) => {
             print_start(&running, &settings);
             until_told_to_stop(running, signals).await
@@ -27,23 +28,22 @@ pub async fn run(config_path: Option<&Path>) -> ExitCode {
     }
 }
 
-/// The settings, or all that is wrong with them on standard error.
-pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
-    match Settings::load(config_path, &config::environment()) {
-        Ok(settings) => Some(settings),
-        Err(problems) => {
-            eprintln!("{problems}");
-            None
-        }
-    }
+/// What a gateway needs to start, or all that is wrong with it on standard error.
+pub(super) fn configuration(config_path: Option<&Path>) -> Option<(Settings, Catalog)> {
+    let loaded = config::load(config_path, &config::environment()).complete();
+    loaded.inspect_err(|problems| eprintln!("{problems}")).ok()
 }
 
-/// Starts the gateway, or says why not on standard error.
-pub(super) async fn start(settings: &Settings) -> Result<Running, ExitCode> {
-    let catalog = config::load_catalog(settings).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(CONFIGURATION_PROBLEM)
-    })?;
+/// The settings, or all that is wrong with them on standard error.
+pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
+    Settings::load(config_path, &config::environment()).inspect_err(|problems| eprintln!("{problems}")).ok()
+}
+
+/// Starts the gateway, or says why not on standard error. Slips in the configuration go to the log.
+pub(super) async fn start(settings: &Settings, catalog: Catalog) -> Result<Running, ExitCode> {
+    for slip in slips(settings) {
+        tracing::warn!("{slip}");
+    }
     let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
     Running::start(settings, catalog, Clock::system(), &routers).await.map_err(|error| {
         eprintln!("tollgate cannot start: {error}");

@@ -51,11 +51,7 @@ fn filter(kind: Kind, query: &Query) -> Result<Filter, ApiError> {
         ..Filter::default()
     };
     Ok(match kind {
-        Kind::Completions => Filter {
-            user_ids: query.list("user_ids")?,
-            batch: query.boolean("batch")?,
-            ..common
-        },
+        Kind::Completions => Filter { user_ids: query.list("user_ids")?, batch: query.boolean("batch")?, ..common },
         Kind::Costs => common,
     })
 }
