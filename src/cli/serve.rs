@@ -62,11 +62,10 @@ fn print_start(running: &Running, settings: &Settings) {
     println!("  admin    http://{admin}/v1/organization");
     println!("  upstream {}", settings.upstream_url);
     println!("  data     {}", settings.data_dir.display());
-    if running.recovered.interrupted > 0 {
-        println!(
-            "  {} requests were open when it last stopped; they are settled at their estimates",
-            running.recovered.interrupted
-        );
+    match running.recovered.interrupted {
+        0 => {}
+        1 => println!("  1 request was open when it last stopped; it is settled at its estimate"),
+        open => println!("  {open} requests were open when it last stopped; they are settled at their estimates"),
     }
     if let Some(key) = &running.new_admin_key {
         println!();
@@ -75,8 +74,14 @@ fn print_start(running: &Running, settings: &Settings) {
     }
     println!();
     println!("Next: make a key for a team");
-    println!("  TOLLGATE_ADMIN_KEY=... tollgate keys create --project my-team --admin-url http://{admin}");
+    println!("  TOLLGATE_ADMIN_KEY=... {} keys create --project my-team --admin-url http://{admin}", program());
     println!("and let the team set OPENAI_BASE_URL=http://{calls}/v1 and OPENAI_API_KEY to that key.");
+}
+
+/// What to type for this program: as it was typed, for it need not be on the PATH.
+fn program() -> String {
+    let typed = std::env::args_os().next().and_then(|typed| typed.into_string().ok());
+    typed.filter(|typed| !typed.is_empty() && !typed.contains(' ')).unwrap_or_else(|| "tollgate".to_owned())
 }
 
 /// Addresses to connect to: one that means "all of this machine" is shown as this machine.

@@ -47,6 +47,18 @@ pub fn load(config_path: Option<&Path>, env: &BTreeMap<String, String>) -> Loade
     Loaded { settings: settings.ok(), catalog: catalog.ok(), problems }
 }
 
+/// The admin address alone, for the commands that call it. What else may be wrong is the gateway's business, unless it hides
+/// the address.
+pub fn admin_listen(config_path: Option<&Path>, env: &BTreeMap<String, String>) -> Result<ListenAddress, Problems> {
+    const NAME: &str = "admin_listen";
+    let mut sources = Sources::open(config_path, env);
+    let default = KEYS.iter().find(|key| key.name == NAME).map_or("", |key| key.default);
+    let address = sources.take::<ListenAddress>(NAME, default, &[]);
+    let is_set = sources.origins().contains_key(NAME);
+    let problems = sources.into_problems();
+    address.filter(|_| is_set || problems.is_empty()).ok_or(problems)
+}
+
 impl Loaded {
     pub fn complete(self) -> Result<(Settings, Catalog), Problems> {
         self.settings.zip(self.catalog).ok_or(self.problems)

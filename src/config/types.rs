@@ -131,6 +131,17 @@ impl ListenAddress {
         self.port
     }
 
+    /// Where a client on this machine finds what listens here: an address that means all of them becomes the loopback.
+    #[must_use]
+    pub fn to_connect(&self) -> Self {
+        let host = match self.host.as_str() {
+            "0.0.0.0" => "127.0.0.1",
+            "::" => "::1",
+            host => host,
+        };
+        Self { host: host.to_owned(), port: self.port }
+    }
+
     /// Only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
@@ -253,6 +264,9 @@ mod tests {
             assert!(address.is_loopback());
         }
         assert!(!ListenAddress::parse("0.0.0.0:80").unwrap().is_loopback());
+        for (text, there) in [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("10.1.2.3:80", "10.1.2.3:80")] {
+            assert_eq!(ListenAddress::parse(text).unwrap().to_connect().to_string(), there);
+        }
         for text in ["", "8080", ":8080", "localhost", "::1:80", "[::1]", "a b:80", "a:99999", "[x]:80", "http://a:80"]
         {
             assert!(ListenAddress::parse(text).is_err(), "{text}");
