@@ -219,7 +219,8 @@ async fn measure(store: &Store, catalog: &Catalog, rounds: usize) {
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let total: u64 = arguments.next().map_or(100_000, |text| text.replace('_', "").parse().expect("a number of requests"));
+    let total: u64 =
+        arguments.next().map_or(100_000, |text| text.replace('_', "").parse().expect("a number of requests"));
     let directory = arguments.next().map_or_else(|| tempfile::tempdir().unwrap().keep(), Into::into);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
