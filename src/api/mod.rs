@@ -27,7 +27,7 @@ use crate::{
     accounts::{Accounts, AdminKeys},
     app::{App, AppState},
     clock::Clock,
-    domain::catalog::Catalog,
+    domain::{catalog::Catalog, report::Kind},
     store::Store,
 };
 
@@ -54,11 +54,22 @@ fn call_routes() -> Router<AppState> {
 }
 
 fn admin_routes() -> Router<AppState> {
+    Router::new().merge(management_routes()).merge(report_routes()).route("/metrics", get(health::metrics))
+}
+
+fn report_routes() -> Router<AppState> {
     Router::new()
-        .merge(management_routes())
-        .route("/v1/organization/usage/completions", get(reports::usage_completions))
-        .route("/v1/organization/costs", get(reports::costs))
-        .route("/metrics", get(health::metrics))
+        .route("/v1/organization/usage/completions", reports::of(Kind::Completions))
+        .route("/v1/organization/usage/embeddings", reports::of(Kind::Embeddings))
+        .route("/v1/organization/usage/moderations", reports::of(Kind::Moderations))
+        .route("/v1/organization/usage/images", reports::of(Kind::Images))
+        .route("/v1/organization/usage/audio_speeches", reports::of(Kind::AudioSpeeches))
+        .route("/v1/organization/usage/audio_transcriptions", reports::of(Kind::AudioTranscriptions))
+        .route("/v1/organization/usage/vector_stores", reports::of(Kind::VectorStores))
+        .route("/v1/organization/usage/code_interpreter_sessions", reports::of(Kind::CodeInterpreterSessions))
+        .route("/v1/organization/usage/file_search_calls", reports::of(Kind::FileSearchCalls))
+        .route("/v1/organization/usage/web_search_calls", reports::of(Kind::WebSearchCalls))
+        .route("/v1/organization/costs", reports::of(Kind::Costs))
 }
 
 /// Generic, so that tests need no whole app.

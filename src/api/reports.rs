@@ -5,6 +5,7 @@ use std::fmt::Display;
 use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
+    routing::{MethodRouter, get},
 };
 use http::{HeaderValue, header::CONTENT_TYPE};
 
@@ -16,22 +17,11 @@ use crate::{
     store::{self, Store},
 };
 
-/// `GET /v1/organization/usage/completions`
-pub(super) async fn usage_completions(
-    _: Admin,
-    State(AppState(app)): State<AppState>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
-    answer(Kind::Completions, &app, query).await
-}
-
-/// `GET /v1/organization/costs`
-pub(super) async fn costs(
-    _: Admin,
-    State(AppState(app)): State<AppState>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
-    answer(Kind::Costs, &app, query).await
+/// `GET /v1/organization/usage/{kind}` and `GET /v1/organization/costs`
+pub(super) fn of(kind: Kind) -> MethodRouter<AppState> {
+    get(move |_: Admin, State(AppState(app)): State<AppState>, RawQuery(query): RawQuery| async move {
+        answer(kind, &app, query).await
+    })
 }
 
 async fn answer(kind: Kind, app: &App, query: Option<String>) -> Result<Response, ApiError> {

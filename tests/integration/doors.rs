@@ -8,12 +8,21 @@ use crate::{
     support::{ADMIN_KEY, Actor, Gateway, TEXT_MODEL, address, text},
 };
 
-const ADMIN_PATHS: [&str; 6] = [
+const ADMIN_PATHS: [&str; 15] = [
     "/v1/organization/projects",
     "/v1/organization/projects/proj_x",
     "/v1/organization/projects/proj_x/api_keys",
     "/v1/organization/projects/proj_x/api_keys/key_x",
     "/v1/organization/usage/completions?start_time=1",
+    "/v1/organization/usage/embeddings?start_time=1",
+    "/v1/organization/usage/moderations?start_time=1",
+    "/v1/organization/usage/images?start_time=1",
+    "/v1/organization/usage/audio_speeches?start_time=1",
+    "/v1/organization/usage/audio_transcriptions?start_time=1",
+    "/v1/organization/usage/vector_stores?start_time=1",
+    "/v1/organization/usage/code_interpreter_sessions?start_time=1",
+    "/v1/organization/usage/file_search_calls?start_time=1",
+    "/v1/organization/usage/web_search_calls?start_time=1",
     "/v1/organization/costs?start_time=1",
 ];
 

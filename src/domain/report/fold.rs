@@ -16,7 +16,7 @@ use crate::domain::{
 /// A sum of rollup rows. What the selection does not tell apart is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Aligned to the width of the buckets.
+    /// Aligned to the width of the selection.
     pub bucket_start_s: u64,
     pub project_id: Option<ProjectId>,
     pub api_key_id: Option<KeyId>,
@@ -71,21 +71,18 @@ pub struct Overflow;
 impl Report {
     /// The results of each bucket of `page`; a bucket without rows has none.
     pub fn fold(&self, page: &Page, rows: impl IntoIterator<Item = Row>) -> Result<Vec<Bucket>, Overflow> {
-        let mut results: BTreeMap<u64, BTreeMap<Group, Sums>> = BTreeMap::new();
+        let empty = |range: &Range| Bucket { range: *range, results: BTreeMap::new() };
+        let mut buckets: Vec<_> = page.buckets.iter().map(empty).collect();
         for row in rows {
-            let bucket = results.entry(row.bucket_start_s).or_default();
+            let Some(bucket) = buckets.get_mut(page.position(row.bucket_start_s)) else { continue };
             for (group, sums) in self.results_of(&row)? {
-                match bucket.entry(group) {
+                match bucket.results.entry(group) {
                     Entry::Vacant(place) => _ = place.insert(sums),
                     Entry::Occupied(mut place) => place.get_mut().add(&sums)?,
                 }
             }
         }
-        let bucket = |range: &Range| {
-            let results = results.remove(&self.bucket_width.floor(range.start_s)).unwrap_or_default();
-            Bucket { range: *range, results }
-        };
-        Ok(page.buckets.iter().map(bucket).collect())
+        Ok(buckets)
     }
 
     fn results_of(&self, row: &Row) -> Result<Vec<(Group, Sums)>, Overflow> {
@@ -171,8 +168,9 @@ mod tests {
 
     fn fold(kind: Kind, group_by: &[Grouping], rows: Vec<Row>) -> Result<Vec<Bucket>, Overflow> {
         let group_by = group_by.iter().copied().collect();
-        let filter = Filter::default();
-        let report = Report { kind, start_s: 70, end_s: None, bucket_width: Width::Day, group_by, filter, limit: 7 };
+        let (bucket_width, filter) = (Width::Day, Filter::default());
+        let report =
+            Report { kind, start_s: 70, end_s: None, bucket_width, timezone: None, group_by, filter, limit: 7 };
         let range = report.range(UnixNanos::from_seconds(100_000));
         report.fold(&report.page(range, range.start_s), rows)
     }

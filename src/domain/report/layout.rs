@@ -1,6 +1,6 @@
 //! From a span of time to buckets, and from buckets to the rollup rows that hold them.
 
-use super::{Kind, Report, Width};
+use super::{Kind, Report, Width, Zone};
 use crate::domain::time::UnixNanos;
 
 /// Unix seconds, without the end.
@@ -59,18 +59,16 @@ impl Report {
         let end_s = self.end_s.map_or(now_end_s, |end_s| end_s.min(now_end_s));
         let range = Range { start_s: self.start_s, end_s: end_s.max(self.start_s) };
         match self.kind {
-            Kind::Completions => range,
             Kind::Costs if range.is_empty() => range,
-            Kind::Costs => Range { start_s: Width::Day.floor(range.start_s), end_s: Width::Day.ceil(range.end_s) },
+            Kind::Costs => Range { start_s: self.floor(range.start_s), end_s: self.ceil(range.end_s) },
+            _ => range,
         }
     }
 
     /// The buckets from `from_s` on, which is the start of `range` or of a bucket in it.
     pub fn page(&self, range: Range, from_s: u64) -> Page {
-        let width = self.bucket_width;
         let bucket_at = |start_s: u64| {
-            let edge_s = width.floor(start_s).saturating_add(width.seconds());
-            let bucket = Range { start_s, end_s: edge_s.min(range.end_s) };
+            let bucket = Range { start_s, end_s: self.edge_after(start_s).min(range.end_s) };
             (!bucket.is_empty()).then_some(bucket)
         };
         let all = std::iter::successors(bucket_at(from_s), |bucket| bucket_at(bucket.end_s));
@@ -82,7 +80,30 @@ impl Report {
 
     /// Whether a later page can start at `time_s`.
     pub fn is_inner_edge(&self, range: Range, time_s: u64) -> bool {
-        time_s > range.start_s && time_s < range.end_s && self.bucket_width.floor(time_s) == time_s
+        time_s > range.start_s && time_s < range.end_s && self.floor(time_s) == time_s
+    }
+
+    /// The last edge at or before `time_s`.
+    fn floor(&self, time_s: u64) -> u64 {
+        match self.shifting_zone() {
+            Some(zone) => zone.day_start_s(time_s),
+            None => self.bucket_width.floor(time_s),
+        }
+    }
+
+    fn ceil(&self, time_s: u64) -> u64 {
+        if self.floor(time_s) == time_s { time_s } else { self.edge_after(time_s) }
+    }
+
+    fn edge_after(&self, time_s: u64) -> u64 {
+        match self.shifting_zone() {
+            Some(zone) => zone.day_end_s(time_s),
+            None => self.bucket_width.floor(time_s).saturating_add(self.bucket_width.seconds()),
+        }
+    }
+
+    fn shifting_zone(&self) -> Option<&Zone> {
+        self.timezone.as_ref().filter(|_| self.bucket_width == Width::Day)
     }
 }
 
@@ -90,6 +111,35 @@ impl Page {
     pub fn range(&self) -> Option<Range> {
         let (first, last) = (self.buckets.first()?, self.buckets.last()?);
         Some(Range { start_s: first.start_s, end_s: last.end_s })
+    }
+
+    /// The fewest rollup rows, none wider than `widest`, that hold the buckets. A day of some place is made of hours, and
+    /// of minutes where its clocks are half an hour off; usually it holds no whole day of UTC.
+    pub(super) fn pieces(&self, widest: Width) -> Vec<Piece> {
+        let mut joined: Vec<Piece> = Vec::new();
+        for piece in self.buckets.iter().flat_map(|bucket| pieces(*bucket, widest)) {
+            match joined.last_mut() {
+                Some(last) if last.width == piece.width && last.range.end_s == piece.range.start_s => {
+                    last.range.end_s = piece.range.end_s;
+                }
+                _ => joined.push(piece),
+            }
+        }
+        joined
+    }
+
+    /// The widest sums, at most `widest`, that belong to one bucket each.
+    pub(super) fn widest_between_edges(&self, widest: Width) -> Width {
+        let fits = |width: &Width| {
+            let mut inner_edges = self.buckets.iter().skip(1).map(|bucket| bucket.start_s);
+            *width <= widest && inner_edges.all(|edge_s| width.floor(edge_s) == edge_s)
+        };
+        [Width::Day, Width::Hour].into_iter().find(fits).unwrap_or(Width::Minute)
+    }
+
+    /// The bucket that holds a sum, by the start of the sum: that of the first may lie before the bucket's.
+    pub(super) fn position(&self, sum_start_s: u64) -> usize {
+        self.buckets.partition_point(|bucket| bucket.start_s <= sum_start_s).saturating_sub(1)
     }
 }
 
@@ -138,7 +188,8 @@ mod tests {
     const RECORDED_NOW: UnixNanos = UnixNanos::from_seconds(1_739_182_550);
 
     fn report(kind: Kind, start_s: u64, end_s: Option<u64>, bucket_width: Width) -> Report {
-        Report { kind, start_s, end_s, bucket_width, group_by: BTreeSet::new(), filter: Filter::default(), limit: 7 }
+        let (group_by, filter) = (BTreeSet::new(), Filter::default());
+        Report { kind, start_s, end_s, bucket_width, timezone: None, group_by, filter, limit: 7 }
     }
 
     fn first_page(report: &Report, now: UnixNanos) -> Page {
@@ -211,5 +262,58 @@ mod tests {
         let whole = Piece { width: Width::Minute, range: Range { start_s: 60, end_s: 120 } };
         assert_eq!(pieces(Range { start_s: 61, end_s: 62 }, Width::Day), [whole]);
         assert_eq!(pieces(Range { start_s: 60, end_s: 60 }, Width::Day), []);
+    }
+
+    /// Six days of Berlin around the change in March 2026: clocks went on at 01:00 UTC on the 29th.
+    fn berlin() -> Report {
+        let (start_s, end_s) = (1_774_567_800, Some(1_774_990_800));
+        Report { timezone: Zone::named("Europe/Berlin"), ..report(Kind::Completions, start_s, end_s, Width::Day) }
+    }
+
+    const LATER: UnixNanos = UnixNanos::from_seconds(1_800_000_000);
+
+    #[test]
+    fn days_of_a_zone_begin_at_its_midnights_and_costs_come_in_whole_ones() {
+        let hours = |page: &Page| -> Vec<_> {
+            page.buckets.iter().map(|bucket| (bucket.end_s - bucket.start_s) / 360).collect()
+        };
+        let page = first_page(&berlin(), LATER);
+        // In tenths of hours: it starts at 00:30 on the 27th and ends at 23:00 on the 31st.
+        assert_eq!(hours(&page), [235, 240, 230, 240, 230]);
+        assert_eq!(page.buckets[1].start_s, 1_774_652_400);
+        let page = first_page(&Report { kind: Kind::Costs, ..berlin() }, LATER);
+        assert_eq!(hours(&page), [240, 240, 230, 240, 240]);
+        assert_eq!(page.buckets[0].start_s, 1_774_566_000);
+    }
+
+    #[test]
+    fn hours_and_minutes_are_the_same_everywhere() {
+        for bucket_width in [Width::Hour, Width::Minute] {
+            let shifted = Report { bucket_width, timezone: Zone::named("Asia/Kolkata"), ..berlin() };
+            let page = first_page(&shifted, LATER);
+            assert_eq!(page, first_page(&Report { timezone: None, ..shifted }, LATER));
+        }
+    }
+
+    #[test]
+    fn a_shifted_day_is_read_as_hours_and_minutes_and_one_of_utc_as_a_day() {
+        let read = |zone: &str| {
+            // The 27th to the 31st of March 2026 in UTC.
+            let (start_s, end_s) = (1_774_569_600, Some(1_775_001_600));
+            let costs = report(Kind::Costs, start_s, end_s, Width::Day);
+            let page = first_page(&Report { timezone: Zone::named(zone), ..costs }, LATER);
+            let pieces = page.pieces(Width::Day);
+            let rows = |width| {
+                let of_width = pieces.iter().filter(|piece| piece.width == width);
+                of_width.map(|piece| (piece.range.end_s - piece.range.start_s) / width.seconds()).sum::<u64>()
+            };
+            (page.buckets.len(), Width::ALL.map(rows), page.widest_between_edges(Width::Day))
+        };
+        assert_eq!(read("UTC"), (5, [0, 0, 5], Width::Day));
+        // Days of UTC until the 29th, which is an hour short; an hour off since.
+        assert_eq!(read("Europe/London"), (6, [0, 23 + 3 * 24, 2], Width::Hour));
+        assert_eq!(read("Europe/Berlin"), (6, [0, 143, 0], Width::Hour));
+        // Each day has 30 minutes at its begin and end, which are two halves of hours of UTC.
+        assert_eq!(read("Asia/Kolkata"), (6, [6 * 60, 6 * 23, 0], Width::Minute));
     }
 }

@@ -2,60 +2,25 @@
 //! rows become results.
 
 mod fold;
+mod kind;
 mod layout;
 #[cfg(test)]
 mod properties;
+mod zone;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 pub use fold::{Bucket, Group, Line, Overflow, Row, Sums};
+pub use kind::{Grouping, ImageSource, Kind, PageLimit, Width};
 pub use layout::{Page, Piece, Range, pieces};
+pub use zone::Zone;
 
 use super::catalog::Catalog;
 
 /// 9999-12-31: a later time is milliseconds by mistake.
 pub const LATEST_TIME_S: u64 = 253_402_300_799;
-
-/// Endpoints whose calls the report on completions counts.
-const COMPLETIONS: &[&str] = &["chat.completions"];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Completions,
-    Costs,
-}
-
-/// The width of a bucket, and of a rollup row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Width {
-    Minute,
-    Hour,
-    Day,
-}
-
-/// What results can be told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Grouping {
-    ProjectId,
-    UserId,
-    ApiKeyId,
-    Model,
-    Batch,
-    ServiceTier,
-    LineItem,
-}
-
-/// How many buckets a page may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageLimit {
-    pub default: u64,
-    pub max: u64,
-}
 
 /// What a caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,6 +30,9 @@ pub struct Report {
     /// Exclusive; without it the report ends now.
     pub end_s: Option<u64>,
     pub bucket_width: Width,
+    /// Whose days buckets of a day are; without it those of UTC. Hours and minutes are the same everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<Zone>,
     pub group_by: BTreeSet<Grouping>,
     pub filter: Filter,
     /// Not part of what is asked: the pages of one report may differ in size.
@@ -80,12 +48,18 @@ pub struct Filter {
     pub user_ids: Option<BTreeSet<String>>,
     pub models: Option<BTreeSet<String>>,
     pub batch: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<BTreeSet<ImageSource>>,
+    /// By what no request in the ledger has, such as the size of an image: nothing is let through.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unrecorded: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
 /// Which rollup rows a page is made of, and how far they may be summed up on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     pub pieces: Vec<Piece>,
+    /// Rows are summed up to this width at most: no bucket of the page has an edge inside it.
     pub bucket_width: Width,
     pub by_api_key: bool,
     pub by_model: bool,
@@ -98,94 +72,38 @@ pub struct Selection {
     pub batch: Option<bool>,
 }
 
-impl Kind {
-    pub const fn widths(self) -> &'static [Width] {
-        match self {
-            Self::Completions => &[Width::Minute, Width::Hour, Width::Day],
-            Self::Costs => &[Width::Day],
-        }
-    }
-
-    pub const fn groupings(self) -> &'static [Grouping] {
-        use Grouping::{ApiKeyId, Batch, LineItem, Model, ProjectId, ServiceTier, UserId};
-        match self {
-            Self::Completions => &[ProjectId, UserId, ApiKeyId, Model, Batch, ServiceTier],
-            Self::Costs => &[ProjectId, LineItem, ApiKeyId],
-        }
-    }
-
-    pub const fn page_limit(self, width: Width) -> PageLimit {
-        match (self, width) {
-            (Self::Costs, _) => PageLimit { default: 7, max: 180 },
-            (_, Width::Day) => PageLimit { default: 7, max: 31 },
-            (_, Width::Hour) => PageLimit { default: 24, max: 168 },
-            (_, Width::Minute) => PageLimit { default: 60, max: 1440 },
-        }
-    }
-
-    /// `None` for calls to all of them.
-    const fn endpoints(self) -> Option<&'static [&'static str]> {
-        match self {
-            Self::Completions => Some(COMPLETIONS),
-            Self::Costs => None,
-        }
-    }
-}
-
-impl Width {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Minute => "1m",
-            Self::Hour => "1h",
-            Self::Day => "1d",
-        }
-    }
-
-    pub const fn seconds(self) -> u64 {
-        match self {
-            Self::Minute => 60,
-            Self::Hour => 3_600,
-            Self::Day => 86_400,
-        }
-    }
-}
-
-impl Grouping {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ProjectId => "project_id",
-            Self::UserId => "user_id",
-            Self::ApiKeyId => "api_key_id",
-            Self::Model => "model",
-            Self::Batch => "batch",
-            Self::ServiceTier => "service_tier",
-            Self::LineItem => "line_item",
-        }
-    }
-}
-
 impl Report {
     /// `None` when no row can match, so that nothing has to be read.
     pub fn selection(&self, page: &Page, catalog: &Catalog) -> Option<Selection> {
         // Keys belong to projects, never to users: nothing is the usage of a given user.
-        if self.filter.user_ids.is_some() {
+        if page.buckets.is_empty() || self.filter.user_ids.is_some() || !self.filter.unrecorded.is_empty() {
             return None;
         }
-        let range = page.range()?;
+        let endpoints = self.endpoints();
+        if endpoints.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
         let listed = |ids: &BTreeSet<String>| ids.iter().cloned().collect();
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Some(Selection {
-            pieces: pieces(range, self.bucket_width),
-            bucket_width: self.bucket_width,
+            pieces: page.pieces(self.bucket_width),
+            bucket_width: page.widest_between_edges(self.bucket_width),
             by_api_key: self.is_by(Grouping::ApiKeyId) || self.is_by(Grouping::ProjectId),
             by_model: self.is_by(Grouping::Model) || self.is_by(Grouping::LineItem),
             by_service_tier: self.is_by(Grouping::ServiceTier) || self.is_by(Grouping::Batch),
-            endpoints: self.kind.endpoints().map(owned),
+            endpoints,
             project_ids: self.filter.project_ids.as_ref().map(listed),
             api_key_ids: self.filter.api_key_ids.as_ref().map(listed),
             models: self.filter.models.as_ref().map(|models| recorded_names(models, catalog)),
             batch: self.filter.batch,
         })
+    }
+
+    fn endpoints(&self) -> Option<Vec<String>> {
+        let named = |name: &&str| (*name).to_owned();
+        match &self.filter.sources {
+            Some(sources) => Some(sources.iter().map(|source| source.endpoint().to_owned()).collect()),
+            None => self.kind.endpoints().map(|names| names.iter().map(named).collect()),
+        }
     }
 
     pub fn is_by(&self, grouping: Grouping) -> bool {
@@ -218,6 +136,7 @@ mod tests {
             start_s: 0,
             end_s: None,
             bucket_width: Width::Day,
+            timezone: None,
             group_by: group_by.iter().copied().collect(),
             filter,
             limit: 7,

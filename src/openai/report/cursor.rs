@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        report::{Filter, Grouping, Kind, Width},
+        report::{Filter, Grouping, Kind, Width, Zone},
         time::UnixNanos,
     };
 
@@ -60,6 +60,7 @@ mod tests {
             start_s: 100,
             end_s: None,
             bucket_width: Width::Minute,
+            timezone: None,
             group_by: BTreeSet::new(),
             filter: Filter::default(),
             limit: 2,
@@ -93,6 +94,12 @@ mod tests {
             Report { start_s: 101, ..report() },
             Report { end_s: Some(500), ..report() },
             Report { bucket_width: Width::Hour, ..report() },
+            Report { timezone: Zone::named("Europe/Berlin"), ..report() },
+            Report {
+                filter: Filter { unrecorded: [("sizes", BTreeSet::new())].into(), ..Filter::default() },
+                ..report()
+            },
+            Report { filter: Filter { sources: Some(BTreeSet::new()), ..Filter::default() }, ..report() },
             Report { group_by: [Grouping::Model].into(), ..report() },
             Report { filter: models, ..report() },
             Report { kind: Kind::Costs, ..report() },

@@ -4,6 +4,7 @@ mod cursor;
 mod page;
 mod parameters;
 pub(super) mod query;
+mod usage;
 
 pub use page::print;
 pub use parameters::read;

@@ -3,12 +3,12 @@
 use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
 
-use super::cursor;
+use super::{cursor, usage::UsageResult};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
     report::{Bucket, Group, Grouping, Kind, Page, Report, Sums},
-    usage::{LineItem, Usage},
+    usage::LineItem,
 };
 
 /// There is one organization; clients of `OpenAI` expect it to have an id.
@@ -33,35 +33,8 @@ struct BucketObject<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum ResultObject<'a> {
-    Completions(Box<CompletionsResult<'a>>),
+    Usage(UsageResult<'a>),
     Costs(Box<CostsResult<'a>>),
-}
-
-#[derive(Serialize)]
-struct CompletionsResult<'a> {
-    object: &'static str,
-    input_tokens: u64,
-    input_cached_tokens: u64,
-    input_cache_write_tokens: u64,
-    input_uncached_tokens: u64,
-    output_tokens: u64,
-    input_text_tokens: u64,
-    output_text_tokens: u64,
-    input_cached_text_tokens: u64,
-    input_audio_tokens: u64,
-    input_cached_audio_tokens: u64,
-    output_audio_tokens: u64,
-    input_image_tokens: u64,
-    input_cached_image_tokens: u64,
-    output_image_tokens: u64,
-    num_model_requests: u64,
-    project_id: Option<&'a str>,
-    /// Keys belong to projects, not to users.
-    user_id: Option<&'a str>,
-    api_key_id: Option<&'a str>,
-    model: Option<&'a str>,
-    batch: Option<bool>,
-    service_tier: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -95,46 +68,14 @@ pub fn print(report: &Report, page: &Page, buckets: &[Bucket]) -> serde_json::Re
 
 fn bucket_object<'a>(report: &Report, bucket: &'a Bucket) -> BucketObject<'a> {
     let result = |(group, sums)| match report.kind {
-        Kind::Completions => ResultObject::Completions(Box::new(completions_result(group, sums))),
         Kind::Costs => ResultObject::Costs(Box::new(costs_result(report, group, sums))),
+        kind => ResultObject::Usage(UsageResult { kind, group, sums }),
     };
     BucketObject {
         object: "bucket",
         start_time: bucket.range.start_s,
         end_time: bucket.range.end_s,
         results: bucket.results.iter().map(result).collect(),
-    }
-}
-
-fn completions_result<'a>(group: &'a Group, sums: &Sums) -> CompletionsResult<'a> {
-    use LineItem::{
-        InputAudio, InputCacheWriteText, InputCachedAudio, InputCachedImage, InputCachedText, InputImage, InputText,
-        OutputAudio, OutputImage, OutputText,
-    };
-    let usage = &sums.usage;
-    CompletionsResult {
-        object: "organization.usage.completions.result",
-        input_tokens: usage.input_total(),
-        input_cached_tokens: sum_of(usage, &[InputCachedText, InputCachedAudio, InputCachedImage]),
-        input_cache_write_tokens: usage.get(InputCacheWriteText),
-        input_uncached_tokens: sum_of(usage, &[InputText, InputAudio, InputImage]),
-        output_tokens: usage.output_total(),
-        input_text_tokens: usage.get(InputText),
-        output_text_tokens: usage.get(OutputText),
-        input_cached_text_tokens: usage.get(InputCachedText),
-        input_audio_tokens: usage.get(InputAudio),
-        input_cached_audio_tokens: usage.get(InputCachedAudio),
-        output_audio_tokens: usage.get(OutputAudio),
-        input_image_tokens: usage.get(InputImage),
-        input_cached_image_tokens: usage.get(InputCachedImage),
-        output_image_tokens: usage.get(OutputImage),
-        num_model_requests: sums.requests,
-        project_id: group.project_id.as_ref().map(ProjectId::as_str),
-        user_id: None,
-        api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
-        model: group.model.as_deref(),
-        batch: group.batch,
-        service_tier: group.service_tier,
     }
 }
 
@@ -173,13 +114,65 @@ const fn words(item: LineItem) -> &'static str {
     }
 }
 
-/// Saturates as [`Usage::total`] does.
-fn sum_of(usage: &Usage, items: &[LineItem]) -> u64 {
-    items.iter().fold(0, |sum, item| sum.saturating_add(usage.get(*item)))
-}
-
 /// All digits of the amount: through a float they would be rounded.
 fn exact_number<S: Serializer>(amount: &Total, serializer: S) -> Result<S::Ok, S::Error> {
     let digits = RawValue::from_string(amount.to_string()).map_err(S::Error::custom)?;
     digits.serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::domain::{
+        report::{Line, Row},
+        time::UnixNanos,
+    };
+
+    const DAY_S: u64 = 86_400;
+    const NOW: UnixNanos = UnixNanos::from_seconds(20 * DAY_S);
+
+    /// The decimals after `"value":`, in pico-dollars: digit by digit, for a parser of JSON would make floats of them.
+    fn amounts(body: &str) -> Vec<i128> {
+        let numbers = body.split("\"value\":").skip(1).map(|rest| rest.split([',', '}']).next().unwrap());
+        let amount = |text: &str| -> i128 {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            assert!(fraction.len() <= 12, "{text}");
+            format!("{whole}{fraction:0<12}").parse().unwrap()
+        };
+        numbers.map(amount).collect()
+    }
+
+    proptest! {
+        /// Whatever the groups, the zone and the amounts: some too large or too fine for a float.
+        #[test]
+        fn the_printed_buckets_sum_up_to_the_rows_to_the_last_digit(
+            entries in vec((0..20 * DAY_S, 0..3_u8, 0..LineItem::COUNT, any::<i64>()), 0..50),
+            asked in prop::sample::select(vec![
+                "",
+                "&group_by=line_item",
+                "&group_by=project_id,api_key_id,line_item",
+                "&timezone=Asia/Kathmandu",
+                "&timezone=America/Sao_Paulo&group_by=api_key_id",
+            ]),
+        ) {
+            let (report, page) = super::super::read(Kind::Costs, &format!("start_time=0&limit=180{asked}"), NOW).unwrap();
+            let row = |&(at_s, key, item, pico): &(u64, u8, usize, i64)| Row {
+                bucket_start_s: at_s - at_s % 60,
+                project_id: ProjectId::parse("proj_a"),
+                api_key_id: KeyId::parse(&format!("key_{key}")),
+                model: Some("m".into()),
+                service_tier: None,
+                requests: 1,
+                unpriced_requests: 0,
+                lines: vec![Line { line_item: LineItem::ALL[item], quantity: 1, amount: Total::from_pico(pico.into()) }],
+            };
+            let buckets = report.fold(&page, entries.iter().map(row)).unwrap();
+            let body = String::from_utf8(print(&report, &page, &buckets).unwrap()).unwrap();
+            let expected: i128 = entries.iter().map(|entry| i128::from(entry.3)).sum();
+            prop_assert_eq!(amounts(&body).iter().sum::<i128>(), expected);
+            prop_assert_eq!(page.next_s, None);
+        }
+    }
 }
