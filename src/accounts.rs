@@ -7,6 +7,7 @@ mod admin_keys;
 mod keys;
 mod projects;
 mod service_accounts;
+mod terms;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,7 +22,8 @@ use crate::{
     domain::{
         ids::{KeyId, ProjectId, ServiceAccountId},
         keys::{ApiKey, Caller, KeyHash, KeyTerms, LastUsed, Pepper, PlainKey, redact},
-        projects::{Project, Role, ServiceAccount, TierId},
+        projects::{Project, ProjectTerms, Role, ServiceAccount, TierId},
+        spend::OrganizationLimit,
         time::UnixNanos,
     },
     openai::error::ApiError,
@@ -33,6 +35,7 @@ pub struct Accounts {
     store: Arc<Store>,
     pepper: Pepper,
     current: ArcSwap<Directory>,
+    organization_limit: Arc<OrganizationLimit>,
     /// One change at a time: each starts from the snapshot that the one before it left.
     changing: Mutex<()>,
     /// Compared with when the presented id is nobody's, so that the time taken does not tell which ids exist.
@@ -70,8 +73,9 @@ impl Accounts {
             service_accounts: saved.service_accounts,
             keys: saved.keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect(),
         };
+        let organization_limit = Arc::new(OrganizationLimit::new(saved.organization_spend_limit));
         let (current, decoy) = (ArcSwap::from_pointee(directory), Arc::new(decoy()));
-        Ok(Arc::new(Self { store, pepper, current, changing: Mutex::new(()), decoy }))
+        Ok(Arc::new(Self { store, pepper, current, organization_limit, changing: Mutex::new(()), decoy }))
     }
 
     /// Who presents this credential. What cannot be a key of ours is refused by its checksum; every other reason costs
@@ -184,6 +188,7 @@ fn decoy() -> ApiKey {
         id: ProjectId::generate(&mut random),
         name: String::new(),
         tier: TierId::from(TierId::DEFAULT),
+        terms: ProjectTerms::default(),
         created_at: UnixNanos::default(),
         archived_at: None,
     };

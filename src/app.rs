@@ -26,7 +26,11 @@ use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
     config::{self, Secret, Settings},
-    domain::catalog::Catalog,
+    domain::{
+        catalog::Catalog,
+        spend::{Month, Spending},
+        time::UnixNanos,
+    },
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
     openai::endpoint::Endpoint,
@@ -38,7 +42,7 @@ use crate::{
     },
     secrets::{self, SecretsError},
     server::Server,
-    store::{Progress, Projector, Store, StoreError},
+    store::{self, Progress, Projector, Store, StoreError},
     upstream::{self, Upstream},
 };
 
@@ -172,6 +176,7 @@ impl Running {
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
+        let spending = Arc::new(restored_spending(&store, &accounts, now).await?);
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let proxy = Arc::new(Proxy {
@@ -180,6 +185,7 @@ impl Running {
                 journal: Arc::clone(&journal),
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
+                spending,
                 clock: clock.clone(),
             }),
             catalog: Arc::clone(&catalog),
@@ -350,4 +356,9 @@ async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
         limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
     }
     Ok(limiter)
+}
+
+async fn restored_spending(store: &Store, accounts: &Accounts, now: UnixNanos) -> Result<Spending, StoreError> {
+    let spent = store::spend::spent(store, Month::of(now)).await?;
+    Ok(Spending::restored(Arc::clone(accounts.organization_limit()), now, spent))
 }

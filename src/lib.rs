@@ -23,8 +23,8 @@
 //! # Two journeys
 //!
 //! A chat completion: the route in `api` -> `api/auth` makes a [`domain::keys::Caller`] -> `openai/request` reads model,
-//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, reserves on all
-//! limits or none, journals the admission, and sends -> the answer's frames pass on while the meter looks on -> settled,
+//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, asks whether money
+//! may still be spent, reserves on all limits or none, journals the admission, and sends -> the answer's frames pass on while the meter looks on -> settled,
 //! once, before the client can have the last byte.
 //!
 //! A usage query: `api/reports` -> `api/auth` demands an admin -> `domain/report` checks parameters and lays out buckets
@@ -33,7 +33,7 @@
 //! # Invariants
 //!
 //! 1. Nothing is sent upstream without a price (or the operator's word that none is needed), a reservation on every limit,
-//!    and an admission in the journal.
+//!    and an admission in the journal, or past a spend limit that is reached.
 //! 2. Every admitted request is settled exactly once: by its answer's end, by the loss of its client or upstream, or at the
 //!    next start. [`proxy::recorder::Meter::settle`] is the only place.
 //! 3. The ledger is only added to. It and the buckets of the limits are projections of the journal: its records, applied in

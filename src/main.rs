@@ -34,7 +34,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Serve => serve::run(config).await,
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => said(simulate::run(args).await),
-        Command::Keys(command) => said(keys::run(command).await),
+        Command::Keys(command) => said(keys::run(command, config).await),
         Command::Audit(command) => audit::run(command, config).await,
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,

@@ -7,7 +7,7 @@ use crate::{
     domain::{
         audit::{AuditEvent, By, EventType},
         ids::ProjectId,
-        projects::{Project, TierId},
+        projects::{Project, ProjectTerms, TierId},
     },
     secrets::random,
     store,
@@ -22,7 +22,8 @@ impl Accounts {
         by: &By,
     ) -> Result<Arc<Project>, AccountsError> {
         let id = ProjectId::generate(&mut random);
-        let project = Arc::new(Project { id, name: name.to_owned(), tier, created_at: by.at, archived_at: None });
+        let (name, terms) = (name.to_owned(), ProjectTerms::default());
+        let project = Arc::new(Project { id, name, tier, terms, created_at: by.at, archived_at: None });
         let event = AuditEvent::new(EventType::ProjectCreated, by, project.id.as_str()).of(&project).after(&*project);
         let this = Arc::clone(self);
         to_the_end(async move {

@@ -12,7 +12,7 @@ use crate::{
     accounts::{Accounts, AdminKeys},
     clock::Clock,
     domain::{
-        catalog::{Catalog, Qualification, Tier},
+        catalog::{Catalog, Model, Qualification, Snapshot, Tier},
         keys::Pepper,
         limits::Limits,
         projects::TierId,
@@ -59,6 +59,32 @@ impl AdminSide {
             store,
             _directory: directory,
         }
+    }
+
+    /// With model pages in the catalog, each with one snapshot `<id>-1`. The first has limits of its own for `tier1`.
+    pub(crate) fn with_models(mut self, ids: &[&str]) -> Self {
+        let model = |id: &str| Model {
+            id: id.into(),
+            snapshots: vec![Snapshot { id: format!("{id}-1").into(), ..Snapshot::default() }],
+            ..Model::default()
+        };
+        let mut models: Vec<_> = ids.iter().map(|id| model(id)).collect();
+        let own = Limits {
+            requests_per_minute: NonZeroU32::new(10),
+            requests_per_day: NonZeroU32::new(100),
+            tokens_per_minute: NonZeroU32::new(1_000),
+            batch_queue_tokens: Some(10_000),
+        };
+        models[0].limits.insert(TierId::from("tier1"), own);
+        self.catalog = Arc::new(Catalog::new(models, vec![tier("tier1"), tier("tier2")]).unwrap());
+        self
+    }
+
+    /// The newest row of the audit log.
+    pub(crate) async fn last_audit(&self) -> Value {
+        let (status, log) = self.as_admin(ADMIN_KEY, Method::GET, "audit_logs?limit=1", Body::empty()).await;
+        assert_eq!(status, 200, "{log}");
+        log["data"][0].clone()
     }
 
     /// The accounts as another start finds them.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{extract::Request, response::Response};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -24,7 +24,8 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const LONGEST_WAIT_NANOS: u64 = 120_000_000_000;
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// Gives each request its id, which the journal, the ledger, the log and the answer carry. A layer of its own kind and not
+/// Gives each request its id, which the journal, the ledger, the log and the answer carry. Counts refused keys, whichever
+/// door they were tried at: a 401 is always ours, the upstream's own never gets here. A layer of its own kind and not
 /// `middleware::from_fn`, which would cost each request an allocation and a copy of all services inside.
 #[derive(Clone)]
 pub(super) struct NameRequests(pub Arc<App>);
@@ -55,7 +56,7 @@ impl<S: Service<Request, Response = Response>> Service<Request> for Naming<S> {
     fn call(&mut self, mut request: Request) -> Self::Future {
         let request_id = self.app.request_ids.next(self.app.clock.now());
         request.extensions_mut().insert(request_id);
-        Named { answering: self.inner.call(request), request_id }
+        Named { answering: self.inner.call(request), app: Arc::clone(&self.app), request_id }
     }
 }
 
@@ -64,6 +65,7 @@ pin_project! {
     pub(super) struct Named<F> {
         #[pin]
         answering: F,
+        app: Arc<App>,
         request_id: RequestId,
     }
 }
@@ -74,6 +76,9 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         this.answering.poll(context).map_ok(|mut response| {
+            if response.status() == StatusCode::UNAUTHORIZED {
+                this.app.metrics.unauthenticated.inc();
+            }
             if let Ok(value) = HeaderValue::from_str(this.request_id.text().as_str()) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }

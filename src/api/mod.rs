@@ -91,6 +91,7 @@ where
         .route("/v1/organization/projects/{project_id}/archive", post(projects::archive))
         .merge(service_account_routes())
         .merge(key_routes())
+        .merge(terms_routes())
 }
 
 fn service_account_routes<S>() -> Router<S>
@@ -125,6 +126,29 @@ where
         .route("/v1/organization/projects/{project_id}/api_keys", get(list).post(create))
         .route("/v1/organization/projects/{project_id}/api_keys/{key_id}", get(retrieve).post(modify).delete(revoke))
         .route("/v1/organization/projects/{project_id}/api_keys/{key_id}/rotate", post(rotate))
+}
+
+fn terms_routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Accounts>: FromRef<S>,
+    Arc<AdminKeys>: FromRef<S>,
+    Arc<Catalog>: FromRef<S>,
+    Clock: FromRef<S>,
+{
+    use projects::{
+        model_permissions, rate_limits,
+        spend_limit::{delete, delete_common, retrieve, retrieve_common, update, update_common},
+    };
+    Router::new()
+        .route("/v1/organization/projects/{project_id}/rate_limits", get(rate_limits::list))
+        .route("/v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}", post(rate_limits::modify))
+        .route(
+            "/v1/organization/projects/{project_id}/model_permissions",
+            get(model_permissions::retrieve).post(model_permissions::update).delete(model_permissions::delete),
+        )
+        .route("/v1/organization/projects/{project_id}/spend_limit", get(retrieve).post(update).delete(delete))
+        .route("/v1/organization/spend_limit", get(retrieve_common).post(update_common).delete(delete_common))
 }
 
 fn health_route() -> Router<AppState> {

@@ -1,7 +1,10 @@
 //! `/v1/organization/projects`: projects here, what belongs to them in rooms of its own.
 
 pub(super) mod keys;
+pub(super) mod model_permissions;
+pub(super) mod rate_limits;
 pub(super) mod service_accounts;
+pub(super) mod spend_limit;
 
 use std::sync::Arc;
 
@@ -36,6 +39,7 @@ use crate::{
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
     after: Option<String>,
+    before: Option<String>,
     limit: Option<String>,
     include_archived: Option<String>,
     owner_project_access: Option<String>,
@@ -45,6 +49,11 @@ pub(super) struct ListQuery {
 impl ListQuery {
     pub(super) fn page(&self) -> Result<PageRequest<'_>, ApiError> {
         PageRequest::parse(self.after.as_deref(), self.limit.as_deref())
+    }
+
+    /// Of a list that is paged both ways.
+    fn page_of_many(&self) -> Result<PageRequest<'_>, ApiError> {
+        PageRequest::both_ways(self.after.as_deref(), self.before.as_deref(), self.limit.as_deref())
     }
 
     fn includes_archived(&self) -> Result<bool, ApiError> {
@@ -273,4 +282,4 @@ where
 #[cfg(test)]
 mod changes_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -73,6 +73,8 @@ event_types! {
     ApiKeyCreated = "api_key.created",
     ApiKeyUpdated = "api_key.updated",
     ApiKeyDeleted = "api_key.deleted",
+    ModelPermissionsUpdated = "model_permissions.updated",
+    ModelPermissionsDeleted = "model_permissions.deleted",
     ProjectCreated = "project.created",
     ProjectUpdated = "project.updated",
     ProjectArchived = "project.archived",
@@ -81,6 +83,8 @@ event_types! {
     ServiceAccountCreated = "service_account.created",
     ServiceAccountUpdated = "service_account.updated",
     ServiceAccountDeleted = "service_account.deleted",
+    SpendLimitUpdated = "spend_limit.updated",
+    SpendLimitDeleted = "spend_limit.deleted",
 }
 
 impl fmt::Display for EventType {

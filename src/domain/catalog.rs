@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{limits::Limits, pricing::Prices, projects::TierId, time::UnixNanos};
+use super::{
+    limits::Limits,
+    pricing::Prices,
+    projects::{Project, TierId},
+    time::UnixNanos,
+};
 
 /// One model page (`config/models/*.toml`).
 #[derive(Clone, Debug, Default)]
@@ -151,6 +156,13 @@ impl Catalog {
     pub fn limits(&self, tier: &TierId, model: Option<&Model>) -> Limits {
         let own = model.and_then(|model| model.limits.get(tier));
         own.copied().or_else(|| self.tier(tier).map(|tier| tier.default_limits)).unwrap_or_default()
+    }
+
+    /// The limits of a project for a model: its tier's, and in their place those that it has of its own.
+    pub fn limits_of(&self, project: &Project, model: Option<&Model>) -> Limits {
+        let tier = self.limits(&project.tier, model);
+        let own = model.and_then(|model| project.terms.rate_limits.get(&*model.id));
+        own.map_or(tier, |own| tier.overridden_by(own))
     }
 
     /// The names that stand for the same model as `name`: itself, and for a model id also its snapshots.

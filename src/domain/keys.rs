@@ -165,10 +165,12 @@ impl Caller {
         &self.key.project
     }
 
-    /// Whether the model called `requested` may be called; `page` is the name of the model it belongs to, where it has a
+    /// Whether the model called `requested` may be called, by the key's terms and the project's; `page` is the name of the model it belongs to, where it has a
     /// page.
     pub fn may_use(&self, requested: &str, page: Option<&str>) -> bool {
-        self.key.terms.allowed_models.as_ref().is_none_or(|allowed| allowed.allows(requested, page))
+        let (key, project) = (&self.key.terms.allowed_models, &self.key.project.terms.model_permissions);
+        key.as_ref().is_none_or(|allowed| allowed.allows(requested, page))
+            && project.as_ref().is_none_or(|permissions| permissions.allow(requested, page))
     }
 }
 

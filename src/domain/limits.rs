@@ -88,6 +88,20 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// `own` where it says something, this elsewhere: what an administrator sets for a project replaces the tier's figure,
+    /// whether it is larger or smaller.
+    #[must_use]
+    pub fn overridden_by(&self, own: &Self) -> Self {
+        Self {
+            requests_per_minute: own.requests_per_minute.or(self.requests_per_minute),
+            requests_per_day: own.requests_per_day.or(self.requests_per_day),
+            tokens_per_minute: own.tokens_per_minute.or(self.tokens_per_minute),
+            batch_queue_tokens: own.batch_queue_tokens.or(self.batch_queue_tokens),
+        }
+    }
+}
+
 /// The limit that refused a request, and its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitExceeded {
@@ -121,5 +135,14 @@ mod tests {
         assert_eq!(both.requests_per_day, some(5));
         assert_eq!(both.tokens_per_minute, some(1_000));
         assert_eq!(both.batch_queue_tokens, None);
+    }
+
+    #[test]
+    fn a_projects_own_figures_replace_the_tiers_in_both_directions() {
+        let some = NonZeroU32::new;
+        let tier = Limits { requests_per_minute: some(500), tokens_per_minute: some(1_000), ..Limits::default() };
+        let own = Limits { requests_per_minute: some(900), tokens_per_minute: some(5), ..Limits::default() };
+        let both = Limits { requests_per_day: some(7), ..tier }.overridden_by(&own);
+        assert_eq!(both, Limits { requests_per_day: some(7), ..own });
     }
 }

@@ -14,6 +14,7 @@ pub mod pricing;
 pub mod projects;
 pub mod report;
 pub mod rollup;
+pub mod spend;
 pub mod tariff;
 pub mod time;
 pub mod usage;

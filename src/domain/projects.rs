@@ -1,9 +1,12 @@
 //! Projects own keys and limits.
 
+mod terms;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::terms::{ModelPermissions, PermissionMode, ProjectTerms, RateLimitUpdate};
 use super::{
     ids::{ProjectId, ServiceAccountId},
     time::UnixNanos,
@@ -15,6 +18,8 @@ use super::{
 pub struct TierId(pub Arc<str>);
 
 impl TierId {
+    /// The tier of those who pay nothing, who are told in a refusal that paying helps.
+    pub const FREE: &'static str = "free";
     /// The tier of a project that names none.
     pub const DEFAULT: &'static str = "tier1";
 
@@ -34,6 +39,7 @@ pub struct Project {
     pub id: ProjectId,
     pub name: String,
     pub tier: TierId,
+    pub terms: ProjectTerms,
     pub created_at: UnixNanos,
     pub archived_at: Option<UnixNanos>,
 }

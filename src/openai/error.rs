@@ -1,6 +1,8 @@
 //! OpenAI's error object, and its words for everything we refuse. Sources: protocol facts d.2 to d.7 and the `error-*`
 //! recordings. All four keys are always there.
 
+mod spend;
+
 use std::borrow::Cow;
 
 use serde::Serialize;
@@ -267,6 +269,15 @@ impl ApiError {
         };
         let kind = if dimension.is_tokens() { "tokens" } else { "requests" };
         Self::new(429, kind, message, None, Text::from("rate_limit_exceeded")).with_retry(retry)
+    }
+
+    /// What `OpenAI` adds when the tier that was too small is the free one (protocol facts d.3).
+    #[must_use]
+    pub fn with_free_tier_hint(mut self) -> Self {
+        const HINT: &str = " You can increase your rate limit by adding a payment method to your account at \
+            https://platform.openai.com/account/billing.";
+        self.message.to_mut().push_str(HINT);
+        self
     }
 
     pub fn admin_key_required() -> Self {

@@ -34,6 +34,7 @@ use crate::{
         ledger::Outcome,
         limits::{Headrooms, LimitExceeded, Limits},
         pricing::Prices,
+        projects::TierId,
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -99,13 +100,14 @@ struct Terms<'a> {
 const UNLISTED: &str = "(unlisted)";
 
 impl Proxy {
-    /// Nothing is sent upstream without a price, a reservation and a place in the journal; from the admission on the
+    /// Nothing is sent upstream without a price, money left to spend, a reservation and a place in the journal; from the admission on the
     /// request is settled exactly once, whatever happens.
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
         let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
         self.check_permission(caller, &call.model, &terms, now)?;
         let prices = self.prices(&call.model, &terms, now)?;
+        self.check_spending(caller, &terms, now)?;
         let estimate = self.estimate(&call, &terms);
         let reservation = self.reserve(caller, &call, &terms, &estimate, now)?;
         let headrooms = reservation.headrooms(now);
@@ -126,7 +128,7 @@ impl Proxy {
             return None;
         }
         let page = named.map(|named| named.model.as_ref());
-        let limits = self.catalog.limits(&caller.project().tier, page).narrowed_by(&caller.key().terms.limits);
+        let limits = self.catalog.limits_of(caller.project(), page).narrowed_by(&caller.key().terms.limits);
         let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
         let buckets = self.limiter.buckets(&caller.key().id, &limit_group);
         Some(Terms { named, limits, limit_group, buckets })
@@ -157,6 +159,13 @@ impl Proxy {
         Ok(prices)
     }
 
+    fn check_spending(&self, caller: &Caller, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
+        let Some(spender) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
+        self.metrics.over_spend_limit.inc();
+        let headrooms = terms.buckets.headrooms(&terms.limits, now);
+        Err(Refused { error: ApiError::spend_limit_reached(spender), headrooms })
+    }
+
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
         let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
         let size = Size { model_max_output, ..call.size };
@@ -175,6 +184,8 @@ impl Proxy {
         reserved.map_err(|exceeded: LimitExceeded| {
             self.metrics.refused(exceeded.dimension);
             let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+            let free = caller.project().tier.as_str() == TierId::FREE;
+            let error = if free { error.with_free_tier_hint() } else { error };
             Refused { error, headrooms: terms.buckets.headrooms(&terms.limits, now) }
         })
     }

@@ -7,9 +7,11 @@ use crate::{
     clock::Clock,
     domain::{
         catalog::Catalog,
+        ids::ProjectId,
         keys::Caller,
         ledger::{Admission, Outcome, Settlement, Used},
         pricing::{Prices, ServiceTier, charges, cost},
+        spend::Spending,
         time::UnixNanos,
         usage::{Basis, LineItem, Usage},
     },
@@ -26,6 +28,7 @@ pub struct Recorder {
     pub journal: Arc<Journal>,
     pub catalog: Arc<Catalog>,
     pub metrics: Arc<Metrics>,
+    pub spending: Arc<Spending>,
     pub clock: Clock,
 }
 
@@ -45,6 +48,7 @@ pub struct Meter {
     /// The upstream may have seen the request.
     sent: bool,
     recorder: Arc<Recorder>,
+    project_id: ProjectId,
     admission: Admission,
     prices: Option<Arc<Prices>>,
 }
@@ -121,7 +125,8 @@ impl Recorder {
         let ticket = self.journal.admit(&admission)?;
         self.metrics.open_admissions.inc();
         let open = Some(Open { ticket, reservation });
-        Ok(Meter { open, sent: false, recorder: Arc::clone(self), admission, prices })
+        let (recorder, project_id) = (Arc::clone(self), caller.project().id.clone());
+        Ok(Meter { open, sent: false, recorder, project_id, admission, prices })
     }
 }
 
@@ -157,6 +162,7 @@ impl Meter {
             reservation.buckets().average.learn(&settlement.usage);
         }
         reservation.settle(settlement.used, now);
+        self.spend(&settlement);
         let position = self.recorder.journal.settle(ticket, &settlement);
         self.recorder.metrics.open_admissions.dec();
         self.recorder.metrics.settled(&settlement);
@@ -168,9 +174,6 @@ impl Meter {
         let (usage, basis, model, service_tier) = self.usage(ending.consumed);
         let (billed_model, prices) = self.billed(model);
         let charges = charges(&usage, prices.as_deref(), service_tier);
-        if let Err(error) = cost(&charges) {
-            tracing::error!(request_id = %self.admission.request_id, %error, "the cost of this request cannot be summed");
-        }
         Settlement {
             request_id: self.admission.request_id,
             settled_at: now,
@@ -182,6 +185,16 @@ impl Meter {
             usage,
             charges,
             used: Used { request, tokens: usage.total() },
+        }
+    }
+
+    /// What has no price counts as nothing, as it does in the ledger.
+    fn spend(&self, settlement: &Settlement) {
+        match cost(&settlement.charges) {
+            Ok(cost) => self.recorder.spending.add(&self.project_id, cost.amount, settlement.settled_at),
+            Err(error) => {
+                tracing::error!(request_id = %settlement.request_id, %error, "the cost of this request cannot be summed");
+            }
         }
     }
 

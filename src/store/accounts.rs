@@ -1,6 +1,7 @@
 //! Projects, service accounts and API keys: everything of them, to be kept in memory. Changes are in `changes`.
 
 mod changes;
+mod terms;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,11 +10,14 @@ use sqlx::FromRow;
 pub use self::changes::{
     insert_key, insert_project, insert_service_account, revoke_key, update_key, update_project, update_service_account,
 };
+use self::terms::TermsRow;
+pub use self::terms::{update_organization_spend_limit, update_terms};
 use super::{Store, StoreError};
 use crate::domain::{
     ids::{KeyId, ProjectId, ServiceAccountId},
     keys::{ApiKey, KeyHash, KeyTerms, LastUsed, PreviousSecret},
-    projects::{Project, Role, ServiceAccount, TierId},
+    projects::{Project, ProjectTerms, Role, ServiceAccount, TierId},
+    spend::SpendLimit,
     time::UnixNanos,
 };
 
@@ -24,6 +28,7 @@ pub struct Saved {
     pub projects: HashMap<ProjectId, Arc<Project>>,
     pub service_accounts: HashMap<ServiceAccountId, Arc<ServiceAccount>>,
     pub keys: Vec<ApiKey>,
+    pub organization_spend_limit: Option<SpendLimit>,
 }
 
 pub async fn load(store: &Store) -> Result<Saved, StoreError> {
@@ -41,9 +46,15 @@ pub async fn load(store: &Store) -> Result<Saved, StoreError> {
     )
     .fetch_all(&mut *reading)
     .await?;
-    let mut saved = Saved::default();
+    let terms = TermsRow::all(&mut reading).await?;
+    let terms: Result<HashMap<_, _>, _> =
+        terms.iter().map(|row| Ok::<_, sqlx::Error>((row.project_id.as_str(), row.read()?))).collect();
+    let mut terms = terms?;
+    let organization_spend_limit = terms::organization_spend_limit(&mut reading).await?;
+    let mut saved = Saved { organization_spend_limit, ..Saved::default() };
     for row in projects {
-        let project = row.read()?;
+        let terms = terms.remove(row.id.as_str()).unwrap_or_default();
+        let project = row.read(terms)?;
         saved.projects.insert(project.id.clone(), Arc::new(project));
     }
     for row in accounts {
@@ -102,11 +113,12 @@ struct KeyRow {
 }
 
 impl ProjectRow {
-    fn read(self) -> Result<Project, sqlx::Error> {
+    fn read(self, terms: ProjectTerms) -> Result<Project, sqlx::Error> {
         Ok(Project {
             id: ProjectId::parse(&self.id).ok_or_else(|| unreadable("projects.id"))?,
             name: self.name,
             tier: TierId::from(self.tier.as_str()),
+            terms,
             created_at: time(self.created_at),
             archived_at: self.archived_at.map(time),
         })

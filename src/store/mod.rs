@@ -13,6 +13,7 @@ pub mod projector;
 mod replay;
 pub mod reports;
 mod rollups;
+pub mod spend;
 mod statement;
 mod tariffs;
 
@@ -62,6 +63,11 @@ impl Store {
         watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions,
     ) -> Result<Self, StoreError> {
         create_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+        let opened = Self::connect(path, watch).await;
+        opened.map_err(|error| if error.is_damage() { error.in_file(path) } else { error })
+    }
+
+    async fn connect(path: &Path, watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions) -> Result<Self, StoreError> {
         let writer = watch(SqlitePoolOptions::new())
             .max_connections(1)
             .after_release(|connection, _| Box::pin(is_usable(connection)))

@@ -28,5 +28,6 @@ mod specification;
 mod stand_in;
 mod streams;
 mod support;
+mod terms;
 mod unpriced;
 mod upstream_faults;

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::domain::{
     admin_keys::AdminKey,
     keys::ApiKey,
-    projects::{Project, ServiceAccount},
+    limits::Limits,
+    projects::{ModelPermissions, Project, ServiceAccount},
+    spend::SpendLimit,
     time::UnixNanos,
 };
 
@@ -56,5 +58,29 @@ impl Audited for ApiKey {
             "expires_at": self.terms.expires_at.map(UnixNanos::seconds),
             "previous_expires_at": self.previous.as_ref().map(|previous| previous.expires_at.seconds()),
         })
+    }
+}
+
+/// A project's own limits for a model, in the words of `OpenAI`'s rate limits; null is the tier's figure.
+impl Audited for Limits {
+    fn audited(&self) -> Value {
+        json!({
+            "max_requests_per_1_minute": self.requests_per_minute,
+            "max_requests_per_1_day": self.requests_per_day,
+            "max_tokens_per_1_minute": self.tokens_per_minute,
+            "batch_1_day_max_input_tokens": self.batch_queue_tokens,
+        })
+    }
+}
+
+impl Audited for ModelPermissions {
+    fn audited(&self) -> Value {
+        json!({ "mode": self.mode.name(), "model_ids": self.model_ids })
+    }
+}
+
+impl Audited for SpendLimit {
+    fn audited(&self) -> Value {
+        json!({ "threshold_amount": self.threshold_cents, "enforcement": { "status": self.enforcement.name() } })
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::{
     ids::{ProjectId, ServiceAccountId},
-    projects::{Role, TierId},
+    projects::{ProjectTerms, Role, TierId},
 };
 
 fn random() -> impl FnMut(&mut [u8]) {
@@ -21,6 +21,7 @@ fn issued() -> (Arc<ApiKey>, PlainKey, Pepper) {
         id: ProjectId::parse("proj_a").unwrap(),
         name: "a".into(),
         tier: TierId::from("tier1"),
+        terms: ProjectTerms::default(),
         created_at: UnixNanos(0),
         archived_at: None,
     };

@@ -224,18 +224,26 @@ impl<'a, T> Page<'a, T> {
     /// `listed` holds ids with their objects in order, hidden ones as `None`: a page may follow an object that has been
     /// hidden since, as when a script revokes the keys of one page and asks for the next.
     pub fn cut(request: &PageRequest<'_>, listed: Vec<(&'a str, Option<T>)>) -> Result<Self, ApiError> {
-        let start = match request.after {
-            None => 0,
-            Some(after) => listed
-                .iter()
-                .position(|(id, _)| *id == after)
-                .map(|at| at + 1)
-                .ok_or_else(|| no_such_cursor("after", after))?,
+        let place = |param, id: &str| {
+            let found = listed.iter().position(|(listed, _)| *listed == id);
+            found.ok_or_else(|| no_such_cursor(param, id))
         };
         let visible = |(id, object): (&'a str, Option<T>)| object.map(|object| (id, object));
-        let mut rest = listed.into_iter().skip(start).filter_map(visible);
-        let (ids, data): (Vec<_>, Vec<_>) = rest.by_ref().take(request.limit).unzip();
-        let (first_id, last_id) = (ids.first().copied(), ids.last().copied());
-        Ok(Self { object: "list", data, first_id, last_id, has_more: rest.next().is_some() })
+        if let Some(before) = request.before {
+            let end = place("before", before)?;
+            let mut rest = listed.into_iter().take(end).rev().filter_map(visible);
+            let mut page: Vec<_> = rest.by_ref().take(request.limit).collect();
+            page.reverse();
+            return Ok(Self::new(page, rest.next().is_some()));
+        }
+        let start = request.after.map(|after| place("after", after).map(|at| at + 1)).transpose()?;
+        let mut rest = listed.into_iter().skip(start.unwrap_or(0)).filter_map(visible);
+        let page = rest.by_ref().take(request.limit).collect();
+        Ok(Self::new(page, rest.next().is_some()))
+    }
+
+    fn new(page: Vec<(&'a str, T)>, has_more: bool) -> Self {
+        let (ids, data): (Vec<_>, Vec<_>) = page.into_iter().unzip();
+        Self { object: "list", data, first_id: ids.first().copied(), last_id: ids.last().copied(), has_more }
     }
 }

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::requests::{DEFAULT_PAGE_LENGTH, MAX_PAGE_LENGTH, no_such_cursor};
+use super::requests::{DEFAULT_PAGE_LENGTH, MAX_PAGE_LENGTH, both_cursors, no_such_cursor};
 use crate::{
     domain::{
         audit::{Actor, AuditRow},
@@ -45,8 +45,7 @@ impl AuditQuery {
         let limit = query.integer("limit", 1, MAX_PAGE_LENGTH as u64)?;
         let (after, before) = (query.text("after")?.map(str::to_owned), query.text("before")?.map(str::to_owned));
         if after.is_some() && before.is_some() {
-            let message = "Invalid 'before': 'after' and 'before' cannot be given together.";
-            return Err(ApiError::invalid(message, Some("before".into()), Some("invalid_value".into())));
+            return Err(both_cursors());
         }
         Ok(Self {
             effective_from_s: later(gt).max(gte),

@@ -11,13 +11,21 @@ use crate::{
 };
 
 const MAX_NAME_CHARACTERS: usize = 128;
-const MAX_ALLOWED_MODELS: usize = 500;
+const MAX_LISTED_MODELS: usize = 500;
 const MAX_TOKENS_IN_A_QUEUE: u64 = u64::MAX >> 1;
 
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => Ok(fields),
         _ => Err(ApiError::invalid_json()),
+    }
+}
+
+/// A field that is misspelt would be left unread, and the object made without what was asked for.
+pub(super) fn only(fields: &Map<String, Value>, known: &[&[&str]]) -> Result<(), ApiError> {
+    match fields.keys().find(|name| !known.iter().any(|names| names.contains(&name.as_str()))) {
+        Some(unknown) => Err(ApiError::unknown_parameter(shown(unknown))),
+        None => Ok(()),
     }
 }
 
@@ -70,23 +78,26 @@ pub(super) fn allowed_models(fields: &Map<String, Value>) -> Result<Option<Allow
         Some(Value::Array(listed)) => listed,
         Some(other) => return Err(wrong_type(PARAM, "an array", other)),
     };
-    if listed.len() > MAX_ALLOWED_MODELS {
+    Ok(Some(AllowedModels::new(model_names(PARAM, listed)?)))
+}
+
+pub(super) fn model_names(param: &'static str, listed: &[Value]) -> Result<Vec<String>, ApiError> {
+    if listed.len() > MAX_LISTED_MODELS {
         let message = format!(
-            "Invalid '{PARAM}': array too long. Expected an array with maximum length {MAX_ALLOWED_MODELS}, but got an \
+            "Invalid '{param}': array too long. Expected an array with maximum length {MAX_LISTED_MODELS}, but got an \
              array with length {} instead.",
             listed.len()
         );
-        return Err(ApiError::invalid(message, Some(PARAM.into()), Some("array_above_max_length".into())));
+        return Err(ApiError::invalid(message, Some(param.into()), Some("array_above_max_length".into())));
     }
     let name = |(index, value): (usize, &Value)| {
-        let param = format!("{PARAM}[{index}]");
+        let param = format!("{param}[{index}]");
         match value {
             Value::String(text) => words(&param, text.trim()).map(str::to_owned),
             other => Err(wrong_type(&param, "a string", other)),
         }
     };
-    let names: Vec<String> = listed.iter().enumerate().map(name).collect::<Result<_, _>>()?;
-    Ok(Some(AllowedModels::new(names)))
+    listed.iter().enumerate().map(name).collect()
 }
 
 /// A ceiling that is misspelt would be no ceiling, so here unknown names are refused.
@@ -98,9 +109,7 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
         Some(other) => return Err(wrong_type("limits", "an object", other)),
     };
     if let Some(unknown) = limits.keys().find(|name| !NAMES.contains(&name.as_str())) {
-        let param = format!("limits.{}", shown(unknown));
-        let message = format!("Unknown parameter: '{param}'.");
-        return Err(ApiError::invalid(message, Some(param.into()), Some("unknown_parameter".into())));
+        return Err(ApiError::unknown_parameter(&format!("limits.{}", shown(unknown))));
     }
     let rate = |name| {
         let value = integer(limits, "limits.", name, u32::MAX.into())?;

@@ -7,3 +7,4 @@ pub mod answers;
 pub mod audit;
 mod fields;
 pub mod requests;
+pub mod terms;

@@ -149,6 +149,6 @@ async fn revoke(connection: &mut SqliteConnection, key: &ApiKey, event: &AuditEv
     Ok(())
 }
 
-fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
+pub(super) fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }

@@ -1,0 +1,139 @@
+//! What an administrator has agreed on with a project, beyond its tier.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{limits::Limits, spend::SpendLimit};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProjectTerms {
+    /// By model id: limits in place of the tier's, in both directions. What is `None` in them is the tier's.
+    pub rate_limits: BTreeMap<String, Limits>,
+    /// `None`: every model.
+    pub model_permissions: Option<ModelPermissions>,
+    pub spend_limit: Option<SpendLimit>,
+}
+
+/// Which models a project may call, whatever its keys say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelPermissions {
+    pub mode: PermissionMode,
+    pub model_ids: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PermissionMode {
+    /// Only what is listed.
+    AllowList,
+    /// Everything but what is listed.
+    DenyList,
+}
+
+/// What is to be different about a project's limits for a model. `None` stays; `Some(None)` puts the tier's figure back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimitUpdate {
+    pub requests_per_minute: Option<Option<NonZeroU32>>,
+    pub requests_per_day: Option<Option<NonZeroU32>>,
+    pub tokens_per_minute: Option<Option<NonZeroU32>>,
+    pub batch_queue_tokens: Option<Option<u64>>,
+}
+
+impl PermissionMode {
+    pub const ALL: [Self; 2] = [Self::AllowList, Self::DenyList];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllowList => "allow_list",
+            Self::DenyList => "deny_list",
+        }
+    }
+}
+
+impl ModelPermissions {
+    /// A model's own name stands for its snapshots too; the name of a snapshot for nothing else. `page` is the name of the
+    /// model that `requested` belongs to, where it has a page.
+    pub fn allow(&self, requested: &str, page: Option<&str>) -> bool {
+        let listed = self.model_ids.contains(requested) || page.is_some_and(|page| self.model_ids.contains(page));
+        match self.mode {
+            PermissionMode::AllowList => listed,
+            PermissionMode::DenyList => !listed,
+        }
+    }
+}
+
+impl ProjectTerms {
+    /// A model whose figures are all the tier's again has no limits of its own.
+    pub fn update_rate_limit(&mut self, model: &str, update: &RateLimitUpdate) {
+        let own = self.rate_limits.get(model).copied().unwrap_or_default();
+        let own = Limits {
+            requests_per_minute: update.requests_per_minute.unwrap_or(own.requests_per_minute),
+            requests_per_day: update.requests_per_day.unwrap_or(own.requests_per_day),
+            tokens_per_minute: update.tokens_per_minute.unwrap_or(own.tokens_per_minute),
+            batch_queue_tokens: update.batch_queue_tokens.unwrap_or(own.batch_queue_tokens),
+        };
+        if own == Limits::default() {
+            self.rate_limits.remove(model);
+        } else {
+            self.rate_limits.insert(model.to_owned(), own);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permissions(mode: PermissionMode, model_ids: &[&str]) -> ModelPermissions {
+        ModelPermissions { mode, model_ids: model_ids.iter().map(|id| (*id).to_owned()).collect() }
+    }
+
+    #[test]
+    fn a_list_allows_or_denies_models_with_their_snapshots() {
+        for (requested, page, listed) in [
+            ("gpt-4o", Some("gpt-4o"), true),
+            ("gpt-4o-2024-08-06", Some("gpt-4o"), true),
+            ("gpt-4o-mini", Some("gpt-4o-mini"), false),
+            ("gpt-audio-2025-08-28", Some("gpt-audio"), true),
+            ("gpt-audio", Some("gpt-audio"), false),
+            ("unlisted", None, false),
+        ] {
+            let ids = ["gpt-4o", "gpt-audio-2025-08-28"];
+            assert_eq!(permissions(PermissionMode::AllowList, &ids).allow(requested, page), listed, "{requested}");
+            assert_eq!(permissions(PermissionMode::DenyList, &ids).allow(requested, page), !listed, "{requested}");
+        }
+    }
+
+    #[test]
+    fn what_an_update_leaves_out_stays_and_null_puts_the_tiers_figure_back() {
+        let (five, nine) = (NonZeroU32::new(5), NonZeroU32::new(9));
+        let mut terms = ProjectTerms::default();
+        let first = RateLimitUpdate {
+            requests_per_minute: Some(five),
+            batch_queue_tokens: Some(Some(7)),
+            ..RateLimitUpdate::default()
+        };
+        terms.update_rate_limit("m", &first);
+        terms.update_rate_limit("m", &RateLimitUpdate { tokens_per_minute: Some(nine), ..RateLimitUpdate::default() });
+        let expected = Limits {
+            requests_per_minute: five,
+            tokens_per_minute: nine,
+            batch_queue_tokens: Some(7),
+            ..Limits::default()
+        };
+        assert_eq!(terms.rate_limits["m"], expected);
+        let back = RateLimitUpdate {
+            requests_per_minute: Some(None),
+            tokens_per_minute: Some(None),
+            batch_queue_tokens: Some(None),
+            ..RateLimitUpdate::default()
+        };
+        terms.update_rate_limit("m", &back);
+        assert_eq!(terms, ProjectTerms::default());
+    }
+}

@@ -1,0 +1,284 @@
+//! Spend limits: how much money a project, or the whole organization, may spend in a calendar month (UTC), and how much it
+//! has spent in this one.
+//!
+//! Money counts when a request is settled, as it does in the ledger. So a limit refuses new requests once it is reached;
+//! those under way at that moment may overshoot it by their own cost.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU64,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use jiff::{Timestamp, tz::Offset};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::ProjectId,
+    money::{Money, Total},
+    projects::Project,
+    time::UnixNanos,
+};
+
+const PICO_PER_CENT: i128 = 10_000_000_000;
+const DAY_S: u64 = 86_400;
+
+/// A ceiling on the money of one month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpendLimit {
+    pub threshold_cents: NonZeroU64,
+    pub enforcement: Enforcement,
+}
+
+/// Whether a limit that is reached refuses requests, or only says what was meant to be spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    Enforcing,
+    Inactive,
+}
+
+/// Whose limit refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spender {
+    Project,
+    Organization,
+}
+
+/// The organization's limit: changed by one, read with each request.
+#[derive(Debug, Default)]
+pub struct OrganizationLimit(RwLock<Option<SpendLimit>>);
+
+/// A calendar month in UTC: Unix seconds, without the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Month {
+    pub start_s: u64,
+    pub end_s: u64,
+}
+
+/// What has been spent this month, and by whom.
+#[derive(Debug)]
+pub struct Spending {
+    organization_limit: Arc<OrganizationLimit>,
+    sums: Mutex<Sums>,
+}
+
+#[derive(Debug)]
+struct Sums {
+    month: Month,
+    organization: Total,
+    projects: HashMap<ProjectId, Total>,
+}
+
+impl Enforcement {
+    pub const ALL: [Self; 2] = [Self::Enforcing, Self::Inactive];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforcing => "enforcing",
+            Self::Inactive => "inactive",
+        }
+    }
+}
+
+impl SpendLimit {
+    fn is_enforced(&self) -> bool {
+        self.enforcement == Enforcement::Enforcing
+    }
+
+    fn is_reached(&self, spent: Total) -> bool {
+        // 64 bits of cents are 98 bits of pico-dollars.
+        spent.pico() >= i128::from(self.threshold_cents.get()) * PICO_PER_CENT
+    }
+}
+
+impl OrganizationLimit {
+    pub fn new(limit: Option<SpendLimit>) -> Self {
+        Self(RwLock::new(limit))
+    }
+
+    pub fn current(&self) -> Option<SpendLimit> {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set(&self, limit: Option<SpendLimit>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = limit;
+    }
+}
+
+impl Month {
+    pub fn of(at: UnixNanos) -> Self {
+        let seconds = at.seconds();
+        // Unix nanoseconds in 64 bits end in the year 2554, long before the calendar does.
+        let timestamp = Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX);
+        let date = Offset::UTC.to_datetime(timestamp).date();
+        let days = |days: i8| u64::from(days.unsigned_abs()) * DAY_S;
+        let start_s = seconds - seconds % DAY_S - days(date.day() - 1);
+        Self { start_s, end_s: start_s + days(date.days_in_month()) }
+    }
+}
+
+impl Sums {
+    fn new(month: Month) -> Self {
+        Self { month, organization: Total::default(), projects: HashMap::new() }
+    }
+
+    fn add(&mut self, project: &ProjectId, amount: Total) {
+        // A sum that no longer fits has passed every limit.
+        let sum = |a: Total| a.checked_add(amount).unwrap_or(Total::from_pico(i128::MAX));
+        self.organization = sum(self.organization);
+        match self.projects.get_mut(project) {
+            Some(spent) => *spent = sum(*spent),
+            None => {
+                self.projects.insert(project.clone(), amount);
+            }
+        }
+    }
+}
+
+impl Spending {
+    /// Goes on from what the ledger says of the month that holds `now`.
+    pub fn restored(
+        organization_limit: Arc<OrganizationLimit>,
+        now: UnixNanos,
+        spent: impl IntoIterator<Item = (ProjectId, Total)>,
+    ) -> Self {
+        let mut sums = Sums::new(Month::of(now));
+        spent.into_iter().for_each(|(project, amount)| sums.add(&project, amount));
+        Self { organization_limit, sums: Mutex::new(sums) }
+    }
+
+    /// Counts what a request cost that was settled at `at`. The first settlement of a month begins it at nothing.
+    pub fn add(&self, project: &ProjectId, amount: Money, at: UnixNanos) {
+        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        if at.seconds() >= sums.month.end_s {
+            *sums = Sums::new(Month::of(at));
+        }
+        // Two may come here in another order than they looked at the clock, around midnight.
+        if at.seconds() >= sums.month.start_s {
+            sums.add(project, amount.into());
+        }
+    }
+
+    /// Whose enforced limit is reached, if one is: the project's before the organization's.
+    pub fn reached(&self, project: &Project, now: UnixNanos) -> Option<Spender> {
+        let own = project.terms.spend_limit.filter(SpendLimit::is_enforced);
+        let common = self.organization_limit.current().filter(SpendLimit::is_enforced);
+        if own.is_none() && common.is_none() {
+            return None;
+        }
+        let sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.seconds() >= sums.month.end_s {
+            return None;
+        }
+        let spent = sums.projects.get(&project.id).copied().unwrap_or_default();
+        if own.is_some_and(|limit| limit.is_reached(spent)) {
+            return Some(Spender::Project);
+        }
+        common.filter(|limit| limit.is_reached(sums.organization)).map(|_| Spender::Organization)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::projects::{ProjectTerms, TierId};
+
+    /// 2026-02-28, a second before midnight.
+    const LAST_SECOND: u64 = 1_772_323_199;
+
+    fn limit(threshold_cents: u64, enforcement: Enforcement) -> Option<SpendLimit> {
+        NonZeroU64::new(threshold_cents).map(|threshold_cents| SpendLimit { threshold_cents, enforcement })
+    }
+
+    fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
+        Project {
+            id: ProjectId::parse(id).unwrap(),
+            name: String::new(),
+            tier: TierId::from("tier1"),
+            terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
+            created_at: UnixNanos::default(),
+            archived_at: None,
+        }
+    }
+
+    fn at(seconds: u64) -> UnixNanos {
+        UnixNanos::from_seconds(seconds)
+    }
+
+    fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
+        Spending::restored(Arc::new(OrganizationLimit::new(limit)), at(LAST_SECOND), [])
+    }
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        let days = |at: u64| {
+            let month = Month::of(UnixNanos::from_seconds(at));
+            (month.start_s, (month.end_s - month.start_s) / DAY_S)
+        };
+        assert_eq!(days(0), (0, 31));
+        assert_eq!(days(LAST_SECOND), (1_769_904_000, 28));
+        assert_eq!(days(LAST_SECOND + 1), (1_772_323_200, 31));
+        // A leap year.
+        assert_eq!(days(1_709_200_000), (1_706_745_600, 29));
+        assert_eq!(Month::of(UnixNanos(u64::MAX)).end_s, 18_447_609_600);
+    }
+
+    #[test]
+    fn a_limit_is_reached_by_the_very_amount_and_not_a_pico_dollar_before() {
+        let spending = nothing_spent(None);
+        let project = project("proj_a", limit(1, Enforcement::Enforcing));
+        spending.add(&project.id, Money::from_pico(9_999_999_999), at(LAST_SECOND));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        spending.add(&project.id, Money::from_pico(1), at(LAST_SECOND));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
+    }
+
+    #[test]
+    fn all_projects_together_reach_the_organizations_limit() {
+        let spending = nothing_spent(limit(2, Enforcement::Enforcing));
+        let (a, b) = (project("proj_a", None), project("proj_b", limit(2, Enforcement::Enforcing)));
+        let cent = Money::from_pico(10_000_000_000);
+        spending.add(&a.id, cent, at(LAST_SECOND));
+        assert_eq!(spending.reached(&b, at(LAST_SECOND)), None);
+        spending.add(&b.id, cent, at(LAST_SECOND));
+        for project in [&a, &b] {
+            assert_eq!(spending.reached(project, at(LAST_SECOND)), Some(Spender::Organization));
+        }
+        spending.organization_limit.set(None);
+        assert_eq!(spending.reached(&a, at(LAST_SECOND)), None);
+    }
+
+    #[test]
+    fn an_inactive_limit_refuses_nothing() {
+        let spending = nothing_spent(limit(1, Enforcement::Inactive));
+        let project = project("proj_a", limit(1, Enforcement::Inactive));
+        spending.add(&project.id, Money::from_pico(i64::MAX), at(LAST_SECOND));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+    }
+
+    #[test]
+    fn a_new_month_begins_at_nothing_and_a_late_settlement_of_the_old_does_not_count() {
+        let spending = nothing_spent(None);
+        let project = project("proj_a", limit(1, Enforcement::Enforcing));
+        let much = Money::from_pico(i64::MAX);
+        spending.add(&project.id, much, at(LAST_SECOND));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
+        spending.add(&project.id, Money::from_pico(1), at(LAST_SECOND + 1));
+        spending.add(&project.id, much, at(LAST_SECOND));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
+        spending.add(&project.id, much, at(LAST_SECOND + 1));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), Some(Spender::Project));
+    }
+
+    #[test]
+    fn what_was_spent_before_a_restart_counts() {
+        let (id, cent) = (ProjectId::parse("proj_a").unwrap(), Total::from_pico(10_000_000_000));
+        let spending = Spending::restored(Arc::default(), at(LAST_SECOND), [(id.clone(), cent), (id, cent)]);
+        let reached =
+            |cents| spending.reached(&project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
+        assert_eq!((reached(2), reached(3)), (Some(Spender::Project), None));
+    }
+}

@@ -1,0 +1,17 @@
+//! Refusals for money that is spent.
+
+use super::{ApiError, Retry, Text};
+use crate::domain::spend::Spender;
+
+impl ApiError {
+    /// A 429 that no waiting helps against before the month ends or the limit is raised.
+    pub fn spend_limit_reached(spender: Spender) -> Self {
+        let (message, code) = match spender {
+            Spender::Project => ("Your project reached its enforced spend limit.", "project_spend_limit_exceeded"),
+            Spender::Organization => {
+                ("Your organization reached its enforced spend limit.", "organization_spend_limit_exceeded")
+            }
+        };
+        Self::new(429, "insufficient_quota", message, None, Text::from(code)).with_retry(Retry::No)
+    }
+}
