@@ -14,6 +14,7 @@ pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)
     let selection = Selection {
         pieces: vec![Piece { width: Width::Day, range }],
         bucket_width: Width::Day,
+        bucket_starts: Vec::new(),
         by_api_key: true,
         by_model: false,
         by_service_tier: false,
