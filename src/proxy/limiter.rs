@@ -8,7 +8,7 @@ use std::{
 
 use super::estimate::OutputAverage;
 use crate::domain::{
-    bucket::{Bucket, Headroom, Refusal},
+    bucket::{Bucket, Headroom, HoldNumber, Holds, Refusal},
     ids::KeyId,
     ledger::{Hold, Used},
     limits::{Dimension, Headrooms, LimitExceeded, Limits},
@@ -29,9 +29,9 @@ struct KeyBuckets {
 /// The buckets of one key and limit group, and what this pair has been answering.
 #[derive(Debug, Default)]
 pub struct Buckets {
-    /// Held while several buckets are taken from, so that nobody sees a half-made reservation and is refused for it.
-    taking: Mutex<()>,
     buckets: [Bucket; Dimension::COUNT],
+    /// Locked while the buckets change, so that nobody sees a half-made reservation and is refused for it.
+    holds: Mutex<[Holds; Dimension::COUNT]>,
     pub average: OutputAverage,
 }
 
@@ -65,22 +65,33 @@ impl Buckets {
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
         let hold = Hold { limit_group: Arc::clone(limit_group), limits: *limits, tokens };
-        let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers = [HoldNumber::default(); Dimension::COUNT];
         for dimension in Dimension::ALL {
-            if let Err(exceeded) = self.take(&hold, dimension, now) {
-                let taken = Dimension::ALL.into_iter().take(dimension.index());
-                taken.for_each(|earlier| self.correct(&hold, earlier, 0, now));
-                return Err(exceeded);
+            match self.take(&mut holds[dimension.index()], &hold, dimension, now) {
+                Ok(number) => numbers[dimension.index()] = number,
+                Err(exceeded) => {
+                    for earlier in Dimension::ALL.into_iter().take(dimension.index()) {
+                        self.correct(&mut holds, &hold, &numbers, earlier, 0, now);
+                    }
+                    return Err(exceeded);
+                }
             }
         }
-        drop(taking);
-        Ok(Reservation { buckets: Arc::clone(self), hold, open: true })
+        drop(holds);
+        Ok(Reservation { buckets: Arc::clone(self), hold, numbers, open: true })
     }
 
-    fn take(&self, hold: &Hold, dimension: Dimension, now: UnixNanos) -> Result<(), LimitExceeded> {
-        let Some(rate) = hold.limits.rate(dimension) else { return Ok(()) };
+    fn take(
+        &self,
+        holds: &mut Holds,
+        hold: &Hold,
+        dimension: Dimension,
+        now: UnixNanos,
+    ) -> Result<HoldNumber, LimitExceeded> {
+        let Some(rate) = hold.limits.rate(dimension) else { return Ok(HoldNumber::default()) };
         let (bucket, units) = (&self.buckets[dimension.index()], hold.units(dimension));
-        bucket.take(units, rate, now).map_err(|refusal| LimitExceeded {
+        holds.take(bucket, units, rate, now).map_err(|refusal| LimitExceeded {
             dimension,
             limit: rate.limit(),
             used: bucket.used(rate, now),
@@ -93,14 +104,18 @@ impl Buckets {
     }
 
     /// Gives back what was held but not used, or books what was used but not held.
-    fn correct(&self, hold: &Hold, dimension: Dimension, used: u64, now: UnixNanos) {
+    fn correct(
+        &self,
+        holds: &mut [Holds; Dimension::COUNT],
+        hold: &Hold,
+        numbers: &[HoldNumber; Dimension::COUNT],
+        dimension: Dimension,
+        used: u64,
+        now: UnixNanos,
+    ) {
         let Some(rate) = hold.limits.rate(dimension) else { return };
-        let (bucket, held) = (&self.buckets[dimension.index()], u64::from(hold.units(dimension).get()));
-        match used.cmp(&held) {
-            std::cmp::Ordering::Less => bucket.give_back(held - used, rate, now),
-            std::cmp::Ordering::Greater => bucket.charge(used - held, rate, now),
-            std::cmp::Ordering::Equal => {}
-        }
+        let (at, held) = (dimension.index(), hold.units(dimension));
+        holds[at].settle(&self.buckets[at], numbers[at], held, used, rate, now);
     }
 
     pub fn headrooms(&self, limits: &Limits, now: UnixNanos) -> Headrooms {
@@ -119,6 +134,7 @@ impl Buckets {
 pub struct Reservation {
     buckets: Arc<Buckets>,
     hold: Hold,
+    numbers: [HoldNumber; Dimension::COUNT],
     open: bool,
 }
 
@@ -141,8 +157,9 @@ impl Reservation {
 
     fn close(&mut self, used: Used, now: UnixNanos) {
         if std::mem::take(&mut self.open) {
+            let mut holds = self.buckets.holds.lock().unwrap_or_else(PoisonError::into_inner);
             for dimension in Dimension::ALL {
-                self.buckets.correct(&self.hold, dimension, used.units(dimension), now);
+                self.buckets.correct(&mut holds, &self.hold, &self.numbers, dimension, used.units(dimension), now);
             }
         }
     }
