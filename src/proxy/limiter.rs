@@ -171,3 +171,27 @@ impl Drop for Reservation {
         self.close(Used::NOTHING, UnixNanos(0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_request_gives_back_nothing_of_what_others_hold() {
+        let limits = Limits { tokens_per_minute: NonZeroU32::new(300), ..Limits::default() };
+        let (limiter, group): (_, Arc<str>) = (Limiter::default(), Arc::from("m"));
+        let buckets = limiter.buckets(&KeyId::parse("key_one").unwrap(), &group);
+        let at = |seconds: u64| UnixNanos::from_seconds(1_790_000_000 + seconds);
+        let reserve = |tokens, now| buckets.reserve(&limits, &group, NonZeroU32::new(tokens).unwrap(), now);
+        let slow = reserve(285, at(0)).unwrap();
+        let quick = reserve(284, at(59)).unwrap();
+        slow.settle(Used { request: true, tokens: 10 }, at(61));
+        assert!(reserve(284, at(62)).is_err(), "568 tokens in three seconds");
+        // What it did not use itself comes back at once.
+        quick.settle(Used { request: true, tokens: 100 }, at(62));
+        let third = reserve(215, at(62)).unwrap();
+        assert!(reserve(1, at(62)).is_err());
+        drop(third);
+        assert!(reserve(215, at(62)).is_ok(), "dropped unsent, it gives back everything");
+    }
+}

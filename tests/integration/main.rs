@@ -27,4 +27,5 @@ mod stand_in;
 mod streams;
 mod support;
 mod unpriced;
+mod upstream_errors;
 mod upstream_faults;
