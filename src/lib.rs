@@ -48,7 +48,9 @@
 //! # Where the design departs from what might be expected
 //!
 //! - A limit is one number, the theoretical arrival time of GCRA. governor decides on admission with a limiter made on the
-//!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument.
+//!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument. What of
+//!   an open hold may still be given back is kept beside it ([`domain::bucket::Holds`]): a late refund must not come out of
+//!   what others hold.
 //! - Taking from several limits happens under a lock per key and model: nobody is refused because of a reservation that is
 //!   about to be taken back.
 //! - The upstream call runs in the handler's own future, which is dropped when a client leaves; what is left of it then moves

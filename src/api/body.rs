@@ -19,6 +19,8 @@ use crate::openai::error::ApiError;
 const MAX_FIRST_ALLOCATION: u64 = 32 << 20;
 /// How long the rest of a refused body is still read, so that the client gets to see the refusal.
 const DISCARD_TIME: Duration = Duration::from_secs(10);
+/// How much of it, in bodies of the allowed size. Who announces more would not come to its end anyway.
+const DISCARD_BODIES: u64 = 8;
 
 pub(super) struct BodyLimits {
     pub max_bytes: u64,
@@ -34,11 +36,14 @@ pub(super) enum NoBody {
 
 pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: &BodyLimits) -> Result<Bytes, NoBody> {
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        discard(body, limits);
         return Err(NoBody::Refused(ApiError::unsupported_encoding()));
     }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if let Some(announced) = announced.filter(|length| *length > limits.max_bytes) {
-        discard(body, announced, limits).await;
+        if announced <= limits.max_bytes.saturating_mul(DISCARD_BODIES) {
+            discard(body, limits);
+        }
         return Err(NoBody::Refused(ApiError::too_large(limits.max_bytes, announced)));
     }
     let mut whole = BytesMut::new();
@@ -52,6 +57,7 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: &BodyLimit
         let Ok(data) = frame.into_data() else { continue };
         let read = whole.len() as u64 + data.len() as u64;
         if read > limits.max_bytes {
+            discard(body, limits);
             return Err(NoBody::Refused(ApiError::too_large(limits.max_bytes, read)));
         }
         if whole.is_empty() {
@@ -66,14 +72,19 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: &BodyLimit
     }
 }
 
-/// Most clients read the answer only after they have sent everything: a body that is a little too large is read on and
-/// thrown away, so that they see the 413 and not a broken connection. Bounded in bytes and time.
-async fn discard(mut body: Body, announced: u64, limits: &BodyLimits) {
-    if announced > limits.max_bytes.saturating_mul(2) {
-        return;
-    }
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(DISCARD_TIME, rest).await;
+/// Many clients read the answer only after they have sent everything: the rest of a refused body is read and thrown
+/// away beside the answer, so that they see the refusal and not a broken connection. Bounded in bytes and time.
+fn discard(mut body: Body, limits: &BodyLimits) {
+    let max_bytes = limits.max_bytes.saturating_mul(DISCARD_BODIES);
+    tokio::spawn(tokio::time::timeout(DISCARD_TIME, async move {
+        let mut read = 0_u64;
+        while let Some(Ok(frame)) = body.frame().await {
+            read = read.saturating_add(frame.data_ref().map_or(0, |data| data.len() as u64));
+            if read > max_bytes {
+                return;
+            }
+        }
+    }));
 }
 
 /// The body of a management request: at most 64 KiB, not parsed yet.

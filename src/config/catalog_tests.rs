@@ -188,7 +188,7 @@ fn every_problem_of_every_page_is_listed_with_file_and_line() {
          [prices.standard]\ninput_txt = \"1\"\noutput_text = \"0.0000001\"\ninput_audio = \"1,5\"\ninput_text = \"1\"\n"
     );
     let float = format!("id = \"f\"\n{HEAD}[[prices]]\nfrom = \"2024-01-01\"\n[prices.standard]\ninput_text = 0.15\n");
-    let extra = format!("id = \"e\"\nprize = 1\n{HEAD}");
+    let extra = format!("id = \"e\"\nprize = 1\nlimit_group = 2\n{HEAD}[futures]\nx = 1\n");
     let mut found = problems(&[
         ("models/a.toml", &page),
         ("models/b.toml", &float),
@@ -206,6 +206,8 @@ fn every_problem_of_every_page_is_listed_with_file_and_line() {
         "models/a.toml:8: \"txt\" is no modality",
         "models/b.toml:9: invalid type: floating point `0.15`, expected a string",
         "models/c.toml:2: unknown field `prize`",
+        "models/c.toml:3: invalid type: integer `2`, expected a string",
+        "models/c.toml:8: unknown field `futures`",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     for (line, start) in found.iter().zip(starts) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use jiff::{civil::Date, tz::TimeZone};
 use serde::de::DeserializeOwned;
-use toml::Spanned;
+use toml::{Spanned, de::DeTable};
 
 use super::problem::{Problems, line_at};
 use crate::domain::time::UnixNanos;
@@ -17,14 +17,23 @@ pub(super) struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// `None` when the text does not have the shape of a `T`, which is then noted.
+    /// `None` when the text does not have the shape of a `T`, which is then noted. Reading ends at the first line that is
+    /// wrong, so it begins again without that line until nothing else is found.
     pub(super) fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
-        match toml::from_str(self.text) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.problem(error.span().unwrap_or_default(), error.message().replace('\n', " "));
-                None
+        let mut error = match toml::from_str(self.text) {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        let mut text = self.text.to_owned();
+        loop {
+            let at = error.span().unwrap_or_default();
+            self.problem(at.clone(), error.message().replace('\n', " "));
+            if is_missing(&error) {
+                return None;
             }
+            text = without_line(&text, at.start)?;
+            // What is missing now may be what was taken out.
+            error = toml::from_str::<T>(&text).err().filter(|error| !is_missing(error))?;
         }
     }
 
@@ -40,6 +49,26 @@ impl Page<'_> {
         }
         (text.into_inner(), start.unwrap_or_default())
     }
+}
+
+fn is_missing(error: &toml::de::Error) -> bool {
+    error.message().starts_with("missing field")
+}
+
+/// `text` with spaces in place of the line at `offset`, or of the table that begins there, if the rest is still TOML.
+fn without_line(text: &str, offset: usize) -> Option<String> {
+    let (before, after) = text.split_at_checked(offset)?;
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    // Without its head a table's keys would belong to the table before.
+    let next = if text.get(start..)?.starts_with('[') { "\n[" } else { "\n" };
+    let end = after.find(next).map_or(text.len(), |length| offset + length);
+    let wrong = text.get(start..end)?;
+    if wrong.trim().is_empty() {
+        return None;
+    }
+    let blank: String = wrong.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect();
+    let rest = [text.get(..start)?, &blank, text.get(end..)?].concat();
+    DeTable::parse(&rest).is_ok().then_some(rest)
 }
 
 /// Midnight UTC of a `YYYY-MM-DD`, from 1970 on.

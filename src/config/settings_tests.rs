@@ -110,15 +110,16 @@ fn a_number_its_type_cannot_hold_is_told_what_is_allowed() {
 #[test]
 fn a_bad_setting_and_a_bad_model_page_are_told_together() {
     let folder = Folder::new();
-    let page = folder.file("page.toml", "id = \"a\"\nprize = 1\n");
-    let settings = folder.file("z.toml", &format!("listen = \"x\"\nmodels_dir = {:?}\n", page.parent().unwrap()));
+    let pages = Folder::new();
+    pages.file("page.toml", "id = \"a\"\nprize = 1\n");
+    let settings = folder.file("z.toml", &format!("listen = \"x\"\nmodels_dir = {:?}\n", pages.0.path()));
     let loaded = super::load(Some(&settings), &env(&[]));
     assert!(loaded.settings.is_none() && loaded.catalog.is_none());
     let lines: Vec<String> = loaded.complete().err().unwrap().to_string().lines().map(str::to_owned).collect();
-    let places = ["page.toml:2: unknown field `prize`", "z.toml:1: listen: expected host:port"];
-    assert!(lines.iter().zip(places).all(|(line, place)| line.contains(place)), "{lines:#?}");
-    // The settings file lies among the model pages, and is none.
-    assert_eq!(lines.len(), 3, "{lines:#?}");
+    for place in ["page.toml:2: unknown field `prize`", "z.toml:1: listen: expected host:port"] {
+        assert!(lines.iter().any(|line| line.contains(place)), "{lines:#?}");
+    }
+    assert_eq!(lines.len(), 2, "{lines:#?}");
 }
 
 #[test]

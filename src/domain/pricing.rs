@@ -86,15 +86,26 @@ impl ServiceTier {
 }
 
 impl Prices {
+    /// The price of one token. Price lists have no long-context prices for single service tiers, and a long request is
+    /// never cheaper for that: over the threshold flex and batch pay the long-context price without their discount, which
+    /// may be too much, and priority pays that price or its own, whichever is dearer.
     pub fn price(&self, item: LineItem, tier: ServiceTier, input_tokens: u64) -> Option<Money> {
+        let usual = self.usual_price(item, tier);
+        match &self.long_context {
+            Some((threshold_tokens, rates)) if input_tokens > *threshold_tokens => {
+                let long = rates.effective(item).or(self.standard.effective(item));
+                if tier == ServiceTier::Priority { long.max(usual) } else { long }
+            }
+            _ => usual,
+        }
+    }
+
+    fn usual_price(&self, item: LineItem, tier: ServiceTier) -> Option<Money> {
         let variant = match tier {
             ServiceTier::Flex => &self.flex,
             ServiceTier::Priority => &self.priority,
             ServiceTier::Batch => &self.batch,
-            ServiceTier::Default => match &self.long_context {
-                Some((threshold_tokens, rates)) if input_tokens > *threshold_tokens => rates,
-                _ => &self.standard,
-            },
+            ServiceTier::Default => &self.standard,
         };
         let standard = self.standard.effective(item);
         let stand_in = match tier {
@@ -208,6 +219,31 @@ mod tests {
         assert_eq!(price(ServiceTier::Priority, 1), 150_000);
         assert_eq!(price(ServiceTier::Default, 272_000), 150_000);
         assert_eq!(price(ServiceTier::Default, 272_001), 300_000);
+    }
+
+    #[test]
+    fn no_service_tier_makes_a_long_request_cheaper() {
+        let mut prices = mini_audio();
+        let rates = |pico| {
+            let mut rates = Rates::default();
+            rates.set(LineItem::InputText, Money::from_pico(pico));
+            rates
+        };
+        (prices.flex, prices.batch, prices.priority) = (rates(75_000), rates(75_000), rates(310_000));
+        prices.long_context = Some((1_000, rates(300_000)));
+        let price = |tier, item, input| prices.price(item, tier, input).map(Money::pico);
+        for (tier, short, long) in [
+            (ServiceTier::Default, 150_000, 300_000),
+            (ServiceTier::Flex, 75_000, 300_000),
+            (ServiceTier::Batch, 75_000, 300_000),
+            (ServiceTier::Priority, 310_000, 310_000),
+        ] {
+            assert_eq!(price(tier, LineItem::InputText, 1_000), Some(short), "{tier:?}");
+            assert_eq!(price(tier, LineItem::InputText, 1_001), Some(long), "{tier:?}");
+            assert_eq!(price(tier, LineItem::OutputText, 1_001), Some(600_000), "{tier:?}");
+        }
+        prices.priority = rates(290_000);
+        assert_eq!(prices.price(LineItem::InputText, ServiceTier::Priority, 1_001).map(Money::pico), Some(300_000));
     }
 
     #[test]

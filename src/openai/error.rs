@@ -177,6 +177,13 @@ impl ApiError {
         Self::new(404, INVALID_REQUEST, message, None, Text::from("model_not_found"))
     }
 
+    /// The model exists, and answers elsewhere.
+    pub fn not_a_chat_model() -> Self {
+        let message = "This is not a chat model and thus not supported in the v1/chat/completions endpoint. Did you mean \
+            to use v1/completions?";
+        Self::new(404, INVALID_REQUEST, message, Text::from("model"), None)
+    }
+
     /// `GET /v1/models/{id}` says it in other words (recording error-404_model-get).
     pub fn no_such_model(model: &str) -> Self {
         let message = format!("The model '{model}' does not exist");

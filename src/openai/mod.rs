@@ -12,6 +12,7 @@ pub mod models;
 pub mod report;
 pub mod request;
 pub mod sse;
+pub mod upstream_error;
 pub mod usage;
 
 #[cfg(test)]

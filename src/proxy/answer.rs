@@ -1,21 +1,20 @@
 //! From the upstream's answer to ours.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout_at};
+use hyper::body::Incoming;
 
 use super::{
     Call, Proxy,
-    body::{MeteredBody, Stream, StreamTimes},
+    body::{MeteredBody, Stream},
+    intake::{Intake, Unusable},
     recorder::{Consumed, Delivered, Ending, Meter},
 };
 use crate::{
     domain::{ledger::Outcome, limits::Headrooms},
     openai::{
-        error::ApiError,
-        sse::EventScanner,
+        error::{ApiError, Retry},
+        upstream_error::{self, About},
         usage::{estimate_output, read_answer},
     },
     upstream::UpstreamError,
@@ -46,13 +45,17 @@ const PASSED_ON: [&str; 9] = [
     "x-content-type-options",
     "x-should-retry",
 ];
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Answer {
     pub fn error(error: &ApiError) -> Self {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+        if error.retry == Retry::No {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         Self { status, headers, body: AnswerBody::Whole(error.body().into()), headrooms: Headrooms::default() }
     }
 
@@ -76,13 +79,6 @@ impl Answer {
     }
 }
 
-/// Why an answer of the upstream is not passed on.
-enum Unusable {
-    TooLarge,
-    Silent,
-    Broken(hyper::Error),
-}
-
 /// What came of a call. A stream is settled by its body; anything else ends here.
 pub(super) enum Answered {
     Whole(Answer, Ending),
@@ -91,7 +87,7 @@ pub(super) enum Answered {
 
 impl Proxy {
     /// Sends the call and reads what comes back, up to where it is settled.
-    pub(super) async fn answer(&self, call: &Call) -> Answered {
+    pub(super) async fn answer(&self, call: &Call, intake: &Intake) -> Answered {
         self.metrics.upstream_calls.inc();
         let retried = || {
             self.metrics.upstream_calls.inc();
@@ -106,16 +102,15 @@ impl Proxy {
                 Answered::Stream(response)
             }
             Ok(response) if response.status() == StatusCode::OK && is(&response, "application/json") => {
-                self.whole(call, response).await
+                self.whole(call, response, intake).await
             }
-            Ok(response) => self.refusal(call, response).await,
+            Ok(response) => self.refusal(call, response, intake).await,
         }
     }
 
     pub(super) fn stream(&self, call: &Call, response: Response<Incoming>, meter: Meter) -> Answer {
-        let status = response.status().as_u16();
         let mut answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
-        let stream = Stream { meter, scanner: EventScanner::new(call.hide_usage), status };
+        let stream = Stream::new(call, response.status(), meter);
         let drainer = std::sync::Arc::clone(&self.drainer);
         let body = MeteredBody::new(response.into_body(), stream, self.options.stream_times, drainer);
         answer.body = AnswerBody::Stream(Box::new(body));
@@ -124,8 +119,8 @@ impl Proxy {
 
     /// A JSON answer is read whole before its first byte goes on: its usage stands at its end, and a broken body can
     /// still become an error.
-    async fn whole(&self, call: &Call, response: Response<Incoming>) -> Answered {
-        let (mut answer, body) = self.read(response).await;
+    async fn whole(&self, call: &Call, response: Response<Incoming>, intake: &Intake) -> Answered {
+        let (mut answer, body) = self.read(response, intake).await;
         let body = match body {
             Ok(body) => body,
             Err(unusable) => return failed(&broken(call, &unusable), Consumed::Delivered(Delivered::default())),
@@ -140,6 +135,10 @@ impl Proxy {
             Some(usage) => Consumed::Reported { usage, model: facts.model, service_tier: facts.service_tier },
             None => {
                 let (text_tokens, audio_tokens) = estimate_output(&body);
+                let nothing_came = text_tokens == 0 && audio_tokens == 0;
+                if nothing_came && let Some(error) = upstream_error::UpstreamError::read(&body) {
+                    return error_instead_of_an_answer(call, error);
+                }
                 Consumed::Delivered(Delivered { text_tokens, audio_tokens })
             }
         };
@@ -151,16 +150,24 @@ impl Proxy {
 
     /// Anything but a good answer. An error in `OpenAI`'s shape passes on as it came, except that the upstream's word about
     /// *our* key never looks like a word about the caller's.
-    async fn refusal(&self, call: &Call, response: Response<Incoming>) -> Answered {
+    async fn refusal(&self, call: &Call, response: Response<Incoming>, intake: &Intake) -> Answered {
         let status = response.status();
-        tracing::warn!(request_id = %call.request_id(), status = status.as_u16(), "the upstream refused or failed");
+        if !is_callers_fault(status) {
+            tracing::warn!(request_id = %call.request_id(), status = status.as_u16(), "the upstream refused or failed");
+        }
         match status.as_u16() {
-            401 | 403 | 407 => failed(&upstream_auth_error(), Consumed::Nothing),
+            401 | 407 => failed(&refused(About::OurKey), Consumed::Nothing),
+            403 => {
+                let body = self.read(response, intake).await.1.unwrap_or_default();
+                let about = upstream_error::UpstreamError::read(&body).map_or(About::OurKey, |error| error.about());
+                failed(&refused(about), Consumed::Nothing)
+            }
             300..=399 => {
                 let message = "The upstream answered with a redirect, which is not followed.";
-                failed(&ApiError::upstream(502, "upstream_redirect", message), Consumed::Nothing)
+                let error = ApiError::upstream(502, "upstream_redirect", message).with_retry(Retry::No);
+                failed(&error, Consumed::Nothing)
             }
-            400..=599 => self.upstreams_own_error(response).await,
+            400..=599 => self.upstreams_own_error(call, response, intake).await,
             _ => {
                 let message = "The upstream's answer is neither JSON nor an event stream.";
                 let error = ApiError::upstream(502, "upstream_invalid_response", message);
@@ -169,13 +176,18 @@ impl Proxy {
         }
     }
 
-    async fn upstreams_own_error(&self, response: Response<Incoming>) -> Answered {
+    async fn upstreams_own_error(&self, call: &Call, response: Response<Incoming>, intake: &Intake) -> Answered {
         let status = response.status();
-        if let (mut answer, Ok(body)) = self.read(response).await
+        if let (mut answer, Ok(body)) = self.read(response, intake).await
             && read_answer(&body).is_ok_and(|facts| facts.is_error)
         {
-            let upstream_fault = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-            let outcome = if upstream_fault { Outcome::UpstreamFailed } else { Outcome::Completed };
+            let outcome = if is_callers_fault(status) {
+                let code = upstream_error::UpstreamError::read(&body).and_then(|error| error.code);
+                tracing::debug!(request_id = %call.request_id(), status = status.as_u16(), code, "the upstream refused");
+                Outcome::Completed
+            } else {
+                Outcome::UpstreamFailed
+            };
             answer.body = AnswerBody::Whole(body);
             return Answered::Whole(answer, Ending { outcome, status: status.as_u16(), consumed: Consumed::Nothing });
         }
@@ -184,42 +196,10 @@ impl Proxy {
         failed(&ApiError::upstream(status, "upstream_error", message), Consumed::Nothing)
     }
 
-    async fn read(&self, response: Response<Incoming>) -> (Answer, Result<Bytes, Unusable>) {
+    async fn read(&self, response: Response<Incoming>, intake: &Intake) -> (Answer, Result<Bytes, Unusable>) {
         let answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
-        let body = collect(response.into_body(), self.options.max_answer_bytes, self.options.stream_times).await;
+        let body = intake.collect(response.into_body(), self.options.stream_times).await;
         (answer, body)
-    }
-}
-
-/// Reads a body into one buffer, made as large as the upstream says it will be.
-async fn collect(mut body: Incoming, max_bytes: u64, times: StreamTimes) -> Result<Bytes, Unusable> {
-    const MAX_FIRST_ALLOCATION: u64 = 4 << 20;
-    let announced = body.size_hint().exact();
-    if announced.is_some_and(|length| length > max_bytes) {
-        return Err(Unusable::TooLarge);
-    }
-    let ends_at = Instant::now() + times.max;
-    let mut whole = BytesMut::new();
-    loop {
-        let frame = match timeout_at(ends_at.min(Instant::now() + times.idle), body.frame()).await {
-            Err(_elapsed) => return Err(Unusable::Silent),
-            Ok(None) => return Ok(whole.freeze()),
-            Ok(Some(Err(error))) => return Err(Unusable::Broken(error)),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        if whole.is_empty() && announced == Some(data.len() as u64) {
-            // The usual small answer: one frame, nothing to copy.
-            return Ok(data);
-        }
-        if whole.len() as u64 + data.len() as u64 > max_bytes {
-            return Err(Unusable::TooLarge);
-        }
-        if whole.is_empty() {
-            let expected = announced.unwrap_or(0).min(MAX_FIRST_ALLOCATION);
-            whole.reserve(usize::try_from(expected).unwrap_or(0).max(data.len()));
-        }
-        whole.extend_from_slice(&data);
     }
 }
 
@@ -235,10 +215,38 @@ fn failed(error: &ApiError, consumed: Consumed) -> Answered {
     Answered::Whole(Answer::error(error), ending)
 }
 
-fn upstream_auth_error() -> ApiError {
-    let message = "The upstream refused the gateway's own credentials. This is not about your API key: tell the gateway's \
-        administrator.";
-    ApiError::upstream(502, "upstream_auth_error", message)
+/// An error where an answer should be, under a status that says otherwise. The upstream bills nothing for it.
+fn error_instead_of_an_answer(call: &Call, error: upstream_error::UpstreamError) -> Answered {
+    tracing::warn!(request_id = %call.request_id(), code = error.code, "the upstream answered 200 with an error");
+    let error = if error.is_about_our_key() { refused(About::OurKey) } else { error.into_api_error() };
+    failed(&error, Consumed::Nothing)
+}
+
+/// The upstream's refusals that the request itself has brought about; those of our key, of our use, and failures are not.
+fn is_callers_fault(status: StatusCode) -> bool {
+    status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 408 | 429)
+}
+
+/// None of these changes when the same is sent again.
+fn refused(about: About) -> ApiError {
+    let (code, message) = match about {
+        About::OurKey => (
+            "upstream_auth_error",
+            "The upstream refused the gateway's own credentials. This is not about your API key: tell the gateway's \
+             administrator.",
+        ),
+        About::ModelAccess => (
+            "upstream_model_access",
+            "The gateway's own account with the upstream has no access to this model. This is not about your API key: tell \
+             the gateway's administrator.",
+        ),
+        About::Region => (
+            "upstream_region_unsupported",
+            "The upstream does not serve the country, region or territory that the gateway calls from. Tell the gateway's \
+             administrator.",
+        ),
+    };
+    ApiError::upstream(502, code, message).with_retry(Retry::No)
 }
 
 const fn consumed_by(error: &UpstreamError) -> Consumed {
@@ -252,7 +260,7 @@ const fn consumed_by(error: &UpstreamError) -> Consumed {
 
 fn unreachable(error: &UpstreamError) -> ApiError {
     match error {
-        UpstreamError::NotReached(_) => ApiError::upstream(
+        UpstreamError::NotReached(_) | UpstreamError::Closed(_) => ApiError::upstream(
             502,
             "upstream_unavailable",
             "The gateway cannot reach the upstream. Please retry later.",
@@ -283,4 +291,16 @@ fn broken(call: &Call, unusable: &Unusable) -> ApiError {
         }
     };
     ApiError::upstream(status, code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_request_brought_about_is_the_callers_fault() {
+        let is = |status| is_callers_fault(StatusCode::from_u16(status).unwrap());
+        assert!([400, 404, 413, 415, 422].into_iter().all(is));
+        assert!(![302, 401, 403, 407, 408, 429, 500, 503].into_iter().any(is));
+    }
 }

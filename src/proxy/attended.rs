@@ -11,6 +11,8 @@ use std::{
 use super::{
     Call, Proxy,
     answer::Answered,
+    body::Stream,
+    intake::Intake,
     recorder::{Consumed, Delivered, Ending, Meter},
 };
 
@@ -21,17 +23,20 @@ pub(super) struct Attended {
     proxy: Arc<Proxy>,
     /// Gone once it is finished, or has panicked: then there is nothing left to go on with.
     open: Option<(Work, Meter)>,
+    intake: Arc<Intake>,
 }
 
 impl Attended {
     pub(super) fn new(proxy: &Arc<Proxy>, call: Call, mut meter: Meter) -> Self {
         meter.mark_sent();
         let working = Arc::clone(proxy);
+        let intake = Arc::new(Intake::up_to(proxy.options.max_answer_bytes));
+        let taking_in = Arc::clone(&intake);
         let work = Box::pin(async move {
-            let answered = working.answer(&call).await;
+            let answered = working.answer(&call, &taking_in).await;
             (call, answered)
         });
-        Self { proxy: Arc::clone(proxy), open: Some((work, meter)) }
+        Self { proxy: Arc::clone(proxy), open: Some((work, meter)), intake }
     }
 }
 
@@ -53,13 +58,13 @@ impl Future for Attended {
 impl Drop for Attended {
     fn drop(&mut self) {
         if let Some((work, meter)) = self.open.take() {
-            go_on_without_client(&self.proxy, work, meter);
+            go_on_without_client(&self.proxy, work, meter, Arc::clone(&self.intake));
         }
     }
 }
 
 /// Reads the answer on where that is allowed, or leaves it and settles at once.
-fn go_on_without_client(proxy: &Arc<Proxy>, work: Work, mut meter: Meter) {
+fn go_on_without_client(proxy: &Arc<Proxy>, work: Work, mut meter: Meter, intake: Arc<Intake>) {
     let left = |proxy: &Proxy| {
         let consumed = Consumed::AtLeastEstimate(Delivered::default());
         Ending { outcome: proxy.drainer.outcome(), status: 0, consumed }
@@ -69,18 +74,18 @@ fn go_on_without_client(proxy: &Arc<Proxy>, work: Work, mut meter: Meter) {
         meter.settle(left(proxy));
         return;
     };
+    intake.bound_rest(drain.max_bytes);
     let draining = Arc::clone(proxy);
     proxy.drainer.spawn(async move {
         match drain.within_bounds(work).await {
-            // Nobody takes it, so the body of the stream reads itself on.
             Some((call, Answered::Stream(response))) => {
-                drop(drain);
-                drop(draining.stream(&call, response, meter));
+                let mut stream = Stream::new(&call, response.status(), meter);
+                drain.read_on(response.into_body(), &mut stream).await;
             }
-            Some((_, Answered::Whole(_, ending))) => {
+            Some((_, Answered::Whole(_, ending))) if !intake.was_cut_off() => {
                 meter.settle(ending.without_client());
             }
-            None => {
+            _ => {
                 meter.settle(left(&draining));
             }
         }

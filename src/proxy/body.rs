@@ -14,11 +14,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    Call,
     drain::Drainer,
     recorder::{Consumed, Delivered, Ending, Meter},
 };
@@ -68,6 +70,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    pub(super) fn new(call: &Call, status: StatusCode, meter: Meter) -> Self {
+        Self { meter, scanner: EventScanner::new(call.hide_usage), status: status.as_u16() }
+    }
+
     /// Settles with what was seen, if nothing more comes. A stream that told of an error failed, however it ended: many
     /// clients leave as soon as they see it.
     pub(super) fn settle(&mut self, outcome: Outcome) -> Option<Position> {
@@ -81,6 +87,8 @@ impl Stream {
 fn consumed(seen: &Seen, outcome: Outcome) -> Consumed {
     let cut_short = matches!(outcome, Outcome::ClientLeft | Outcome::Interrupted) && !seen.done;
     match seen.usage {
+        // The error came instead of an answer: as good as an error of HTTP, which is not billed.
+        None if seen.error && seen.text_events == 0 && seen.audio_base64_bytes == 0 => Consumed::Nothing,
         Some(usage) if seen.has_final_usage() || !cut_short => {
             Consumed::Reported { usage, model: seen.model.clone(), service_tier: seen.service_tier }
         }

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -50,11 +51,7 @@ impl Drainer {
             stream.settle(self.outcome());
             return;
         };
-        let max_bytes = self.options.max_bytes;
-        self.spawn(async move {
-            drain.within_bounds(read_to_end(upstream, &mut stream, max_bytes)).await;
-            stream.settle(Outcome::ClientLeft);
-        });
+        self.spawn(async move { drain.read_on(upstream, &mut stream).await });
     }
 
     /// Also from a drop outside of any task, as when the runtime ends.
@@ -75,7 +72,8 @@ impl Drainer {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         self.metrics.drains.inc();
         let (metrics, stop) = (Arc::clone(&self.metrics), self.stop.clone());
-        Some(Drain { metrics, stop, max_time: self.options.max_time, _place: place })
+        let ends_at = Instant::now() + self.options.max_time;
+        Some(Drain { metrics, stop, ends_at, max_bytes: self.options.max_bytes, _place: place })
     }
 }
 
@@ -83,7 +81,9 @@ impl Drainer {
 pub(super) struct Drain {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    max_time: Duration,
+    /// Counted from when the client left, whatever the answer turns out to be.
+    ends_at: Instant,
+    pub(super) max_bytes: u64,
     _place: OwnedSemaphorePermit,
 }
 
@@ -92,9 +92,15 @@ impl Drain {
     pub(super) async fn within_bounds<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
-            finished = tokio::time::timeout(self.max_time, work) => finished.ok(),
+            finished = tokio::time::timeout_at(self.ends_at, work) => finished.ok(),
             () = self.stop.cancelled() => None,
         }
+    }
+
+    /// Reads a stream to its end or to the first bound, and settles it.
+    pub(super) async fn read_on(&self, upstream: Incoming, stream: &mut Stream) {
+        self.within_bounds(read_to_end(upstream, stream, self.max_bytes)).await;
+        stream.settle(Outcome::ClientLeft);
     }
 }
 
@@ -105,12 +111,13 @@ impl Drop for Drain {
 }
 
 async fn read_to_end(mut upstream: Incoming, stream: &mut Stream, max_bytes: u64) {
+    let up_to = stream.scanner.seen().bytes.saturating_add(max_bytes);
     while let Some(Ok(frame)) = upstream.frame().await {
         if let Ok(data) = frame.into_data() {
             stream.scanner.push(data, &mut drop);
         }
         let seen = stream.scanner.seen();
-        if seen.done || seen.error || seen.bytes > max_bytes {
+        if seen.done || seen.error || seen.bytes > up_to {
             return;
         }
     }

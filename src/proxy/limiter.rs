@@ -8,7 +8,7 @@ use std::{
 
 use super::estimate::OutputAverage;
 use crate::domain::{
-    bucket::{Bucket, Headroom, Refusal},
+    bucket::{Bucket, Headroom, HoldNumber, Holds, Refusal},
     ids::KeyId,
     ledger::{Hold, Used},
     limits::{Dimension, Headrooms, LimitExceeded, Limits},
@@ -29,9 +29,9 @@ struct KeyBuckets {
 /// The buckets of one key and limit group, and what this pair has been answering.
 #[derive(Debug, Default)]
 pub struct Buckets {
-    /// Held while several buckets are taken from, so that nobody sees a half-made reservation and is refused for it.
-    taking: Mutex<()>,
     buckets: [Bucket; Dimension::COUNT],
+    /// Locked while the buckets change, so that nobody sees a half-made reservation and is refused for it.
+    holds: Mutex<[Holds; Dimension::COUNT]>,
     pub average: OutputAverage,
 }
 
@@ -64,26 +64,37 @@ impl Buckets {
         tokens: NonZeroU32,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
-        let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
         let in_use =
             |dimension: Dimension| limits.rate(dimension).map(|rate| self.buckets[dimension.index()].used(rate, now));
         let in_use = Dimension::ALL.map(in_use);
         let hold = Hold { limit_group: Arc::clone(limit_group), limits: *limits, tokens, in_use };
+        let mut numbers = [HoldNumber::default(); Dimension::COUNT];
         for dimension in Dimension::ALL {
-            if let Err(exceeded) = self.take(&hold, dimension, now) {
-                let taken = Dimension::ALL.into_iter().take(dimension.index());
-                taken.for_each(|earlier| self.correct(&hold, earlier, 0, now));
-                return Err(exceeded);
+            match self.take(&mut holds[dimension.index()], &hold, dimension, now) {
+                Ok(number) => numbers[dimension.index()] = number,
+                Err(exceeded) => {
+                    for earlier in Dimension::ALL.into_iter().take(dimension.index()) {
+                        self.correct(&mut holds, &hold, &numbers, earlier, 0, now);
+                    }
+                    return Err(exceeded);
+                }
             }
         }
-        drop(taking);
-        Ok(Reservation { buckets: Arc::clone(self), hold, open: true })
+        drop(holds);
+        Ok(Reservation { buckets: Arc::clone(self), hold, numbers, open: true })
     }
 
-    fn take(&self, hold: &Hold, dimension: Dimension, now: UnixNanos) -> Result<(), LimitExceeded> {
-        let Some(rate) = hold.limits.rate(dimension) else { return Ok(()) };
+    fn take(
+        &self,
+        holds: &mut Holds,
+        hold: &Hold,
+        dimension: Dimension,
+        now: UnixNanos,
+    ) -> Result<HoldNumber, LimitExceeded> {
+        let Some(rate) = hold.limits.rate(dimension) else { return Ok(HoldNumber::default()) };
         let (bucket, units) = (&self.buckets[dimension.index()], hold.units(dimension));
-        bucket.take(units, rate, now).map_err(|refusal| LimitExceeded {
+        holds.take(bucket, units, rate, now).map_err(|refusal| LimitExceeded {
             dimension,
             limit: rate.limit(),
             used: bucket.used(rate, now),
@@ -96,14 +107,18 @@ impl Buckets {
     }
 
     /// Gives back what was held but not used, or books what was used but not held.
-    fn correct(&self, hold: &Hold, dimension: Dimension, used: u64, now: UnixNanos) {
+    fn correct(
+        &self,
+        holds: &mut [Holds; Dimension::COUNT],
+        hold: &Hold,
+        numbers: &[HoldNumber; Dimension::COUNT],
+        dimension: Dimension,
+        used: u64,
+        now: UnixNanos,
+    ) {
         let Some(rate) = hold.limits.rate(dimension) else { return };
-        let (bucket, held) = (&self.buckets[dimension.index()], u64::from(hold.units(dimension).get()));
-        match used.cmp(&held) {
-            std::cmp::Ordering::Less => bucket.give_back(held - used, rate, now),
-            std::cmp::Ordering::Greater => bucket.charge(used - held, rate, now),
-            std::cmp::Ordering::Equal => {}
-        }
+        let (at, held) = (dimension.index(), hold.units(dimension));
+        holds[at].settle(&self.buckets[at], numbers[at], held, used, rate, now);
     }
 
     pub fn headrooms(&self, limits: &Limits, now: UnixNanos) -> Headrooms {
@@ -122,6 +137,7 @@ impl Buckets {
 pub struct Reservation {
     buckets: Arc<Buckets>,
     hold: Hold,
+    numbers: [HoldNumber; Dimension::COUNT],
     open: bool,
 }
 
@@ -144,8 +160,9 @@ impl Reservation {
 
     fn close(&mut self, used: Used, now: UnixNanos) {
         if std::mem::take(&mut self.open) {
+            let mut holds = self.buckets.holds.lock().unwrap_or_else(PoisonError::into_inner);
             for dimension in Dimension::ALL {
-                self.buckets.correct(&self.hold, dimension, used.units(dimension), now);
+                self.buckets.correct(&mut holds, &self.hold, &self.numbers, dimension, used.units(dimension), now);
             }
         }
     }
@@ -155,5 +172,29 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         // Only a reservation that was never admitted is dropped open: nothing was sent, and no time worth counting passed.
         self.close(Used::NOTHING, UnixNanos(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_request_gives_back_nothing_of_what_others_hold() {
+        let limits = Limits { tokens_per_minute: NonZeroU32::new(300), ..Limits::default() };
+        let (limiter, group): (_, Arc<str>) = (Limiter::default(), Arc::from("m"));
+        let buckets = limiter.buckets(&KeyId::parse("key_one").unwrap(), &group);
+        let at = |seconds: u64| UnixNanos::from_seconds(1_790_000_000 + seconds);
+        let reserve = |tokens, now| buckets.reserve(&limits, &group, NonZeroU32::new(tokens).unwrap(), now);
+        let slow = reserve(285, at(0)).unwrap();
+        let quick = reserve(284, at(59)).unwrap();
+        slow.settle(Used { request: true, tokens: 10 }, at(61));
+        assert!(reserve(284, at(62)).is_err(), "568 tokens in three seconds");
+        // What it did not use itself comes back at once.
+        quick.settle(Used { request: true, tokens: 100 }, at(62));
+        let third = reserve(215, at(62)).unwrap();
+        assert!(reserve(1, at(62)).is_err());
+        drop(third);
+        assert!(reserve(215, at(62)).is_ok(), "dropped unsent, it gives back everything");
     }
 }

@@ -7,6 +7,7 @@ mod attended;
 mod body;
 pub mod drain;
 pub mod estimate;
+mod intake;
 pub mod limiter;
 pub mod recorder;
 
@@ -106,6 +107,7 @@ impl Proxy {
         let now = self.clock.now();
         let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
         self.check_permission(caller, &call.model, &terms, now)?;
+        self.check_endpoint(&call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
         self.check_spending(caller, &terms, now)?;
         let estimate = self.estimate(&call, &terms);
@@ -147,6 +149,16 @@ impl Proxy {
         self.metrics.invalid.inc();
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
         Err(Refused { error, headrooms: terms.buckets.headrooms(&terms.limits, now) })
+    }
+
+    /// A page that lists its model's endpoints is believed; one that lists none says nothing.
+    fn check_endpoint(&self, call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
+        let listed = terms.named.map_or(&[][..], |named| named.model.endpoints.as_slice());
+        if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
+            return Ok(());
+        }
+        self.metrics.invalid.inc();
+        Err(Refused { error: ApiError::not_a_chat_model(), headrooms: Headrooms::default() })
     }
 
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {

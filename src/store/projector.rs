@@ -212,7 +212,7 @@ impl Projector {
     async fn load(&self) -> Result<View, StoreError> {
         let stored = self.store.projection().await?;
         let position = self.resume(stored).await?;
-        let mut replay = Replay::restored(self.store.limit_buckets().await?);
+        let mut replay = Replay::default();
         let mut passed = self.journal.start();
         while passed < position {
             let within = if passed.segment == position.segment { position.offset - passed.offset } else { BATCH_BYTES };
@@ -220,6 +220,7 @@ impl Projector {
             passed = batch.next;
             replay.skip(batch);
         }
+        replay.restore(self.store.limit_buckets().await?);
         // A change of place is written down at once, before new records make the old place look right.
         let moved = stored.is_some_and(|stored| stored != position);
         let pending = moved.then(|| LedgerBatch { from: stored, up_to: position, ..LedgerBatch::default() });

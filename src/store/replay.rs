@@ -8,7 +8,7 @@ use std::{
 use super::buckets::StoredBucket;
 use crate::{
     domain::{
-        bucket::Bucket,
+        bucket::{Bucket, HoldNumber, Holds},
         ids::{KeyId, RequestId},
         ledger::{Admission, Entry, Settlement},
         limits::Dimension,
@@ -20,36 +20,47 @@ type BucketsOf = (KeyId, Arc<str>);
 
 #[derive(Default)]
 pub(super) struct Replay {
-    /// With the segment each was admitted in, which is needed until the settlement is in the ledger.
-    open: HashMap<RequestId, (u64, Admission)>,
-    buckets: HashMap<BucketsOf, [Option<Bucket>; Dimension::COUNT]>,
+    open: HashMap<RequestId, Open>,
+    buckets: HashMap<BucketsOf, [Option<Held>; Dimension::COUNT]>,
     changed: HashSet<BucketsOf>,
 }
 
-impl Replay {
-    pub(super) fn restored(stored: Vec<StoredBucket>) -> Self {
-        let mut replay = Self::default();
-        for StoredBucket { key_id, limit_group, dimension, arrival } in stored {
-            let buckets = replay.buckets.entry((key_id, limit_group)).or_default();
-            if let Some(place) = buckets.get_mut(dimension.index()) {
-                *place = Some(Bucket::restored(arrival));
-            }
-        }
-        replay
-    }
+struct Open {
+    /// Where it was admitted: needed until the settlement is in the ledger.
+    segment: u64,
+    admission: Admission,
+    numbers: [HoldNumber; Dimension::COUNT],
+}
 
-    /// Takes note of what is open after records that the ledger already has.
+#[derive(Default)]
+struct Held {
+    bucket: Bucket,
+    holds: Holds,
+}
+
+impl Replay {
+    /// Takes note of what is open after records that the ledger already has. The levels they make are not the stored ones
+    /// where older records are gone, but never higher, and so is what their open holds may give back.
     pub(super) fn skip(&mut self, batch: Batch) {
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => {
-                    self.open.insert(admission.request_id, (batch.segment, admission));
-                }
+                Record::Admitted(admission) => self.admit(batch.segment, admission),
                 Record::Settled(settlement) => {
-                    self.open.remove(&settlement.request_id);
+                    self.settle(&settlement);
                 }
             }
         }
+    }
+
+    /// Puts the levels right after everything that the ledger has was skipped.
+    pub(super) fn restore(&mut self, stored: Vec<StoredBucket>) {
+        for StoredBucket { key_id, limit_group, dimension, arrival } in stored {
+            let buckets = self.buckets.entry((key_id, limit_group)).or_default();
+            if let Some(place) = buckets.get_mut(dimension.index()) {
+                place.get_or_insert_default().bucket.restore(arrival);
+            }
+        }
+        self.changed.clear();
     }
 
     /// The requests that are finished with these records.
@@ -57,17 +68,13 @@ impl Replay {
         let mut entries = Vec::with_capacity(batch.records.len() / 2 + 1);
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => {
-                    self.hold(&admission);
-                    self.open.insert(admission.request_id, (batch.segment, admission));
-                }
+                Record::Admitted(admission) => self.admit(batch.segment, admission),
                 Record::Settled(settlement) => {
-                    let Some((_, admission)) = self.open.remove(&settlement.request_id) else {
+                    let Some(admission) = self.settle(&settlement) else {
                         let request_id = settlement.request_id.to_string();
                         tracing::warn!(request_id, "the journal settles a request that is not open: ignored");
                         continue;
                     };
-                    self.correct(&admission, &settlement);
                     entries.push(Entry { admission, settlement });
                 }
             }
@@ -75,31 +82,35 @@ impl Replay {
         entries
     }
 
-    fn hold(&mut self, admission: &Admission) {
-        let hold = &admission.hold;
-        for dimension in Dimension::ALL {
+    fn admit(&mut self, segment: u64, admission: Admission) {
+        let (hold, now) = (&admission.hold, admission.admitted_at);
+        let mut numbers = [HoldNumber::default(); Dimension::COUNT];
+        for (dimension, number) in Dimension::ALL.into_iter().zip(&mut numbers) {
             if let Some(rate) = hold.limits.rate(dimension) {
-                let units = u64::from(hold.units(dimension).get());
-                self.bucket(admission, dimension, |bucket| bucket.charge(units, rate, admission.admitted_at));
-            }
-        }
-    }
-
-    fn correct(&mut self, admission: &Admission, settlement: &Settlement) {
-        let hold = &admission.hold;
-        for dimension in Dimension::ALL {
-            if let Some(rate) = hold.limits.rate(dimension) {
-                let (taken, used) = (u64::from(hold.units(dimension).get()), settlement.used.units(dimension));
-                self.bucket(admission, dimension, |bucket| match used.checked_sub(taken) {
-                    None => bucket.give_back(taken - used, rate, settlement.settled_at),
-                    Some(0) => {}
-                    Some(excess) => bucket.charge(excess, rate, settlement.settled_at),
+                let units = hold.units(dimension);
+                self.change(&admission, dimension, |Held { bucket, holds }| {
+                    *number = holds.retake(bucket, units, rate, now);
                 });
             }
         }
+        self.open.insert(admission.request_id, Open { segment, admission, numbers });
     }
 
-    fn bucket(&mut self, admission: &Admission, dimension: Dimension, change: impl FnOnce(&Bucket)) {
+    fn settle(&mut self, settlement: &Settlement) -> Option<Admission> {
+        let Open { admission, numbers, .. } = self.open.remove(&settlement.request_id)?;
+        let (hold, now) = (&admission.hold, settlement.settled_at);
+        for (dimension, number) in Dimension::ALL.into_iter().zip(numbers) {
+            if let Some(rate) = hold.limits.rate(dimension) {
+                let (units, used) = (hold.units(dimension), settlement.used.units(dimension));
+                self.change(&admission, dimension, |Held { bucket, holds }| {
+                    holds.settle(bucket, number, units, used, rate, now);
+                });
+            }
+        }
+        Some(admission)
+    }
+
+    fn change(&mut self, admission: &Admission, dimension: Dimension, change: impl FnOnce(&mut Held)) {
         let owner = (admission.key_id.clone(), Arc::clone(&admission.hold.limit_group));
         let buckets = self.buckets.entry(owner.clone()).or_default();
         if let Some(place) = buckets.get_mut(dimension.index()) {
@@ -115,7 +126,7 @@ impl Replay {
             let owner = (key_id, limit_group);
             let buckets = self.buckets.get(&owner).into_iter().flatten();
             for (dimension, bucket) in Dimension::ALL.into_iter().zip(buckets) {
-                if let Some(bucket) = bucket {
+                if let Some(Held { bucket, .. }) = bucket {
                     let (key_id, limit_group) = owner.clone();
                     stored.push(StoredBucket { key_id, limit_group, dimension, arrival: bucket.arrival() });
                 }
@@ -126,6 +137,6 @@ impl Replay {
 
     /// The first segment that an open request still needs.
     pub(super) fn oldest_open(&self) -> Option<u64> {
-        self.open.values().map(|(segment, _)| *segment).min()
+        self.open.values().map(|open| open.segment).min()
     }
 }

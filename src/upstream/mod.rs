@@ -56,6 +56,8 @@ pub enum UpstreamError {
     NotReached(ClientError),
     #[error("the upstream did not accept the connection in time: {0}")]
     ConnectTimedOut(ClientError),
+    #[error("a connection to the upstream was closed before the request went out: {0}")]
+    Closed(ClientError),
     #[error("no answer from the upstream within {0:?}")]
     TimedOut(Duration),
     #[error("the connection to the upstream broke: {0}")]
@@ -65,7 +67,7 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// True when no byte of the request can have reached the upstream.
     pub const fn nothing_was_sent(&self) -> bool {
-        matches!(self, Self::NotReached(_) | Self::ConnectTimedOut(_))
+        matches!(self, Self::NotReached(_) | Self::ConnectTimedOut(_) | Self::Closed(_))
     }
 }
 
@@ -110,6 +112,8 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(options.idle_connections)
+            // Its own retries have no end and are not counted: `send` sees to the one there is.
+            .retry_canceled_requests(false)
             .build(https);
         let mut authorization = options.authorization;
         authorization.set_sensitive(true);
@@ -122,8 +126,8 @@ impl Upstream {
     /// sent a second time; there is no third.
     pub async fn send(&self, call: &Call, on_retry: impl FnOnce()) -> Result<Response<Incoming>, UpstreamError> {
         match self.attempt(call).await {
-            Err(UpstreamError::NotReached(error)) => {
-                tracing::debug!(request_id = %call.request_id, %error, "connect failed, one more try");
+            Err(UpstreamError::NotReached(error) | UpstreamError::Closed(error)) => {
+                tracing::debug!(request_id = %call.request_id, %error, "nothing was sent, one more try");
                 on_retry();
                 self.attempt(call).await
             }
@@ -138,6 +142,7 @@ impl Upstream {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_connect() && timed_out(&error) => Err(UpstreamError::ConnectTimedOut(error)),
             Ok(Err(error)) if error.is_connect() => Err(UpstreamError::NotReached(error)),
+            Ok(Err(error)) if was_not_begun(&error) => Err(UpstreamError::Closed(error)),
             Ok(Err(error)) => Err(UpstreamError::Broken(error)),
         }
     }
@@ -169,6 +174,12 @@ fn below(url: &Uri, path: &str) -> Uri {
     // The configured URL was checked at start and `path` is a constant: this cannot fail, and never leaves the base.
     parts.path_and_query = format!("{base}{path}").try_into().ok();
     Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// hyper cancels a request only while it still holds all of it: a pooled connection was closed at the same moment.
+fn was_not_begun(error: &ClientError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<hyper::Error>());
+    source.is_some_and(hyper::Error::is_canceled)
 }
 
 fn timed_out(error: &ClientError) -> bool {

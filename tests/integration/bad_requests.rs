@@ -1,6 +1,10 @@
 //! Requests that are wrong in themselves: each gets its answer in OpenAI's shape, and costs nobody anything.
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
 
 use crate::{
@@ -285,6 +289,28 @@ async fn ambiguous_framing_is_refused_and_nothing_is_smuggled() {
     assert!(matches!(reply.status.as_u16(), 200 | 400), "{}", reply.text());
     assert!(gateway.ledger().await.len() <= 1);
     assert_eq!(memchr::memmem::find_iter(&reply.body, b"HTTP/1.1").count(), 0);
+}
+
+/// Python's `http.client` is like this: it sends all of its body before it looks for an answer.
+#[tokio::test]
+async fn who_sends_everything_first_sees_that_it_was_too_much() {
+    let gateway = Gateway::start_with(|settings| settings.max_body_bytes = 4 << 20).await;
+    let team = gateway.project("tier1").await;
+    let key = team.key.as_deref().unwrap();
+    // More than the buffers of a connection take in.
+    let body = plus(&format!("\"x\":\"{}\"", "A".repeat(24 << 20)));
+    for request in [with_key(key).body(&body), with_key(key).chunked(body.as_bytes(), 1 << 16)] {
+        let mut stream = TcpStream::connect(gateway.calls_url.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(&request).await.expect("everything can be sent");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 413");
+    }
+    // Who goes on without end is cut off.
+    let endless = with_key(key).chunked("A".repeat(80 << 20).as_bytes(), 1 << 20);
+    let mut stream = TcpStream::connect(gateway.calls_url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(&endless).await.unwrap_err();
+    assert_eq!(gateway.ledger().await.len(), 0);
 }
 
 /// A large upload with a wrong key: its sender reads the answer only after it has sent everything.

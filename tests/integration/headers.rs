@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::json;
 use tollgate::{clock::Clock, config::Reserve, domain::time::UnixNanos, simulator};
 
-use crate::support::{ADMIN_KEY, Gateway, MODEL, Reply, TEXT_MODEL, spoken, text, with};
+use crate::support::{ADMIN_KEY, Gateway, MODEL, Reply, TEXT_MODEL, model_without_price, spoken, text, with};
 
 const LIMIT_HEADERS: [&str; 6] = [
     "x-ratelimit-limit-requests",
@@ -65,7 +65,10 @@ async fn a_stream_shows_limits_and_ids_before_its_first_event() {
 
 #[tokio::test]
 async fn a_request_that_is_wrong_in_itself_shows_limits_and_consumes_nothing() {
-    let gateway = Gateway::start_at(manual_clock(), simulator::Options::default(), |_| {}).await;
+    let gateway = Gateway::start_at(manual_clock(), simulator::Options::default(), |settings| {
+        model_without_price(settings);
+    })
+    .await;
     let team = gateway.project("tier1").await;
     let full = ["10000", "10000", "0s", "200000", "200000", "0s"];
     for more in [
@@ -78,7 +81,7 @@ async fn a_request_that_is_wrong_in_itself_shows_limits_and_consumes_nothing() {
         let reply = team.chat(&with(text(MODEL, "Hi"), &more)).await;
         assert_eq!((reply.status.as_u16(), limits_of(&reply)), (400, full), "{more}");
     }
-    let unpriced = team.chat(&text("whisper-1", "Hi")).await;
+    let unpriced = team.chat(&text("no-price", "Hi")).await;
     assert_eq!((unpriced.status.as_u16(), limits_of(&unpriced)), (400, full));
     assert_eq!((gateway.metric("upstream_calls_total").await, gateway.ledger().await.len()), (0, 0));
     assert_eq!(gateway.metric("requests_invalid_total").await, 6);

@@ -30,4 +30,5 @@ mod streams;
 mod support;
 mod terms;
 mod unpriced;
+mod upstream_errors;
 mod upstream_faults;

@@ -368,3 +368,14 @@ pub fn with(mut body: Value, more: &Value) -> Value {
     }
     body
 }
+
+/// The name of a model with a page of its own and without a price; the settings that know it.
+pub fn model_without_price(settings: &mut Settings) -> &'static str {
+    let folder = settings.data_dir.with_file_name("models");
+    let page = "id = \"no-price\"\ndescription = \"Billed by nothing\"\ncreated = 1700000000\nowned_by = \"us\"\n\
+        endpoints = [\"/v1/chat/completions\"]\n";
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("no-price.toml"), page).unwrap();
+    settings.models_dir = Some(folder);
+    "no-price"
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, TEXT_MODEL, spoken, text};
+use crate::support::{Gateway, TEXT_MODEL, model_without_price, spoken, text};
 
 async fn costs(gateway: &Gateway, more: &str) -> Vec<Value> {
     let now_s = gateway.clock.now().seconds();
@@ -16,9 +16,9 @@ async fn costs(gateway: &Gateway, more: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_model_without_token_prices_is_refused() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::start_with(|settings| _ = model_without_price(settings)).await;
     let team = gateway.project("tier1").await;
-    let reply = team.chat(&text("whisper-1", "Hi")).await;
+    let reply = team.chat(&text("no-price", "Hi")).await;
     let error = reply.error();
     assert_eq!(
         (reply.status.as_u16(), &error["code"], &error["param"]),
@@ -48,9 +48,13 @@ async fn a_model_without_a_page_does_not_exist() {
 
 #[tokio::test]
 async fn allowed_without_a_price_it_is_in_the_books_as_unpriced() {
-    let gateway = Gateway::start_with(|settings| settings.allow_unpriced = true).await;
+    let gateway = Gateway::start_with(|settings| {
+        settings.allow_unpriced = true;
+        model_without_price(settings);
+    })
+    .await;
     let team = gateway.project("tier1").await;
-    for name in ["whisper-1", "my-own-model"] {
+    for name in ["no-price", "my-own-model"] {
         let reply = team.chat(&text(name, "Hi")).await;
         assert_eq!(
             (reply.status.as_u16(), reply.header("x-ratelimit-limit-tokens")),
@@ -70,7 +74,7 @@ async fn allowed_without_a_price_it_is_in_the_books_as_unpriced() {
     assert_eq!((&whole["amount"], &whole["unpriced_requests"]), (&Value::Null, &json!(2)), "{whole}");
     let lines = costs(&gateway, "&group_by=line_item").await;
     let names: Vec<_> = lines.iter().map(|line| line["line_item"].as_str().unwrap()).collect();
-    assert_eq!(names, ["my-own-model, input", "my-own-model, output", "whisper-1, input", "whisper-1, output"]);
+    assert_eq!(names, ["my-own-model, input", "my-own-model, output", "no-price, input", "no-price, output"]);
     for line in &lines {
         assert_eq!((&line["amount"], &line["unpriced_requests"]), (&Value::Null, &json!(1)), "{line}");
         assert!(line["quantity"].as_u64().unwrap() > 0);

@@ -147,6 +147,9 @@ async fn a_pooled_connection_that_the_upstream_closed_is_not_noticed_by_the_call
         // The close may still be on its way.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let (calls, retries) =
+        (gateway.metric("upstream_calls_total").await, gateway.metric("upstream_retries_total").await);
+    assert_eq!(calls - retries, 10, "each retry is counted");
     assert!(gateway.ledger().await.iter().all(|row| row.outcome == "completed" && row.output_text == 7));
 }
 
@@ -154,10 +157,10 @@ async fn a_pooled_connection_that_the_upstream_closed_is_not_noticed_by_the_call
 async fn the_upstreams_refusal_of_our_key_is_told_in_our_words() {
     let gateway = Gateway::start().await;
     let team = gateway.project("tier1").await;
-    for fault in ["401", "403"] {
+    for (fault, told) in [("401", "upstream_auth_error"), ("403", "upstream_model_access")] {
         for body in both() {
             let reply = team.chat_with_fault(fault, &body).await;
-            assert_eq!(code(&reply), (502, "upstream_auth_error".to_owned()));
+            assert_eq!(code(&reply), (502, told.to_owned()));
             let text = reply.text();
             assert!(
                 !text.contains("sk-") && !text.contains("Incorrect API key") && !text.contains("openai.com"),

@@ -37,8 +37,8 @@ pub struct EventFacts {
     pub model: Option<String>,
     pub service_tier: Option<ServiceTier>,
     pub is_error: bool,
-    /// Usage and an empty list of choices: the chunk that exists only because usage was asked for. Azure's first chunk has
-    /// no usage, `DeepSeek`'s last one has choices.
+    /// Usage and no choices, nor anything else that says something: the chunk that exists only because usage was asked
+    /// for. Azure's first chunk has no usage, `DeepSeek`'s last one has choices.
     pub is_usage_chunk: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct EventFacts {
 pub fn read_answer(body: &[u8]) -> Result<Answer, NotJson> {
     let found = Found::read(body, false).ok_or(NotJson)?;
     Ok(Answer {
-        usage: found.usage(),
+        usage: found.usage().or_else(|| usage_of_choice(member(body, "choices")?)),
         model: found.model(),
         service_tier: found.service_tier().unwrap_or_default(),
         is_error: found.error,
@@ -57,13 +57,26 @@ pub fn read_answer(body: &[u8]) -> Result<Answer, NotJson> {
 pub fn read_event(data: &[u8]) -> Option<EventFacts> {
     let found = Found::read(data, true)?;
     let has_usage = found.usage.is_some_and(json::is_object);
+    let has_choices =
+        found.choices.is_some_and(|choices| !json::is_null(choices) && !json::is_empty_container(choices));
     Some(EventFacts {
-        usage: found.usage(),
+        usage: found.usage().or_else(|| usage_of_choice(found.choices?)),
         model: found.model(),
         service_tier: found.service_tier(),
         is_error: found.error,
-        is_usage_chunk: has_usage && found.choices.is_some_and(json::is_empty_container),
+        is_usage_chunk: has_usage && !has_choices && !found.says_more && !found.error,
     })
+}
+
+/// The last resort: some services put the usage into the first choice.
+fn usage_of_choice(choices: &RawValue) -> Option<Usage> {
+    let choices: Vec<&RawValue> = serde_json::from_str(choices.get()).ok()?;
+    member(choices.first()?.get().as_bytes(), "usage").and_then(split::usage)
+}
+
+fn member<'a>(json: &'a [u8], name: &str) -> Option<&'a RawValue> {
+    let mut found = None;
+    json::members(json, |key| key == name, |_, value| found = Some(value)).then_some(found)?
 }
 
 /// The usage object that `json` begins with, whatever follows it.
@@ -82,15 +95,18 @@ struct Found<'a> {
     service_tier: Option<&'a RawValue>,
     choices: Option<&'a RawValue>,
     error: bool,
+    /// Another member than those every chunk has, and not null or empty.
+    says_more: bool,
 }
 
 impl<'a> Found<'a> {
-    fn read(body: &'a [u8], with_choices: bool) -> Option<Self> {
+    /// Of a whole body only what is wanted of it is kept: its choices are large.
+    fn read(body: &'a [u8], is_event: bool) -> Option<Self> {
         let mut found = Self::default();
         let wanted = |key: &str| match key {
             "usage" | "x_groq" | "model" | "service_tier" | "error" => true,
-            "choices" => with_choices,
-            _ => false,
+            "id" | "object" | "created" | "system_fingerprint" | "obfuscation" => false,
+            _ => is_event,
         };
         let is_object = json::members(body, wanted, |key, value| match key {
             "usage" => found.usage = (!json::is_null(value)).then_some(value),
@@ -98,7 +114,8 @@ impl<'a> Found<'a> {
             "model" => found.model = Some(value),
             "service_tier" => found.service_tier = Some(value),
             "choices" => found.choices = Some(value),
-            _ => found.error = is_truthy(value),
+            "error" => found.error = is_truthy(value),
+            _ => found.says_more |= is_truthy(value),
         });
         is_object.then_some(found)
     }

@@ -29,6 +29,8 @@ struct Details {
     image: u64,
     cached: Option<u64>,
     cache_write: u64,
+    text: Option<u64>,
+    reasoning: u64,
 }
 
 /// `None` for anything that carries no total: nothing is known then, which is not the same as zero.
@@ -75,7 +77,10 @@ impl Reported {
         };
         let missing = self.total.unwrap_or(0).saturating_sub(prompt.saturating_add(completion));
         let audio = self.input.audio;
-        let audio_is_outside = missing == audio || (missing > audio && audio > prompt);
+        // The numbers may be equal by chance: then the parts tell what the prompt holds, or what is missing.
+        let parts_fill_prompt = self.input.text.is_some_and(|text| text.saturating_add(audio) == prompt);
+        let audio_is_inside = audio > 0 && (parts_fill_prompt || self.output.reasoning == missing);
+        let audio_is_outside = (missing == audio && !audio_is_inside) || (missing > audio && audio > prompt);
         let (more_input, more_output) = if audio_is_outside { (audio, missing - audio) } else { (0, missing) };
         // Parts larger than their total are believed: they are what is billed.
         let input = prompt.saturating_add(more_input).max(self.input.audio.saturating_add(self.input.image));
@@ -125,6 +130,8 @@ impl Details {
                 "image_tokens" => details.image = count(value).unwrap_or(0),
                 "cached_tokens" => details.cached = count(value),
                 "cache_write_tokens" => details.cache_write = count(value).unwrap_or(0),
+                "text_tokens" => details.text = count(value),
+                "reasoning_tokens" => details.reasoning = count(value).unwrap_or(0),
                 _ => {}
             },
         );

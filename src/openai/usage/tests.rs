@@ -92,6 +92,22 @@ fn audio_outside_of_the_prompt_is_added_to_it() {
 }
 
 #[test]
+fn reasoning_that_happens_to_equal_the_audio_is_no_second_audio() {
+    let inside = Some(items([(InputText, 70), (InputAudio, 30), (OutputText, 35)]));
+    let report = |input, output| {
+        read(&json!({
+            "prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 135,
+            "prompt_tokens_details": input, "completion_tokens_details": output,
+        }))
+    };
+    assert_eq!(report(json!({"audio_tokens": 30, "text_tokens": 70}), json!(null)), inside);
+    assert_eq!(report(json!({"audio_tokens": 30}), json!({"reasoning_tokens": 30})), inside);
+    let outside = Some(items([(InputText, 100), (InputAudio, 30), (OutputText, 5)]));
+    assert_eq!(report(json!({"audio_tokens": 30}), json!(null)), outside);
+    assert_eq!(report(json!({"audio_tokens": 30, "text_tokens": 100}), json!({"reasoning_tokens": 0})), outside);
+}
+
+#[test]
 fn tokens_that_only_the_total_counts_are_reasoning() {
     let xai = json!({
         "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115,
@@ -113,6 +129,27 @@ fn groqs_usage_is_found_in_its_extension() {
     let facts = read_event(event).unwrap();
     assert_eq!(facts.usage, Some(items([(InputText, 3), (OutputText, 2)])));
     assert!(!facts.is_usage_chunk);
+}
+
+#[test]
+fn a_usage_in_the_first_choice_is_the_last_resort() {
+    let inside = r#"{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+    for (body, expected) in [
+        (format!(r#"{{"choices":[{inside}]}}"#), Some(items([(InputText, 3), (OutputText, 2)]))),
+        (format!(r#"{{"choices":[{inside}],"usage":null}}"#), Some(items([(InputText, 3), (OutputText, 2)]))),
+        (
+            format!(r#"{{"choices":[{inside}],"usage":{{"prompt_tokens":7,"completion_tokens":1}}}}"#),
+            Some(items([(InputText, 7), (OutputText, 1)])),
+        ),
+        (r#"{"choices":[{"usage":null}]}"#.to_owned(), None),
+        (format!(r#"{{"choices":[{{}},{inside}]}}"#), None),
+        (r#"{"choices":[]}"#.to_owned(), None),
+        (format!(r#"{{"choices":{inside}}}"#), None),
+    ] {
+        assert_eq!(read_answer(body.as_bytes()).unwrap().usage, expected, "{body}");
+        let event = read_event(body.as_bytes()).unwrap();
+        assert_eq!((event.usage, event.is_usage_chunk), (expected, false), "{body}");
+    }
 }
 
 #[test]
@@ -179,7 +216,18 @@ fn only_usage_with_empty_choices_is_a_usage_chunk() {
         (format!(r#"{{"choices":[],{usage}}}"#), true),
         (format!(r#"{{{usage},"choices" : [ ] }}"#), true),
         (format!(r#"{{"choices":[{{"index":0,"finish_reason":"stop"}}],{usage}}}"#), false),
-        (format!("{{{usage}}}"), false),
+        (format!("{{{usage}}}"), true),
+        (
+            format!(
+                r#"{{"id":"x","object":"chat.completion.chunk","created":1,"choices":null,{usage},"obfuscation":"a"}}"#
+            ),
+            true,
+        ),
+        (format!(r#"{{{usage},"delta":{{"audio":{{"data":"AAAA"}}}}}}"#), false),
+        (format!(r#"{{{usage},"citations":["https://example.org"]}}"#), false),
+        (format!(r#"{{{usage},"citations":[],"warning":null}}"#), true),
+        (format!(r#"{{{usage},"error":{{"message":"x"}}}}"#), false),
+        (r#"{"id":"x","usage":null}"#.to_owned(), false),
         (r#"{"choices":[],"usage":null}"#.to_owned(), false),
         (r#"{"choices":[],"prompt_filter_results":[]}"#.to_owned(), false),
     ] {

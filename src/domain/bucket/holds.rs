@@ -1,0 +1,286 @@
+//! What refunds may still give back. A request holds more than it will use and is corrected when it ends; by then time has
+//! given back a part of its hold, and only the rest may be given back again, or it would come out of what others hold.
+//!
+//! A refund makes the bucket what it would be if the request had taken only what it used, at the time it was admitted: never
+//! lower, so that what was admitted in any span fits the limit, and never higher, so that nobody is refused for what was
+//! not used. How far it may lower the level is what the level never fell below since the hold was taken: everything under
+//! that line is needed by nobody who came later. The line only falls, and it is the same or higher for younger holds, so
+//! holds with the same line are kept as one run, and there is seldom more than a handful.
+
+use std::num::NonZeroU32;
+
+use super::{Bucket, Rate, Refusal};
+use crate::domain::time::UnixNanos;
+
+/// The open holds on one bucket, from the oldest on. Everything that changes the bucket goes through here.
+#[derive(Debug, Default)]
+pub struct Holds {
+    runs: Vec<Run>,
+    next: u64,
+}
+
+/// Finds a hold again among the [`Holds`] that gave it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldNumber(u64);
+
+/// Holds of which the same may be given back.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// The number of its oldest hold.
+    first: u64,
+    open: u64,
+    refundable_nanos: u64,
+}
+
+impl Holds {
+    /// Takes `units` until they are settled, or takes nothing and says why.
+    pub fn take(
+        &mut self,
+        bucket: &Bucket,
+        units: NonZeroU32,
+        rate: Rate,
+        now: UnixNanos,
+    ) -> Result<HoldNumber, Refusal> {
+        let level_nanos = bucket.arrival().since(now);
+        bucket.take(units, rate, now)?;
+        Ok(self.add(bucket, level_nanos))
+    }
+
+    /// Takes `units` whether or not there is room: what [`Holds::take`] has admitted, told again by the journal.
+    pub fn retake(&mut self, bucket: &Bucket, units: NonZeroU32, rate: Rate, now: UnixNanos) -> HoldNumber {
+        let level_nanos = bucket.arrival().since(now);
+        bucket.charge(u64::from(units.get()), rate, now);
+        self.add(bucket, level_nanos)
+    }
+
+    /// Ends a hold of `held` units of which `used` were used: gives back what is too much, or books what is missing.
+    pub fn settle(
+        &mut self,
+        bucket: &Bucket,
+        hold: HoldNumber,
+        held: NonZeroU32,
+        used: u64,
+        rate: Rate,
+        now: UnixNanos,
+    ) {
+        let held = u64::from(held.get());
+        if let Some(unused) = held.checked_sub(used) {
+            self.give_back(bucket, hold, unused.saturating_mul(rate.unit_nanos()), now);
+        } else {
+            self.lower_to(bucket.arrival().since(now));
+            bucket.charge(used - held, rate, now);
+        }
+        self.close(hold);
+    }
+
+    fn add(&mut self, bucket: &Bucket, level_nanos: u64) -> HoldNumber {
+        self.lower_to(level_nanos);
+        let first = self.next;
+        self.next += 1;
+        // Nobody came later yet: all of the level may go.
+        self.runs.push(Run { first, open: 1, refundable_nanos: bucket.arrival().0 });
+        HoldNumber(first)
+    }
+
+    fn give_back(&mut self, bucket: &Bucket, hold: HoldNumber, unused_nanos: u64, now: UnixNanos) {
+        let Some(at) = self.run_of(hold) else { return };
+        let (older, younger) = self.runs.split_at_mut(at);
+        let Some(refundable) = younger.first().map(|run| run.refundable_nanos) else { return };
+        let given = unused_nanos.min(refundable).min(bucket.arrival().since(now));
+        if given == 0 {
+            return;
+        }
+        bucket.lower(given);
+        for run in younger {
+            run.refundable_nanos -= given;
+        }
+        for run in older {
+            run.refundable_nanos = run.refundable_nanos.min(refundable - given);
+        }
+    }
+
+    fn close(&mut self, hold: HoldNumber) {
+        let Some(at) = self.run_of(hold) else { return };
+        if let Some(run) = self.runs.get_mut(at) {
+            run.open -= 1;
+            if run.open == 0 {
+                self.runs.remove(at);
+            }
+        }
+    }
+
+    /// The level fell to `level_nanos` before somebody else took: no older hold may lower it by more.
+    fn lower_to(&mut self, level_nanos: u64) {
+        let keep = self.runs.partition_point(|run| run.refundable_nanos < level_nanos);
+        let Some(first) = self.runs.get(keep).map(|run| run.first) else { return };
+        let open = self.runs.drain(keep..).map(|run| run.open).sum();
+        self.runs.push(Run { first, open, refundable_nanos: level_nanos });
+    }
+
+    fn run_of(&self, hold: HoldNumber) -> Option<usize> {
+        self.runs.partition_point(|run| run.first <= hold.0).checked_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
+    const SECOND: u64 = 1_000_000_000;
+
+    fn units(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    fn at(seconds: u64) -> UnixNanos {
+        NOW.plus_nanos(seconds * SECOND)
+    }
+
+    #[test]
+    fn a_late_refund_leaves_alone_what_others_hold() {
+        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(300)));
+        let slow = holds.take(&bucket, units(285), rate, at(0)).unwrap();
+        holds.take(&bucket, units(284), rate, at(59)).unwrap();
+        holds.settle(&bucket, slow, units(285), 10, rate, at(61));
+        assert!(matches!(holds.take(&bucket, units(284), rate, at(62)), Err(Refusal::Wait { .. })));
+        assert_eq!(bucket.used(rate, at(62)), 284 - 3 * 5);
+    }
+
+    #[test]
+    fn a_refund_behind_older_use_is_given_in_full() {
+        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(60)));
+        let first = holds.take(&bucket, units(40), rate, at(0)).unwrap();
+        let second = holds.take(&bucket, units(20), rate, at(0)).unwrap();
+        holds.settle(&bucket, first, units(40), 40, rate, at(30));
+        // Its own 20 seconds are over, but time has been paying for the first one.
+        holds.settle(&bucket, second, units(20), 0, rate, at(30));
+        assert_eq!(bucket.used(rate, at(30)), 10);
+    }
+
+    #[test]
+    fn a_refund_at_once_is_given_in_full_whoever_came_later() {
+        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(60)));
+        let first = holds.take(&bucket, units(30), rate, at(0)).unwrap();
+        holds.take(&bucket, units(30), rate, at(0)).unwrap();
+        holds.settle(&bucket, first, units(30), 1, rate, at(0));
+        assert_eq!(bucket.used(rate, at(0)), 31);
+    }
+
+    #[test]
+    fn holds_with_nothing_between_them_are_one_run() {
+        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(1_000)));
+        let open: Vec<_> = (0..500).map(|n| holds.take(&bucket, units(1), rate, at(n)).unwrap()).collect();
+        assert!(holds.runs.len() <= 2, "{:?}", holds.runs);
+        for hold in open {
+            holds.settle(&bucket, hold, units(1), 0, rate, at(500));
+        }
+        assert!(holds.runs.is_empty());
+    }
+
+    /// What a bucket would be, computed anew each time from everybody who was ever admitted.
+    #[derive(Default)]
+    struct Naive {
+        /// When, what counts of it by now, and what was held.
+        taken: Vec<(UnixNanos, u64, u32)>,
+    }
+
+    impl Naive {
+        fn arrival(&self, rate: Rate) -> u64 {
+            self.taken.iter().fold(0, |arrival, (at, counts, _)| arrival.max(at.0) + counts * rate.unit_nanos())
+        }
+
+        /// More than a span may hold was admitted in it.
+        fn exceeded(&self, rate: Rate) -> bool {
+            (0..self.taken.len()).any(|from| {
+                let mut sum = 0_u128;
+                let begin = self.taken[from].0;
+                self.taken[from..].iter().any(|(at, counts, _)| {
+                    sum += u128::from(*counts);
+                    let refilled = at.since(begin) / rate.unit_nanos();
+                    sum > u128::from(rate.limit()) + u128::from(refilled)
+                })
+            })
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Take(u32),
+        /// Which of the open holds, and how much of it was used, in thousandths.
+        Settle(prop::sample::Index, u32),
+    }
+
+    fn any_step() -> impl Strategy<Value = (u64, Step)> {
+        let step = prop_oneof![
+            (1_u32..300).prop_map(Step::Take),
+            (any::<prop::sample::Index>(), 0_u32..=1_000).prop_map(|(which, used)| Step::Settle(which, used)),
+        ];
+        (prop_oneof![Just(0), 0..SECOND, 0..40 * SECOND], step)
+    }
+
+    proptest! {
+        #[test]
+        fn a_settled_bucket_is_as_if_only_what_was_used_had_been_taken(
+            limit in 100_u32..600,
+            steps in prop::collection::vec(any_step(), 1..120),
+        ) {
+            let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(limit)));
+            let (mut naive, mut open, mut now) = (Naive::default(), Vec::new(), NOW);
+            for (gap_nanos, step) in steps {
+                now = now.plus_nanos(gap_nanos);
+                match step {
+                    Step::Take(n) => {
+                        let would_be = naive.arrival(rate).max(now.0) + u64::from(n) * rate.unit_nanos();
+                        let fits = would_be - now.0 <= u64::from(limit) * rate.unit_nanos();
+                        let taken = holds.take(&bucket, units(n), rate, now);
+                        prop_assert_eq!(taken.is_ok(), fits, "never more than the limit, never less than the room");
+                        if let Ok(hold) = taken {
+                            open.push((hold, naive.taken.len()));
+                            naive.taken.push((now, u64::from(n), n));
+                        }
+                    }
+                    Step::Settle(which, used) if !open.is_empty() => {
+                        let (hold, place) = open.swap_remove(which.index(open.len()));
+                        let held = naive.taken[place].2;
+                        let used = u64::from(held) * u64::from(used) / 1_000;
+                        naive.taken[place].1 = used;
+                        holds.settle(&bucket, hold, units(held), used, rate, now);
+                    }
+                    Step::Settle(..) => {}
+                }
+                prop_assert_eq!(bucket.arrival().since(now), naive.arrival(rate).saturating_sub(now.0));
+                prop_assert!(!naive.exceeded(rate));
+                prop_assert!(holds.runs.len() <= open.len());
+                prop_assert!(holds.runs.is_sorted_by_key(|run| run.refundable_nanos));
+            }
+        }
+
+        #[test]
+        fn debt_is_never_forgiven_by_a_refund(
+            steps in prop::collection::vec((0_u64..20 * SECOND, 1_u32..300, 0_u64..900), 1..80),
+        ) {
+            // Each step settles the hold before last; debt counts from when it is booked.
+            let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(300)));
+            let (mut naive, mut open, mut now) = (Naive::default(), std::collections::VecDeque::new(), NOW);
+            for (gap_nanos, n, used) in steps {
+                now = now.plus_nanos(gap_nanos);
+                if let Ok(hold) = holds.take(&bucket, units(n), rate, now) {
+                    open.push_back((hold, naive.taken.len(), used));
+                    naive.taken.push((now, u64::from(n), n));
+                }
+                if open.len() > 2 && let Some((hold, place, used)) = open.pop_front() {
+                    let held = naive.taken[place].2;
+                    naive.taken[place].1 = used.min(u64::from(held));
+                    if let Some(excess) = used.checked_sub(u64::from(held)).filter(|excess| *excess > 0) {
+                        naive.taken.push((now, excess, 0));
+                    }
+                    holds.settle(&bucket, hold, units(held), used, rate, now);
+                }
+                prop_assert_eq!(bucket.arrival().since(now), naive.arrival(rate).saturating_sub(now.0));
+            }
+        }
+    }
+}
