@@ -163,7 +163,12 @@ fn admission(number: u64) -> Admission {
         charges: charges(&estimate, Some(&prices()), ServiceTier::Default),
         billed_model: "gpt-4o-mini-audio-preview-2024-12-17".into(),
         prices_from: Some(UnixNanos::from_seconds(1_700_000_000)),
-        hold: Hold { limit_group: MODEL.into(), limits: limits(), tokens: NonZeroU32::new(110).unwrap() },
+        hold: Hold {
+            limit_group: MODEL.into(),
+            limits: limits(),
+            tokens: NonZeroU32::new(110).unwrap(),
+            in_use: [Some(3), Some(80), Some(4_000)],
+        },
     }
 }
 

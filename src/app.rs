@@ -33,6 +33,7 @@ use crate::{
     },
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
+    openai::endpoint::Endpoint,
     proxy::{
         self, Proxy, StreamTimes,
         drain::{DrainOptions, Drainer},
@@ -299,6 +300,7 @@ fn connect_upstream(settings: &Settings) -> Result<Upstream, StartError> {
     let authorization = http::HeaderValue::try_from(bearer).map_err(|_| StartError::BadUpstreamKey)?;
     let options = upstream::Options {
         url: settings.upstream_url.uri().clone(),
+        paths: Endpoint::ALL.map(Endpoint::upstream_path).to_vec(),
         authorization,
         connect_timeout: Duration::from_secs(settings.upstream_connect_timeout_s),
         first_byte_timeout: Duration::from_secs(settings.upstream_first_byte_timeout_s),

@@ -1,6 +1,7 @@
 use std::{fmt::Display, io, path::Path, process::ExitCode};
 
 use clap::Parser as _;
+use tokio::runtime::Builder;
 use tollgate::{
     cli::{Cli, Command, audit, check, demo, healthcheck, keys, serve, simulate},
     clock::Clock,
@@ -9,7 +10,7 @@ use tollgate::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime_builder().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("tollgate cannot start: no threads or descriptors left: {error}");
@@ -19,13 +20,21 @@ fn main() -> ExitCode {
     runtime.block_on(run(cli))
 }
 
+/// Where there is one core, threads that hand work to each other only cost time.
+fn runtime_builder() -> Builder {
+    match std::thread::available_parallelism() {
+        Ok(cores) if cores.get() == 1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    }
+}
+
 async fn run(cli: Cli) -> ExitCode {
     let config = cli.config.as_deref();
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(config).await,
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => said(simulate::run(args).await),
-        Command::Keys(command) => said(keys::run(command).await),
+        Command::Keys(command) => said(keys::run(command, config).await),
         Command::Audit(command) => audit::run(command, config).await,
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,

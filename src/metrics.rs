@@ -18,8 +18,13 @@ use crate::domain::{
 type Count = Counter<u64, AtomicU64>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Named {
-    name: &'static str,
+struct OfItem {
+    line_item: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLimit {
+    limit: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,7 +38,7 @@ pub struct Metrics {
     settled: [[Count; 2]; Outcome::ALL.len()],
     tokens: [Count; LineItem::COUNT],
     refused: [Count; Dimension::COUNT],
-    /// Requests refused for a wrong or missing key.
+    /// Requests refused with 401 for a wrong or missing key, at any door.
     pub unauthenticated: Count,
     /// Requests refused before any limit was touched: bad JSON, unknown model and so on.
     pub invalid: Count,
@@ -67,19 +72,19 @@ impl Metrics {
             [Basis::Reported, Basis::Estimated]
                 .map(|basis| ended.get_or_create(&Ended { outcome: outcome.name(), basis: basis.name() }).clone())
         });
-        let by_item = Family::<Named, Count>::default();
+        let by_item = Family::<OfItem, Count>::default();
         registry.register_with_unit(
             "metered",
             "Tokens metered, per line item",
             Unit::Other("tokens".into()),
             by_item.clone(),
         );
-        let by_limit = Family::<Named, Count>::default();
+        let by_limit = Family::<OfLimit, Count>::default();
         registry.register("requests_refused", "Requests refused with 429, per limit", by_limit.clone());
         Self {
             settled,
-            tokens: LineItem::ALL.map(|item| by_item.get_or_create(&Named { name: item.name() }).clone()),
-            refused: Dimension::ALL.map(|limit| by_limit.get_or_create(&Named { name: limit.name() }).clone()),
+            tokens: LineItem::ALL.map(|item| by_item.get_or_create(&OfItem { line_item: item.name() }).clone()),
+            refused: Dimension::ALL.map(|limit| by_limit.get_or_create(&OfLimit { limit: limit.name() }).clone()),
             unauthenticated: counter(&mut registry, "requests_unauthenticated", "Requests with a wrong or missing key"),
             invalid: counter(&mut registry, "requests_invalid", "Requests refused before any limit was touched"),
             over_spend_limit: counter(
@@ -156,7 +161,7 @@ mod tests {
         metrics.refused(Dimension::TokensPerMinute);
         metrics.unauthenticated.inc();
         let page = metrics.page();
-        assert!(page.contains(r#"tollgate_requests_refused_total{name="tokens_per_minute"} 1"#), "{page}");
+        assert!(page.contains(r#"tollgate_requests_refused_total{limit="tokens_per_minute"} 1"#), "{page}");
         assert!(page.contains("tollgate_requests_unauthenticated_total 1"));
         assert!(page.ends_with("# EOF\n"));
     }

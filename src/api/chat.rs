@@ -37,10 +37,7 @@ pub(super) async fn create(
     let (head, body) = request.into_parts();
     let caller = match auth::caller(&app.accounts, &head.headers, app.clock.now()) {
         Ok(caller) => caller,
-        Err(error) => {
-            app.metrics.unauthenticated.inc();
-            return error.into_response();
-        }
+        Err(error) => return error.into_response(),
     };
     let limits = BodyLimits { max_bytes: app.body_limits.max_bytes, idle: app.body_limits.idle };
     let body = match body::read(&head.headers, body, &limits).await {

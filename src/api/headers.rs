@@ -1,15 +1,20 @@
 //! Headers that every answer has.
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+
+use axum::{extract::Request, response::Response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
 
 use crate::{
-    app::AppState,
-    domain::limits::Headrooms,
+    app::App,
+    domain::{ids::RequestId, limits::Headrooms},
     openai::{error::Retry, headers},
 };
 
@@ -19,15 +24,67 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const LONGEST_WAIT_NANOS: u64 = 120_000_000_000;
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// Gives the request its id, which the journal, the ledger, the log and the answer carry.
-pub(super) async fn name_request(State(AppState(app)): State<AppState>, mut request: Request, next: Next) -> Response {
-    let request_id = app.request_ids.next(app.clock.now());
-    request.extensions_mut().insert(request_id);
-    let mut response = next.run(request).await;
-    if let Ok(value) = HeaderValue::try_from(request_id.to_string()) {
-        response.headers_mut().insert(REQUEST_ID, value);
+/// Gives each request its id, which the journal, the ledger, the log and the answer carry. Counts refused keys, whichever
+/// door they were tried at: a 401 is always ours, the upstream's own never gets here. A layer of its own kind and not
+/// `middleware::from_fn`, which would cost each request an allocation and a copy of all services inside.
+#[derive(Clone)]
+pub(super) struct NameRequests(pub Arc<App>);
+
+#[derive(Clone)]
+pub(super) struct Naming<S> {
+    app: Arc<App>,
+    inner: S,
+}
+
+impl<S> Layer<S> for NameRequests {
+    type Service = Naming<S>;
+
+    fn layer(&self, inner: S) -> Naming<S> {
+        Naming { app: Arc::clone(&self.0), inner }
     }
-    response
+}
+
+impl<S: Service<Request, Response = Response>> Service<Request> for Naming<S> {
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Named<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let request_id = self.app.request_ids.next(self.app.clock.now());
+        request.extensions_mut().insert(request_id);
+        Named { answering: self.inner.call(request), app: Arc::clone(&self.app), request_id }
+    }
+}
+
+pin_project! {
+    /// An answer that gets the id of its request.
+    pub(super) struct Named<F> {
+        #[pin]
+        answering: F,
+        app: Arc<App>,
+        request_id: RequestId,
+    }
+}
+
+impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.answering.poll(context).map_ok(|mut response| {
+            if response.status() == StatusCode::UNAUTHORIZED {
+                this.app.metrics.unauthenticated.inc();
+            }
+            if let Ok(value) = HeaderValue::from_str(this.request_id.text().as_str()) {
+                response.headers_mut().insert(REQUEST_ID, value);
+            }
+            response
+        })
+    }
 }
 
 /// The six `x-ratelimit-*` headers, where there are limits.

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::FromRef,
-    middleware,
     routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
@@ -152,6 +151,6 @@ fn finish(routes: Router<AppState>, app: &Arc<App>) -> Router {
         .fallback(error::unknown_url)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::from_fn_with_state(state.clone(), headers::name_request))
+        .layer(headers::NameRequests(Arc::clone(app)))
         .with_state(state)
 }

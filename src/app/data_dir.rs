@@ -18,6 +18,8 @@ pub(super) struct DataDir {
 pub enum DataDirError {
     #[error("cannot use the data directory {path}: {error}; choose another one with TOLLGATE_DATA_DIR")]
     Unusable { path: PathBuf, error: io::Error },
+    #[error("the data directory {0} is not a directory; choose another one with TOLLGATE_DATA_DIR")]
+    NoDirectory(PathBuf),
     #[error(
         "another gateway uses the data directory {0}: two would count the same limits and write the same ledger; stop it, or \
          give this one its own with TOLLGATE_DATA_DIR"
@@ -28,6 +30,9 @@ pub enum DataDirError {
 impl DataDir {
     pub(super) fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable { path: path.to_owned(), error };
+        if path.exists() && !path.is_dir() {
+            return Err(DataDirError::NoDirectory(path.to_owned()));
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let lock = OpenOptions::new()
             .create(true)
@@ -73,5 +78,12 @@ mod tests {
         let path = first.path().to_owned();
         drop(first);
         assert!(DataDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_no_data_directory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = DataDir::open(file.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} is not a directory", file.path().display())), "{error}");
     }
 }

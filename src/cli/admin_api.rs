@@ -1,6 +1,11 @@
 //! The admin API of a running gateway, as commands call it.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{ArgMatches, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use reqwest::{
@@ -9,14 +14,18 @@ use reqwest::{
 };
 use serde_json::Value;
 
+use crate::config::{self, Problems};
+
 const TIMEOUT: Duration = Duration::from_secs(30);
 const KEY_VARIABLE: &str = "TOLLGATE_ADMIN_KEY";
+const KEY_FILE_VARIABLE: &str = "TOLLGATE_ADMIN_KEY_FILE";
+const URL_VARIABLE: &str = "TOLLGATE_ADMIN_URL";
 const KEY_ID: &str = "admin_key";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     #[error(
-        "no admin key: set {KEY_VARIABLE}, or name a file that holds it with --admin-key-file or TOLLGATE_ADMIN_KEY_FILE"
+        "no admin key: set {KEY_VARIABLE}, or name a file that holds it with --admin-key-file or {KEY_FILE_VARIABLE}"
     )]
     NoAdminKey,
     #[error("cannot read the admin key from {}: {}", .0.display(), .1)]
@@ -28,12 +37,16 @@ pub enum CliError {
         showed at its first start"
     )]
     WrongAdminKey(String),
+    #[error("the configuration does not tell where the gateway is; mend it, or give --admin-url:\n{0}")]
+    NoAddress(#[source] Problems),
     #[error("{0:?} is no address of a gateway: give --admin-url as http://host:port")]
     BadUrl(String),
     #[error("cannot reach the gateway at {0} ({1}): is it running, and is that its admin address (--admin-url)?")]
     Unreachable(String, String),
     #[error("{url} gave an answer that is not a gateway's ({detail}): is it the admin address (--admin-url)?")]
     NotAGateway { url: String, detail: String },
+    #[error("{url} answered {message:?}: is this the admin address (--admin-url)?")]
+    WrongAddress { url: String, message: String },
     #[error("the gateway answered {status}: {message}")]
     Refused { status: StatusCode, message: String },
     #[error("{0}")]
@@ -45,11 +58,12 @@ pub enum CliError {
 /// Where the gateway is, and the key to it.
 #[derive(Debug, clap::Args)]
 struct AccessArgs {
-    /// The gateway's admin address
-    #[arg(long = "admin-url", value_name = "URL", env = "TOLLGATE_ADMIN_URL", default_value = "http://127.0.0.1:8081")]
-    url: String,
-    /// A file that holds the admin key. Without it, the key is read from the variable `TOLLGATE_ADMIN_KEY`
-    #[arg(long = "admin-key-file", value_name = "FILE", env = "TOLLGATE_ADMIN_KEY_FILE")]
+    /// The gateway's admin address, also `TOLLGATE_ADMIN_URL`. Without it, the admin address of the configuration
+    #[arg(long = "admin-url", value_name = "URL")]
+    url: Option<String>,
+    /// A file that holds the admin key, also `TOLLGATE_ADMIN_KEY_FILE`. Without it, the key is read from the variable
+    /// `TOLLGATE_ADMIN_KEY`
+    #[arg(long = "admin-key-file", value_name = "FILE")]
     key_file: Option<PathBuf>,
     #[arg(long = "admin-key", id = KEY_ID, env = KEY_VARIABLE, hide = true, hide_env_values = true)]
     key: Option<Secret>,
@@ -108,14 +122,26 @@ pub struct AdminApi {
 }
 
 impl AdminApi {
-    pub fn connect(Access(access): &Access) -> Result<Self, CliError> {
-        let bad_url = || CliError::BadUrl(access.url.clone());
-        let url = Url::parse(&access.url).map_err(|_| bad_url())?;
+    /// What the command line leaves out comes from the environment, and the address then from the configuration.
+    pub fn connect(
+        Access(access): &Access,
+        config_path: Option<&Path>,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Self, CliError> {
+        let given = match access.url.clone().or_else(|| set(env, URL_VARIABLE)) {
+            Some(url) => url,
+            None => {
+                let listen = config::admin_listen(config_path, env).map_err(CliError::NoAddress)?;
+                format!("http://{}", listen.to_connect())
+            }
+        };
+        let bad_url = || CliError::BadUrl(given.clone());
+        let url = Url::parse(&given).map_err(|_| bad_url())?;
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() {
             return Err(bad_url());
         }
-        let base = url.as_str().trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let (key, key_source) = admin_key(access)?;
+        let (key, key_source) = admin_key(access, env)?;
+        let base = base(&url).to_owned();
         let mut authorization = HeaderValue::from_str(&format!("Bearer {key}"))
             .map_err(|_| CliError::UnusableAdminKey(key_source.clone()))?;
         authorization.set_sensitive(true);
@@ -176,6 +202,10 @@ impl AdminApi {
             serde_json::from_slice(&bytes).map_err(|_| self.not_a_gateway(&format!("{status}, not JSON")))?;
         match answer["error"]["message"].as_str() {
             _ if status.is_success() => Ok(answer),
+            // As the address for calls says it, and OpenAI's own.
+            Some(message) if message.starts_with("Invalid URL") => {
+                Err(CliError::WrongAddress { url: self.base.clone(), message: message.to_owned() })
+            }
             Some(message) => Err(CliError::Refused { status, message: message.to_owned() }),
             None => Err(self.not_a_gateway(&format!("{status}, no error object"))),
         }
@@ -186,11 +216,26 @@ impl AdminApi {
     }
 }
 
+/// A variable's value. Scripts and compose files pass one that is not set on as an empty one.
+fn set(env: &BTreeMap<String, String>, variable: &str) -> Option<String> {
+    env.get(variable).filter(|value| !value.is_empty()).cloned()
+}
+
+/// Up to where `/v1` begins, whichever of the addresses that we print was copied.
+fn base(url: &Url) -> &str {
+    let mut base = url.as_str().trim_end_matches('/');
+    for part in ["/organization", "/v1"] {
+        base = base.strip_suffix(part).unwrap_or(base).trim_end_matches('/');
+    }
+    base
+}
+
 /// The key and where it came from; a file that is named goes before the variable.
-fn admin_key(access: &AccessArgs) -> Result<(String, String), CliError> {
-    let (text, source) = match (&access.key_file, &access.key) {
+fn admin_key(access: &AccessArgs, env: &BTreeMap<String, String>) -> Result<(String, String), CliError> {
+    let key_file = access.key_file.clone().or_else(|| set(env, KEY_FILE_VARIABLE).map(PathBuf::from));
+    let (text, source) = match (key_file, &access.key) {
         (Some(path), _) => {
-            let text = std::fs::read_to_string(path).map_err(|error| CliError::AdminKeyFile(path.clone(), error))?;
+            let text = std::fs::read_to_string(&path).map_err(|error| CliError::AdminKeyFile(path.clone(), error))?;
             (text, path.display().to_string())
         }
         (None, Some(Secret(key))) => (key.clone(), KEY_VARIABLE.to_owned()),

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    config::{Problems, Settings, Shown, first_moment, load_catalog},
+    config::{self, Problems, Settings, Shown, first_moment},
     domain::{
         catalog::{Catalog, Model},
         time::UnixNanos,
@@ -59,24 +59,21 @@ pub fn run(
 }
 
 fn report(config_path: Option<&Path>, env: &BTreeMap<String, String>, now: UnixNanos) -> Report {
-    let settings = match Settings::load(config_path, env) {
-        Ok(settings) => settings,
-        Err(problems) => return Report { problems, ..Report::default() },
+    let loaded = config::load(config_path, env);
+    let shown = loaded.settings.as_ref().map(Settings::shown).unwrap_or_default();
+    let (settings, catalog) = match loaded.complete() {
+        Ok(both) => both,
+        Err(problems) => return Report { settings: shown, problems, ..Report::default() },
     };
-    match load_catalog(&settings) {
-        Ok(catalog) => {
-            let mut tiers: Vec<_> = catalog.tiers().collect();
-            tiers.sort_by_key(|tier| tier.order);
-            Report {
-                settings: settings.shown(),
-                models: catalog.models().len(),
-                models_without_token_prices: catalog.models().iter().filter(|model| model.prices.is_empty()).count(),
-                tiers: tiers.into_iter().map(|tier| tier.name.clone()).collect(),
-                warnings: [exposure(&settings), strangers(&settings), shutdowns(&catalog, now)].concat(),
-                problems: Problems::default(),
-            }
-        }
-        Err(problems) => Report { settings: settings.shown(), problems, ..Report::default() },
+    let mut tiers: Vec<_> = catalog.tiers().collect();
+    tiers.sort_by_key(|tier| tier.order);
+    Report {
+        settings: shown,
+        models: catalog.models().len(),
+        models_without_token_prices: catalog.models().iter().filter(|model| model.prices.is_empty()).count(),
+        tiers: tiers.into_iter().map(|tier| tier.name.clone()).collect(),
+        warnings: [exposure(&settings), slips(&settings), shutdowns(&catalog, now)].concat(),
+        problems: Problems::default(),
     }
 }
 
@@ -104,9 +101,17 @@ fn plural(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-fn strangers(settings: &Settings) -> Vec<String> {
+/// What is probably not meant, and is therefore also told at every start.
+pub(super) fn slips(settings: &Settings) -> Vec<String> {
     let ignored = settings.ignored_variables().iter();
-    ignored.map(|variable| format!("the environment variable {variable} is no setting and is ignored")).collect()
+    let ignored = ignored.map(|variable| format!("the environment variable {variable} is no setting and is ignored"));
+    let url = &settings.upstream_url;
+    let no_path = url.has_no_path().then(|| {
+        format!(
+            "upstream_url {url} has no path: calls go to {url}/chat/completions, and most services want /v1 before it"
+        )
+    });
+    ignored.chain(no_path).collect()
 }
 
 /// Settings that are allowed and may still surprise.
@@ -222,7 +227,9 @@ mod tests {
         let report: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((code, report["warnings"].as_array().unwrap().len()), (0, 6), "{text}");
         let (_, text) = run_at("2025-01-01", false, &[("TOLLGATE_UPSTREAM_URL", "http://[::1]:9/v1")]);
-        assert!(!text.contains("no TLS"), "{text}");
+        assert!(!text.contains("no TLS") && !text.contains("no path"), "{text}");
+        let (code, text) = run_at("2025-01-01", false, &[("TOLLGATE_UPSTREAM_URL", "https://models.internal")]);
+        assert!(code == 0 && text.contains("calls go to https://models.internal/chat/completions"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::CONFIGURATION_PROBLEM,
-    serve::{address, settings, signals, start, until_told_to_stop},
+    serve::{address, configuration, signals, start, until_told_to_stop},
 };
 use crate::{
     app::Running,
@@ -44,7 +44,9 @@ struct Ready {
 const PROJECT_NAME: &str = "demo";
 
 pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
-    let Some(mut settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
+    let Some((mut settings, catalog)) = configuration(config_path) else {
+        return ExitCode::from(CONFIGURATION_PROBLEM);
+    };
     telemetry::start(settings.log_level, settings.log_format);
     let Some(signals) = signals() else { return ExitCode::FAILURE };
     let stop_upstream = CancellationToken::new();
@@ -56,7 +58,7 @@ pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
         }
     };
     let admin_key = prepare(&mut settings);
-    let running = match start(&settings).await {
+    let running = match start(&settings, catalog).await {
         Ok(running) => running,
         Err(code) => return code,
     };
@@ -153,8 +155,9 @@ curl -sN $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API
 printf '{{"model":"gpt-4o-mini-audio-preview","messages":[{{"role":"user","content":[{{"type":"text","text":"What is said here?"}},{{"type":"input_audio","input_audio":{{"format":"wav","data":"%s"}}}}]}}]}}' "$(base64 < answer.wav | tr -d '\n')" \
   | curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" -d @-; echo
 
-# 5. what it used, and what it cost
+# 5. what it used, and what it cost, once the last answer is in the ledger
 export TOLLGATE_ADMIN_KEY={admin_key}
+sleep 1
 curl -s "{admin_url}/v1/organization/usage/completions?start_time=$(($(date +%s) - 3600))&bucket_width=1d&group_by=model" -H "Authorization: Bearer $TOLLGATE_ADMIN_KEY"; echo
 curl -s "{admin_url}/v1/organization/costs?start_time=$(($(date +%s) - 3600))&group_by=line_item" -H "Authorization: Bearer $TOLLGATE_ADMIN_KEY"; echo
 

@@ -7,11 +7,11 @@ use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 use super::{check::CONFIGURATION_PROBLEM, serve::settings};
-use crate::config::ListenAddress;
 
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
     let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
-    let url = url(&settings.listen);
+    // Over the loopback where the gateway listens on all addresses.
+    let url = format!("http://{}/health", settings.listen.to_connect());
     match ask(&url).await {
         Ok(()) => {
             println!("healthy: {url}");
@@ -22,17 +22,6 @@ pub async fn run(config_path: Option<&Path>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Asks over the loopback where the gateway listens on all addresses.
-fn url(listen: &ListenAddress) -> String {
-    let host = match listen.host() {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "::1",
-        host => host,
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    format!("http://{host}:{}/health", listen.port())
 }
 
 async fn ask(url: &str) -> Result<(), String> {

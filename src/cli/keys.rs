@@ -1,13 +1,27 @@
 //! `tollgate keys`: make, show, rotate and revoke API keys on a running gateway.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::RangedU64ValueParser};
 use serde_json::{Map, Value, json};
 
 pub use super::admin_api::CliError;
 use super::admin_api::{Access, AdminApi};
-use crate::domain::ids::{KeyId, ProjectId};
+use crate::{
+    config,
+    domain::ids::{KeyId, ProjectId},
+};
+
+/// What a key can narrow, and the word for it in a table.
+const LIMITS: [(&str, &str); 4] = [
+    ("requests_per_minute", "RPM"),
+    ("requests_per_day", "RPD"),
+    ("tokens_per_minute", "TPM"),
+    ("batch_queue_tokens", "batch tokens"),
+];
 
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
@@ -24,13 +38,13 @@ pub enum KeysCommand {
 #[derive(Debug, Args)]
 pub struct Create {
     /// The project's name or id (`proj_...`)
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     project: String,
     /// The tier of a new project
     #[arg(long)]
     tier: Option<String>,
     /// What the key is for
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = "default", value_parser = name)]
     name: String,
     #[command(flatten)]
     limits: LimitArgs,
@@ -48,16 +62,16 @@ pub struct Create {
 #[derive(Debug, Args)]
 struct LimitArgs {
     /// Narrower than the tier's limit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = rate())]
     requests_per_minute: Option<u64>,
     /// Narrower than the tier's limit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = rate())]
     requests_per_day: Option<u64>,
     /// Narrower than the tier's limit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = rate())]
     tokens_per_minute: Option<u64>,
     /// Narrower than the tier's limit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 1))]
     batch_queue_tokens: Option<u64>,
 }
 
@@ -98,27 +112,52 @@ pub struct Revoke {
     access: Access,
 }
 
-pub async fn run(command: KeysCommand) -> Result<(), CliError> {
-    match io::stdout().write_all(answer(command).await?.as_bytes()) {
+pub async fn run(command: KeysCommand, config_path: Option<&Path>) -> Result<(), CliError> {
+    let api = AdminApi::connect(command.access(), config_path, &config::environment())?;
+    match io::stdout().write_all(answer(command, &api).await?.as_bytes()) {
         // `keys list | head` is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
 }
 
-async fn answer(command: KeysCommand) -> Result<String, CliError> {
+async fn answer(command: KeysCommand, api: &AdminApi) -> Result<String, CliError> {
     match command {
-        KeysCommand::Create(create) => create.run().await,
-        KeysCommand::List(list) => list.run().await,
-        KeysCommand::Rotate(rotate) => rotate.run().await,
-        KeysCommand::Revoke(revoke) => revoke.run().await,
+        KeysCommand::Create(create) => create.run(api).await,
+        KeysCommand::List(list) => list.run(api).await,
+        KeysCommand::Rotate(rotate) => rotate.run(api).await,
+        KeysCommand::Revoke(revoke) => revoke.run(api).await,
+    }
+}
+
+/// As the gateway would refuse it, but before a project is made for a key that then is not.
+fn name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    match name.chars().count() {
+        1..=128 if !name.chars().any(char::is_control) => Ok(name.to_owned()),
+        1..=128 => Err("control characters are not allowed".to_owned()),
+        _ => Err("a name has from 1 to 128 characters".to_owned()),
+    }
+}
+
+fn rate() -> RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=u32::MAX.into())
+}
+
+impl KeysCommand {
+    const fn access(&self) -> &Access {
+        match self {
+            Self::Create(Create { access, .. })
+            | Self::List(List { access, .. })
+            | Self::Rotate(Rotate { access, .. })
+            | Self::Revoke(Revoke { access, .. }) => access,
+        }
     }
 }
 
 impl Create {
-    async fn run(&self) -> Result<String, CliError> {
-        let api = AdminApi::connect(&self.access)?;
-        let project = self.project(&api).await?;
+    async fn run(&self, api: &AdminApi) -> Result<String, CliError> {
+        let project = self.project(api).await?;
         let mut body = json!({ "name": self.name, "limits": self.limits.to_json() });
         if let Some(days) = self.expires_in_days {
             body["expires_in_seconds"] = json!(days * 86_400);
@@ -164,20 +203,14 @@ impl Create {
 
 impl LimitArgs {
     fn to_json(&self) -> Value {
-        let limits = [
-            ("requests_per_minute", self.requests_per_minute),
-            ("requests_per_day", self.requests_per_day),
-            ("tokens_per_minute", self.tokens_per_minute),
-            ("batch_queue_tokens", self.batch_queue_tokens),
-        ];
-        let set = limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), json!(limit?))));
+        let limits = [self.requests_per_minute, self.requests_per_day, self.tokens_per_minute, self.batch_queue_tokens];
+        let set = LIMITS.iter().zip(limits).filter_map(|((name, _), limit)| Some(((*name).to_owned(), json!(limit?))));
         Value::Object(set.collect::<Map<_, _>>())
     }
 }
 
 impl List {
-    async fn run(&self) -> Result<String, CliError> {
-        let api = AdminApi::connect(&self.access)?;
+    async fn run(&self, api: &AdminApi) -> Result<String, CliError> {
         let projects = match &self.project {
             None => {
                 let mut projects = api.list("projects").await?;
@@ -187,7 +220,7 @@ impl List {
             }
             Some(wanted) => {
                 let missing = || CliError::Mistake(format!("there is no project {wanted}"));
-                vec![find_project(&api, wanted).await?.ok_or_else(missing)?]
+                vec![find_project(api, wanted).await?.ok_or_else(missing)?]
             }
         };
         let mut keys = Vec::new();
@@ -203,22 +236,24 @@ impl List {
         if keys.is_empty() {
             return Ok("No keys yet. Make one: tollgate keys create --project <name>\n".to_owned());
         }
-        let mut rows = vec![["PROJECT", "TIER", "NAME", "KEY ID", "KEY", "CREATED", "EXPIRES"].map(str::to_owned)];
+        let mut rows =
+            vec![["PROJECT", "TIER", "NAME", "KEY ID", "KEY", "LIMITS", "CREATED", "EXPIRES"].map(str::to_owned)];
         rows.extend(keys.iter().map(|key| {
             let project = &key["project"];
             let [name, id, value] = ["name", "id", "redacted_value"].map(|field| text(key, field).to_owned());
             let owner = ["name", "tier"].map(|field| text(project, field).to_owned());
             let [project, tier] = owner;
-            [project, tier, name, id, shorten(&value), date(&key["created_at"]), date(&key["expires_at"])]
+            let limits = limits(&key["limits"]);
+            let [created, expires] = ["created_at", "expires_at"].map(|field| date(&key[field]));
+            [project, tier, name, id, shorten(&value), limits, created, expires]
         }));
         Ok(table(&rows))
     }
 }
 
 impl Rotate {
-    async fn run(&self) -> Result<String, CliError> {
-        let api = AdminApi::connect(&self.access)?;
-        let (_, path) = find_key(&api, &self.key_id).await?;
+    async fn run(&self, api: &AdminApi) -> Result<String, CliError> {
+        let (_, path) = find_key(api, &self.key_id).await?;
         let answer =
             api.post(&format!("{path}/rotate"), &json!({ "overlap_seconds": self.overlap_hours * 3_600 })).await?;
         if self.json {
@@ -238,9 +273,8 @@ impl Rotate {
 }
 
 impl Revoke {
-    async fn run(&self) -> Result<String, CliError> {
-        let api = AdminApi::connect(&self.access)?;
-        let (project, path) = find_key(&api, &self.key_id).await?;
+    async fn run(&self, api: &AdminApi) -> Result<String, CliError> {
+        let (project, path) = find_key(api, &self.key_id).await?;
         let answer = api.delete(&path).await?;
         if self.json {
             return Ok(pretty(&answer));
@@ -299,6 +333,13 @@ fn shorten(redacted: &str) -> String {
         (Some(first), Some(last)) => format!("{}...{}", &redacted[..first], &redacted[last + 1..]),
         _ => redacted.to_owned(),
     }
+}
+
+/// `60 RPM, 1000 TPM`: where the key is narrower than its tier.
+fn limits(narrowed: &Value) -> String {
+    let all = LIMITS.iter().filter_map(|(name, short)| Some(format!("{} {short}", narrowed[name].as_u64()?)));
+    let all: Vec<_> = all.collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
 }
 
 fn pretty(value: &Value) -> String {

@@ -16,10 +16,10 @@ use clap::{Parser, Subcommand};
 
 /// An OpenAI-compatible gateway whose limits and bills can be trusted.
 #[derive(Debug, Parser)]
-#[command(name = "tollgate", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+#[command(name = "tollgate", version, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// Configuration file; without it ./tollgate.toml is read if it is there.
-    #[arg(long, global = true, env = "TOLLGATE_CONFIG", value_name = "PATH")]
+    /// Configuration file, also named by `TOLLGATE_CONFIG`; without one ./tollgate.toml is read if it is there.
+    #[arg(long, global = true, value_name = "PATH")]
     pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Option<Command>,

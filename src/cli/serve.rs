@@ -2,23 +2,24 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use super::{check::CONFIGURATION_PROBLEM, signals::Signals};
+use super::{
+    check::{CONFIGURATION_PROBLEM, slips},
+    signals::Signals,
+};
 use crate::{
     api,
     app::{Routers, Running, StartError},
     clock::Clock,
     config::{self, Settings},
+    domain::catalog::Catalog,
     telemetry,
 };
 
 pub async fn run(config_path: Option<&Path>) -> ExitCode {
-    let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
+    let Some((settings, catalog)) = configuration(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
     telemetry::start(settings.log_level, settings.log_format);
-    for variable in settings.ignored_variables() {
-        tracing::warn!(variable, "this environment variable is no setting and is ignored");
-    }
     let Some(signals) = signals() else { return ExitCode::FAILURE };
-    match start(&settings).await {
+    match start(&settings, catalog).await {
         Ok(running) => {
             print_start(&running, &settings);
             until_told_to_stop(running, signals).await
@@ -27,23 +28,22 @@ pub async fn run(config_path: Option<&Path>) -> ExitCode {
     }
 }
 
-/// The settings, or all that is wrong with them on standard error.
-pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
-    match Settings::load(config_path, &config::environment()) {
-        Ok(settings) => Some(settings),
-        Err(problems) => {
-            eprintln!("{problems}");
-            None
-        }
-    }
+/// What a gateway needs to start, or all that is wrong with it on standard error.
+pub(super) fn configuration(config_path: Option<&Path>) -> Option<(Settings, Catalog)> {
+    let loaded = config::load(config_path, &config::environment()).complete();
+    loaded.inspect_err(|problems| eprintln!("{problems}")).ok()
 }
 
-/// Starts the gateway, or says why not on standard error.
-pub(super) async fn start(settings: &Settings) -> Result<Running, ExitCode> {
-    let catalog = config::load_catalog(settings).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(CONFIGURATION_PROBLEM)
-    })?;
+/// The settings, or all that is wrong with them on standard error.
+pub(super) fn settings(config_path: Option<&Path>) -> Option<Settings> {
+    Settings::load(config_path, &config::environment()).inspect_err(|problems| eprintln!("{problems}")).ok()
+}
+
+/// Starts the gateway, or says why not on standard error. Slips in the configuration go to the log.
+pub(super) async fn start(settings: &Settings, catalog: Catalog) -> Result<Running, ExitCode> {
+    for slip in slips(settings) {
+        tracing::warn!("{slip}");
+    }
     let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
     Running::start(settings, catalog, Clock::system(), &routers).await.map_err(|error| {
         eprintln!("tollgate cannot start: {error}");
@@ -62,11 +62,10 @@ fn print_start(running: &Running, settings: &Settings) {
     println!("  admin    http://{admin}/v1/organization");
     println!("  upstream {}", settings.upstream_url);
     println!("  data     {}", settings.data_dir.display());
-    if running.recovered.interrupted > 0 {
-        println!(
-            "  {} requests were open when it last stopped; they are settled at their estimates",
-            running.recovered.interrupted
-        );
+    match running.recovered.interrupted {
+        0 => {}
+        1 => println!("  1 request was open when it last stopped; it is settled at its estimate"),
+        open => println!("  {open} requests were open when it last stopped; they are settled at their estimates"),
     }
     if let Some(key) = &running.new_admin_key {
         println!();
@@ -75,8 +74,14 @@ fn print_start(running: &Running, settings: &Settings) {
     }
     println!();
     println!("Next: make a key for a team");
-    println!("  TOLLGATE_ADMIN_KEY=... tollgate keys create --project my-team --admin-url http://{admin}");
+    println!("  TOLLGATE_ADMIN_KEY=... {} keys create --project my-team --admin-url http://{admin}", program());
     println!("and let the team set OPENAI_BASE_URL=http://{calls}/v1 and OPENAI_API_KEY to that key.");
+}
+
+/// What to type for this program: as it was typed, for it need not be on the PATH.
+fn program() -> String {
+    let typed = std::env::args_os().next().and_then(|typed| typed.into_string().ok());
+    typed.filter(|typed| !typed.is_empty() && !typed.contains(' ')).unwrap_or_else(|| "tollgate".to_owned())
 }
 
 /// Addresses to connect to: one that means "all of this machine" is shown as this machine.

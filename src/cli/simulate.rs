@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::signals::Signals;
-use crate::simulator::{self, Options};
+use crate::simulator::{LookAlike, Options};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimulateArgs {
@@ -27,20 +27,54 @@ pub struct SimulateArgs {
     log: Option<PathBuf>,
 }
 
-/// Serves until SIGINT or SIGTERM.
-pub async fn run(args: SimulateArgs) -> io::Result<()> {
-    let listener = TcpListener::bind(args.listen).await?;
-    let mut signals = Signals::listen()?;
-    println!("http://{}/v1", listener.local_addr()?);
-    let stop = CancellationToken::new();
+#[derive(Debug, thiserror::Error)]
+pub enum SimulateError {
+    #[error("cannot open {0}")]
+    Log(io::Error),
+    #[error("cannot listen on {0}: {1}; choose another address with --listen")]
+    Listen(SocketAddr, io::Error),
+    #[error("no signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Serves until SIGINT or SIGTERM. The address is printed only when everything that can fail has gone well.
+pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
     let options = Options {
         delay: Duration::from_millis(args.delay_ms),
         chunks: args.chunks,
         chunk_gap: Duration::from_millis(args.chunk_gap_ms),
         log: args.log,
     };
-    let server = tokio::spawn(simulator::serve(listener, options, stop.clone()));
-    signals.next().await;
-    stop.cancel();
-    server.await.map_err(io::Error::other)?
+    let look_alike = LookAlike::new(options).map_err(SimulateError::Log)?;
+    let unusable = |error| SimulateError::Listen(args.listen, error);
+    let listener = TcpListener::bind(args.listen).await.map_err(unusable)?;
+    let mut signals = Signals::listen().map_err(SimulateError::Signals)?;
+    println!("http://{}/v1", listener.local_addr().map_err(unusable)?);
+    let stop = CancellationToken::new();
+    let until_told = async {
+        signals.next().await;
+        stop.cancel();
+    };
+    tokio::join!(look_alike.serve(listener, stop.clone()), until_told);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(listen: SocketAddr, log: Option<PathBuf>) -> SimulateArgs {
+        SimulateArgs { listen, delay_ms: 0, chunks: 1, chunk_gap_ms: 0, log }
+    }
+
+    #[tokio::test]
+    async fn what_it_cannot_use_is_named_and_it_does_not_start() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = run(args(address, None)).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
+        let log = PathBuf::from("/does/not/exist/log");
+        let error = run(args(address, Some(log))).await.unwrap_err().to_string();
+        assert!(error.starts_with("cannot open the log /does/not/exist/log: No such file"), "{error}");
+    }
 }

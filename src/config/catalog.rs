@@ -25,17 +25,21 @@ struct Sourced {
 
 /// All models and tiers in force, or everything that is wrong with them.
 pub fn load_catalog(settings: &Settings) -> Result<Catalog, Problems> {
+    read_catalog(settings.models_dir.as_deref(), settings.tiers_file.as_deref())
+}
+
+pub(super) fn read_catalog(models_dir: Option<&Path>, tiers_file: Option<&Path>) -> Result<Catalog, Problems> {
     let mut problems = Problems::default();
-    let tiers = tiers(settings.tiers_file.as_deref(), &mut problems);
+    let tiers = tiers(tiers_file, &mut problems);
     let mut models = built_in_models(&mut problems);
-    if settings.tiers_file.is_some() {
+    if tiers_file.is_some() {
         // The operator's tiers need not be ours, and nobody can edit the built-in pages.
         let is_tier = |id: &TierId| tiers.iter().any(|tier| tier.id == *id);
         for built_in in &mut models {
             built_in.model.limits.retain(|tier, _| is_tier(tier));
         }
     }
-    if let Some(folder) = &settings.models_dir {
+    if let Some(folder) = models_dir {
         let own = own_models(folder, &mut problems);
         models.retain(|built_in| own.iter().all(|own| own.model.id != built_in.model.id));
         models.extend(own);
@@ -44,12 +48,12 @@ pub fn load_catalog(settings: &Settings) -> Result<Catalog, Problems> {
     let catalog = Catalog::new(models.into_iter().map(|sourced| sourced.model).collect(), tiers);
     match catalog {
         Ok(catalog) if problems.is_empty() => Ok(catalog),
-        Ok(_) => Err(problems),
+        Ok(_) => Err(problems.sorted()),
         Err(errors) => {
             for error in errors {
                 problems.add(place(&error, &files), error.to_string());
             }
-            Err(problems)
+            Err(problems.sorted())
         }
     }
 }

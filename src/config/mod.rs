@@ -15,7 +15,7 @@ mod tiers;
 mod types;
 mod value;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 pub use catalog::load_catalog;
 pub use page::first_moment;
@@ -24,6 +24,46 @@ pub use settings::{KEYS, Key, Settings, Shown};
 pub use sources::Origin;
 pub use types::{Durability, ListenAddress, LogFormat, LogLevel, OnClientDisconnect, Reserve, Secret, UpstreamUrl};
 pub use value::Kind;
+
+use self::{catalog::read_catalog, sources::Sources};
+use crate::domain::catalog::Catalog;
+
+/// The settings with the models and tiers they lead to, each as far as it could be read.
+pub struct Loaded {
+    pub settings: Option<Settings>,
+    pub catalog: Option<Catalog>,
+    /// Empty when both are there.
+    pub problems: Problems,
+}
+
+/// A bad setting does not hide what is wrong with a model page, nor the other way round.
+pub fn load(config_path: Option<&Path>, env: &BTreeMap<String, String>) -> Loaded {
+    let sources = Sources::open(config_path, env);
+    let (models_dir, tiers_file) = (sources.path("models_dir"), sources.path("tiers_file"));
+    let settings = Settings::from_sources(sources);
+    let catalog = read_catalog(models_dir.as_deref(), tiers_file.as_deref());
+    let wrong = |problems: Option<&Problems>| problems.cloned().unwrap_or_default();
+    let problems = wrong(settings.as_ref().err()).and(wrong(catalog.as_ref().err()));
+    Loaded { settings: settings.ok(), catalog: catalog.ok(), problems }
+}
+
+/// The admin address alone, for the commands that call it. What else may be wrong is the gateway's business, unless it hides
+/// the address.
+pub fn admin_listen(config_path: Option<&Path>, env: &BTreeMap<String, String>) -> Result<ListenAddress, Problems> {
+    const NAME: &str = "admin_listen";
+    let mut sources = Sources::open(config_path, env);
+    let default = KEYS.iter().find(|key| key.name == NAME).map_or("", |key| key.default);
+    let address = sources.take::<ListenAddress>(NAME, default, &[]);
+    let is_set = sources.origins().contains_key(NAME);
+    let problems = sources.into_problems();
+    address.filter(|_| is_set || problems.is_empty()).ok_or(problems)
+}
+
+impl Loaded {
+    pub fn complete(self) -> Result<(Settings, Catalog), Problems> {
+        self.settings.zip(self.catalog).ok_or(self.problems)
+    }
+}
 
 /// The only place that reads the process's environment.
 pub fn environment() -> BTreeMap<String, String> {

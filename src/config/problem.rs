@@ -22,8 +22,30 @@ impl Problems {
         self.0.push(Problem { at: at.into(), message: message.into() });
     }
 
+    /// By file and line, as a person goes through them; the environment comes last.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.0.sort_by(|one, other| one.order().cmp(&other.order()));
+        self
+    }
+
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self.sorted()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Problem {
+    fn order(&self) -> (bool, &str, usize) {
+        let place = self.at.split_once(": ").map_or(self.at.as_str(), |(place, _)| place);
+        let with_line = place.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
+        let (file, line) = with_line.unwrap_or((place, 0));
+        (file.starts_with("environment "), file, line)
     }
 }
 
@@ -86,6 +108,19 @@ mod tests {
         assert_eq!(did_you_mean("loglevel", known()), " (did you mean \"log_level\"?)");
         assert_eq!(did_you_mean("entirely_different", known()), "");
         assert_eq!((distance("", "abc"), distance("abc", "abc"), distance("kitten", "sitting")), (3, 0, 3));
+    }
+
+    #[test]
+    fn problems_are_in_the_order_of_files_and_lines() {
+        let mut problems = Problems::default();
+        for at in ["environment B", "b.toml:2", "a.toml:10: x", "a.toml", "a.toml:9: y", "environment A", "b.toml:1"] {
+            problems.add(at, "m");
+        }
+        let order: Vec<_> = problems.sorted().0.into_iter().map(|problem| problem.at).collect();
+        assert_eq!(
+            order,
+            ["a.toml", "a.toml:9: y", "a.toml:10: x", "b.toml:1", "b.toml:2", "environment A", "environment B"]
+        );
     }
 
     #[test]

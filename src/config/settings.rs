@@ -10,7 +10,7 @@ use super::{
     problem::Problems,
     sources::{Origin, Sources},
     types::{Durability, ListenAddress, LogFormat, LogLevel, OnClientDisconnect, Reserve, Secret, UpstreamUrl},
-    value::{Kind, Value, between, hard_to_guess},
+    value::{Check, Kind, Value, between, hard_to_guess},
 };
 
 /// One row of the table.
@@ -51,8 +51,8 @@ macro_rules! settings {
             /// `None` when a value could not be read; all of them are tried before it says so.
             fn read(sources: &mut Sources) -> Option<Self> {
                 $(
-                    let $name = sources.take::<$type>(stringify!($name), $default);
-                    $(let $name = sources.checked(stringify!($name), $name, $check);)?
+                    let checks: &[&dyn Check<$type>] = &[$(&$check)?];
+                    let $name = sources.take::<$type>(stringify!($name), $default, checks);
                 )+
                 Some(Self { $($name: $name?,)+ origins: sources.origins(), strangers: sources.strangers() })
             }
@@ -86,9 +86,9 @@ settings! {
     /// Key that is presented to the upstream; without it `OPENAI_API_KEY` is used.
     upstream_key: Option<Secret> = "";
     /// Key that administrators present, at least 32 characters.
-    admin_key: Option<Secret> = "", |key| hard_to_guess(key.as_ref());
+    admin_key: Option<Secret> = "", |key: &Option<Secret>| hard_to_guess(key.as_ref());
     /// Secret mixed into the stored hashes of API keys, at least 32 characters; changing it makes all issued keys invalid.
-    pepper: Option<Secret> = "", |key| hard_to_guess(key.as_ref());
+    pepper: Option<Secret> = "", |key: &Option<Secret>| hard_to_guess(key.as_ref());
     /// How much is logged: error, warn, info, debug or trace.
     log_level: LogLevel = "info";
     /// How log lines look: text for people, json for machines.
@@ -144,7 +144,10 @@ settings! {
 impl Settings {
     /// `config_path` is what `--config` named; the environment is an argument, so that tests need no real one.
     pub fn load(config_path: Option<&Path>, env: &BTreeMap<String, String>) -> Result<Self, Problems> {
-        let mut sources = Sources::open(config_path, env);
+        Self::from_sources(Sources::open(config_path, env))
+    }
+
+    pub(super) fn from_sources(mut sources: Sources) -> Result<Self, Problems> {
         let settings = Self::read(&mut sources);
         if let Some(settings) = &settings
             && settings.journal_max_mib < 2 * settings.journal_segment_mib

@@ -74,26 +74,51 @@ fn every_problem_is_listed_at_once_with_file_and_line() {
         ("TOLLGATE_PEPPER_FILE", "/does/not/exist"),
         ("TOLLGATE_ADMIN_URL", "http://127.0.0.1:1"),
     ];
-    let mut problems = Folder::new().problems(file, &variables);
-    problems.sort();
+    let problems = Folder::new().problems(file, &variables);
     assert_eq!(
         problems,
         [
+            "tollgate.toml:2: lisen: no such setting (did you mean \"listen\"?)",
+            "tollgate.toml:3: log_level: expected a string, found a whole number",
+            "tollgate.toml:4: max_connections: expected a whole number, found a string",
+            "tollgate.toml:6: header_timeout_s: must be at least 1 and at most 3600, is 0",
+            "tollgate.toml:7: allow_unpriced: expected true or false, found a number with a fraction",
+            "tollgate.toml:8: listen_file: no such setting",
+            "tollgate.toml:9: limits: no such setting",
             "environment TOLLGATE_ADMIN_KEY: is a placeholder: make a secret of your own, for example with \
              `openssl rand -hex 32`",
             "environment TOLLGATE_LISTEN: expected host:port such as \"127.0.0.1:8080\", found \"8080\"",
             "environment TOLLGATE_LOG_LEVL: no such setting (did you mean \"TOLLGATE_LOG_LEVEL\"?)",
             "environment TOLLGATE_PEPPER_FILE: the file \"/does/not/exist\" cannot be read: No such file or directory \
              (os error 2)",
-            "tollgate.toml:2: lisen: no such setting (did you mean \"listen\"?)",
-            "tollgate.toml:3: log_level: expected a string, found a whole number",
-            "tollgate.toml:4: max_connections: expected a whole number, found a string",
-            "tollgate.toml:6: header_timeout_s: must be from 1 to 3600, is 0",
-            "tollgate.toml:7: allow_unpriced: expected true or false, found a number with a fraction",
-            "tollgate.toml:8: listen_file: no such setting",
-            "tollgate.toml:9: limits: no such setting",
         ]
     );
+}
+
+#[test]
+fn a_number_its_type_cannot_hold_is_told_what_is_allowed() {
+    let problems = Folder::new().problems("max_body_bytes = -5\n", &[("TOLLGATE_DRAIN_MAX_S", "1.5")]);
+    assert_eq!(
+        problems,
+        [
+            "tollgate.toml:1: max_body_bytes: must be at least 1024 and at most 1073741824, is -5",
+            "environment TOLLGATE_DRAIN_MAX_S: expected a whole number, found \"1.5\"",
+        ]
+    );
+}
+
+#[test]
+fn a_bad_setting_and_a_bad_model_page_are_told_together() {
+    let folder = Folder::new();
+    let page = folder.file("page.toml", "id = \"a\"\nprize = 1\n");
+    let settings = folder.file("z.toml", &format!("listen = \"x\"\nmodels_dir = {:?}\n", page.parent().unwrap()));
+    let loaded = super::load(Some(&settings), &env(&[]));
+    assert!(loaded.settings.is_none() && loaded.catalog.is_none());
+    let lines: Vec<String> = loaded.complete().err().unwrap().to_string().lines().map(str::to_owned).collect();
+    let places = ["page.toml:2: unknown field `prize`", "z.toml:1: listen: expected host:port"];
+    assert!(lines.iter().zip(places).all(|(line, place)| line.contains(place)), "{lines:#?}");
+    // The settings file lies among the model pages, and is none.
+    assert_eq!(lines.len(), 3, "{lines:#?}");
 }
 
 #[test]

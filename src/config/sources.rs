@@ -12,7 +12,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::{
     problem::{Problems, did_you_mean, line_at, nearest},
     settings::KEYS,
-    value::{Kind, Value},
+    value::{Check, Kind, Value},
 };
 
 const PREFIX: &str = "TOLLGATE_";
@@ -162,9 +162,19 @@ impl Sources {
     }
 
     /// The value in force; `None` when it cannot be read, which is then noted.
-    pub(super) fn take<T: Value>(&mut self, name: &'static str, default: &'static str) -> Option<T> {
+    pub(super) fn take<T: Value>(
+        &mut self,
+        name: &'static str,
+        default: &'static str,
+        checks: &[&dyn Check<T>],
+    ) -> Option<T> {
         let text = self.found.get(name).map_or(default, |found| found.text.as_str());
-        match T::parse(text) {
+        let better = |message| checks.iter().find_map(|check| check.misread(text)).unwrap_or(message);
+        let read = T::parse(text).map_err(better).and_then(|value| {
+            checks.iter().try_for_each(|check| check.check(&value))?;
+            Ok(value)
+        });
+        match read {
             Ok(value) => Some(value),
             Err(message) => {
                 self.problem(name, &message);
@@ -173,20 +183,9 @@ impl Sources {
         }
     }
 
-    pub(super) fn checked<T>(
-        &mut self,
-        name: &'static str,
-        value: Option<T>,
-        check: impl Fn(&T) -> Result<(), String>,
-    ) -> Option<T> {
-        let value = value?;
-        match check(&value) {
-            Ok(()) => Some(value),
-            Err(message) => {
-                self.problem(name, &message);
-                None
-            }
-        }
+    /// A path as it was written, whether or not the other settings can be read.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.found.get(name).map(|found| PathBuf::from(&found.text))
     }
 
     /// Notes a problem with the value in force.
@@ -204,7 +203,7 @@ impl Sources {
     }
 
     pub(super) fn into_problems(self) -> Problems {
-        self.problems
+        self.problems.sorted()
     }
 }
 

@@ -78,6 +78,24 @@ choices! {
     }
 }
 
+/// What people copy along with a service's address.
+const ENDPOINTS: [&str; 8] = [
+    "/chat/completions",
+    "/completions",
+    "/responses",
+    "/embeddings",
+    "/audio/speech",
+    "/audio/transcriptions",
+    "/audio/translations",
+    "/v1/models",
+];
+
+fn names_impossible_port(uri: &http::Uri) -> bool {
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let after_host = authority.rsplit_once(']').map_or(authority, |(_, after)| after);
+    after_host.contains(':') && uri.port_u16().is_none_or(|port| port == 0)
+}
+
 fn is_loopback(host: &str) -> bool {
     let ip = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || ip.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
@@ -111,6 +129,17 @@ impl ListenAddress {
 
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where a client on this machine finds what listens here: an address that means all of them becomes the loopback.
+    #[must_use]
+    pub fn to_connect(&self) -> Self {
+        let host = match self.host.as_str() {
+            "0.0.0.0" => "127.0.0.1",
+            "::" => "::1",
+            host => host,
+        };
+        Self { host: host.to_owned(), port: self.port }
     }
 
     /// Only this machine can reach it.
@@ -165,6 +194,11 @@ impl UpstreamUrl {
         &self.uri
     }
 
+    /// Names only a host, where most services want `/v1` after it.
+    pub fn has_no_path(&self) -> bool {
+        matches!(self.uri.path(), "" | "/")
+    }
+
     /// Without TLS, and not only within this machine.
     pub fn is_readable_on_the_way(&self) -> bool {
         self.uri.scheme_str() != Some("https") && !self.uri.host().is_some_and(is_loopback)
@@ -197,6 +231,12 @@ impl Value for UpstreamUrl {
         if text.contains(['?', '#']) {
             return Err("must not have a query or fragment".to_owned());
         }
+        if names_impossible_port(&uri) {
+            return Err("must have a port from 1 to 65535 after the host's colon, or neither".to_owned());
+        }
+        if let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| uri.path().ends_with(**endpoint)) {
+            return Err(format!("must end before {endpoint:?}: the gateway adds the path of each endpoint itself"));
+        }
         Ok(Self { text, uri })
     }
 
@@ -224,6 +264,9 @@ mod tests {
             assert!(address.is_loopback());
         }
         assert!(!ListenAddress::parse("0.0.0.0:80").unwrap().is_loopback());
+        for (text, there) in [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("10.1.2.3:80", "10.1.2.3:80")] {
+            assert_eq!(ListenAddress::parse(text).unwrap().to_connect().to_string(), there);
+        }
         for text in ["", "8080", ":8080", "localhost", "::1:80", "[::1]", "a b:80", "a:99999", "[x]:80", "http://a:80"]
         {
             assert!(ListenAddress::parse(text).is_err(), "{text}");
@@ -237,6 +280,20 @@ mod tests {
         {
             assert!(UpstreamUrl::parse(text).is_err(), "{text}");
         }
+        for text in ["https://a:99999/v1", "https://a:0/v1", "https://a:/v1", "http://[::1]:70000/v1"] {
+            assert!(UpstreamUrl::parse(text).is_err_and(|message| message.contains("port")), "{text}");
+        }
+        assert!(UpstreamUrl::parse("http://[::1]/v1").is_ok());
+        let endpoint = UpstreamUrl::parse("https://a/v1/chat/completions/").unwrap_err();
+        assert_eq!(
+            endpoint,
+            "must end before \"/chat/completions\": the gateway adds the path of each endpoint itself"
+        );
+        let has_no_path = |text: &str| UpstreamUrl::parse(text).unwrap().has_no_path();
+        assert_eq!(
+            (has_no_path("https://a"), has_no_path("https://a/"), has_no_path("https://a/v1")),
+            (true, true, false)
+        );
         assert!(!UpstreamUrl::parse("https://me:hunter2@a/v1").unwrap_err().contains("hunter2"));
     }
 

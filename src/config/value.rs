@@ -113,9 +113,46 @@ impl Value for Option<Secret> {
     }
 }
 
-pub(super) fn between<T: PartialOrd + Display>(low: T, high: T) -> impl Fn(&T) -> Result<(), String> {
-    move |value| {
-        if (&low..=&high).contains(&value) { Ok(()) } else { Err(format!("must be from {low} to {high}, is {value}")) }
+/// What a value must be beyond its type.
+pub(super) trait Check<T> {
+    fn check(&self, value: &T) -> Result<(), String>;
+
+    /// Better words for a text that could not be read at all.
+    fn misread(&self, _text: &str) -> Option<String> {
+        None
+    }
+}
+
+impl<T, F: Fn(&T) -> Result<(), String>> Check<T> for F {
+    fn check(&self, value: &T) -> Result<(), String> {
+        self(value)
+    }
+}
+
+/// Both bounds are allowed.
+pub(super) struct Between<T> {
+    low: T,
+    high: T,
+}
+
+pub(super) const fn between<T>(low: T, high: T) -> Between<T> {
+    Between { low, high }
+}
+
+impl<T: Display> Between<T> {
+    fn outside(&self, value: impl Display) -> String {
+        format!("must be at least {} and at most {}, is {value}", self.low, self.high)
+    }
+}
+
+impl<T: PartialOrd + Display> Check<T> for Between<T> {
+    fn check(&self, value: &T) -> Result<(), String> {
+        if (&self.low..=&self.high).contains(&value) { Ok(()) } else { Err(self.outside(value)) }
+    }
+
+    /// A number that its type cannot hold is outside, too: a negative one, say.
+    fn misread(&self, text: &str) -> Option<String> {
+        text.parse::<i128>().ok().map(|number| self.outside(number))
     }
 }
 
@@ -158,8 +195,10 @@ mod tests {
 
     #[test]
     fn bounds_are_inclusive() {
-        let check = between(1, 3);
-        assert_eq!((check(&1), check(&3)), (Ok(()), Ok(())));
-        assert_eq!(check(&4), Err("must be from 1 to 3, is 4".to_owned()));
+        let bounds = between(1, 3);
+        assert_eq!((bounds.check(&1), bounds.check(&3)), (Ok(()), Ok(())));
+        assert_eq!(bounds.check(&4), Err("must be at least 1 and at most 3, is 4".to_owned()));
+        assert_eq!(bounds.misread("-5").unwrap(), "must be at least 1 and at most 3, is -5");
+        assert_eq!(bounds.misread("five"), None);
     }
 }

@@ -128,9 +128,32 @@ impl RequestId {
     }
 }
 
+/// The text of a [`RequestId`], made without the formatting machinery: it is needed several times for each request.
+#[derive(Clone, Copy)]
+pub struct RequestIdText([u8; 36]);
+
+impl RequestIdText {
+    pub fn as_str(&self) -> &str {
+        // Made of ASCII below, so this cannot fail.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl RequestId {
+    pub fn text(self) -> RequestIdText {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = *b"req_00000000000000000000000000000000";
+        let digits = self.to_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        for (place, digit) in text.iter_mut().skip(4).zip(digits) {
+            *place = HEX[usize::from(digit)];
+        }
+        RequestIdText(text)
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "req_{:032x}", self.0)
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -142,7 +165,7 @@ impl fmt::Debug for RequestId {
 
 impl Serialize for RequestId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 

@@ -42,9 +42,17 @@ pub struct Hold {
     /// Only the ceilings that were checked.
     pub limits: Limits,
     pub tokens: NonZeroU32,
+    /// Units in use of each limit before this request, so that it can be explained. `None` where there is no limit, and in
+    /// journals of before it was written down.
+    #[serde(default)]
+    pub in_use: [Option<u64>; Dimension::COUNT],
 }
 
 impl Hold {
+    pub fn in_use(&self, dimension: Dimension) -> Option<u64> {
+        self.in_use.get(dimension.index()).copied().flatten()
+    }
+
     /// Units taken from the bucket of `dimension`.
     pub const fn units(&self, dimension: Dimension) -> NonZeroU32 {
         if dimension.is_tokens() { self.tokens } else { NonZeroU32::MIN }

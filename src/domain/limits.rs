@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::bucket::{Headroom, Rate};
 
 /// Ceilings per time for one API key and model. `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,8 @@ pub mod money;
 pub mod pricing;
 pub mod projects;
 pub mod report;
+pub mod rollup;
 pub mod spend;
+pub mod tariff;
 pub mod time;
 pub mod usage;

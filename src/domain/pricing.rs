@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Prices per line item; `None` where the price list says nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rates([Option<Money>; LineItem::COUNT]);
 
 impl Rates {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since 1970-01-01 UTC; reaches the year 2554.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixNanos(pub u64);
 

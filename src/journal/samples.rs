@@ -36,6 +36,7 @@ pub(crate) fn admission(number: u64) -> Admission {
                 ..Limits::default()
             },
             tokens: NonZeroU32::new(120).unwrap(),
+            in_use: [Some(1), None, Some(40)],
         },
     }
 }

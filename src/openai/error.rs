@@ -271,6 +271,15 @@ impl ApiError {
         Self::new(429, kind, message, None, Text::from("rate_limit_exceeded")).with_retry(retry)
     }
 
+    /// What `OpenAI` adds when the tier that was too small is the free one (protocol facts d.3).
+    #[must_use]
+    pub fn with_free_tier_hint(mut self) -> Self {
+        const HINT: &str = " You can increase your rate limit by adding a payment method to your account at \
+            https://platform.openai.com/account/billing.";
+        self.message.to_mut().push_str(HINT);
+        self
+    }
+
     pub fn admin_key_required() -> Self {
         let message = "This endpoint needs an admin key: send it as `Authorization: Bearer <admin key>`. API keys of \
             projects are not accepted here.";

@@ -64,8 +64,11 @@ impl Buckets {
         tokens: NonZeroU32,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
-        let hold = Hold { limit_group: Arc::clone(limit_group), limits: *limits, tokens };
         let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use =
+            |dimension: Dimension| limits.rate(dimension).map(|rate| self.buckets[dimension.index()].used(rate, now));
+        let in_use = Dimension::ALL.map(in_use);
+        let hold = Hold { limit_group: Arc::clone(limit_group), limits: *limits, tokens, in_use };
         for dimension in Dimension::ALL {
             if let Err(exceeded) = self.take(&hold, dimension, now) {
                 let taken = Dimension::ALL.into_iter().take(dimension.index());

@@ -34,6 +34,7 @@ use crate::{
         ledger::Outcome,
         limits::{Headrooms, LimitExceeded, Limits},
         pricing::Prices,
+        projects::TierId,
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -183,6 +184,8 @@ impl Proxy {
         reserved.map_err(|exceeded: LimitExceeded| {
             self.metrics.refused(exceeded.dimension);
             let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+            let free = caller.project().tier.as_str() == TierId::FREE;
+            let error = if free { error.with_free_tier_hint() } else { error };
             Refused { error, headrooms: terms.buckets.headrooms(&terms.limits, now) }
         })
     }

@@ -30,7 +30,8 @@ pub(super) struct Line<'a> {
 
 impl Log {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        OpenOptions::new().append(true).create(true).open(path).map(Self)
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("the log {}: {error}", path.display()));
+        OpenOptions::new().append(true).create(true).open(path).map(Self).map_err(named)
     }
 
     pub(super) fn append(&self, line: &Line<'_>) -> io::Result<()> {

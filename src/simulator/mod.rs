@@ -59,9 +59,28 @@ impl Default for Options {
     }
 }
 
-/// Answers on `listener` until `stop` is cancelled.
+/// Ready to serve: its log is open.
+pub struct LookAlike(Arc<Simulator>);
+
+impl LookAlike {
+    /// Fails when the log cannot be opened.
+    pub fn new(options: Options) -> io::Result<Self> {
+        Ok(Self(Arc::new(Simulator::new(options)?)))
+    }
+
+    /// Answers on `listener` until `stop` is cancelled.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        serve_all(self.0, listener, stop).await;
+    }
+}
+
+/// [`LookAlike::new`] and [`LookAlike::serve`] in one.
 pub async fn serve(listener: TcpListener, options: Options, stop: CancellationToken) -> io::Result<()> {
-    let simulator = Arc::new(Simulator::new(options)?);
+    LookAlike::new(options)?.serve(listener, stop).await;
+    Ok(())
+}
+
+async fn serve_all(simulator: Arc<Simulator>, listener: TcpListener, stop: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -78,7 +97,6 @@ pub async fn serve(listener: TcpListener, options: Options, stop: CancellationTo
     }
     connections.close();
     connections.wait().await;
-    Ok(())
 }
 
 async fn converse(stream: TcpStream, simulator: Arc<Simulator>, stop: CancellationToken) {

@@ -1,4 +1,7 @@
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     domain::ids::{KeyId, RequestId},
@@ -9,6 +12,12 @@ use crate::{
 pub enum StoreError {
     #[error("cannot open the database {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "the database {} is damaged, or none at all ({cause}): restore a copy of it, or move it away to begin a new one without the keys and \
+        the ledger that it holds",
+        path.display()
+    )]
+    Damaged { path: PathBuf, cause: Box<StoreError> },
     #[error("the database: {0}")]
     Sql(#[from] sqlx::Error),
     #[error("bringing the database up to date: {0}")]
@@ -36,6 +45,24 @@ pub enum StoreError {
     Journal(#[from] JournalError),
     #[error("a background task ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl StoreError {
+    /// With the file that is damaged.
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        Self::Damaged { path: path.to_owned(), cause: Box::new(self) }
+    }
+
+    /// The file does not hold what `SQLite` expects.
+    pub(super) fn is_damage(&self) -> bool {
+        /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, in the lowest byte of an extended code.
+        const DAMAGED: [u32; 2] = [11, 26];
+        let (Self::Sql(error) | Self::Migrate(sqlx::migrate::MigrateError::Execute(error))) = self else {
+            return false;
+        };
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| DAMAGED.contains(&(code & 0xff)))
+    }
 }
 
 impl From<sqlx::migrate::MigrateError> for StoreError {

@@ -12,12 +12,7 @@ use super::{
     statement::Insert,
 };
 use crate::{
-    domain::{
-        ids::RequestId,
-        ledger::Entry,
-        time::UnixNanos,
-        usage::{LineItem, Usage},
-    },
+    domain::{ids::RequestId, ledger::Entry, limits::Dimension, tariff::Tariff, usage::LineItem},
     journal::Position,
 };
 
@@ -36,27 +31,21 @@ pub struct LedgerBatch {
 pub(super) struct Row<'e> {
     pub entry: &'e Entry,
     pub api_key: i64,
-    pub endpoint: i64,
-    pub model: i64,
-    requested_model: i64,
-    pub service_tier: i64,
-    outcome: i64,
-    basis: i64,
-    pub quantities: [i64; LineItem::COUNT],
-    pub amounts: [i64; LineItem::COUNT],
-    cost: Option<i64>,
-    pub priced: bool,
+    pub tariff: i64,
+    ending: i64,
+    terms: i64,
 }
 
-const COLUMNS: usize = 15 + LineItem::COUNT;
+const FIXED_COLUMNS: usize = 15;
 
 static INSERT: LazyLock<Insert> = LazyLock::new(|| {
     let items = LineItem::ALL.map(LineItem::name).join(", ");
     let head = format!(
-        "INSERT INTO entries (request_id, api_key, endpoint, model, requested_model, service_tier, outcome, basis, status, \
-         stream, admitted_at_ms, settled_at_ms, prices_from_s, {items}, cost_pico, priced)"
+        "INSERT INTO entries (request_id, api_key, tariff, ending, admitted_at_ms, duration_ms, {items}, terms, \
+         reserved_tokens, used_requests_per_minute, used_requests_per_day, used_tokens_per_minute, estimated_input_text, \
+         estimated_input_audio, estimated_output_text, estimated_output_audio)"
     );
-    Insert::new(&head, COLUMNS, "")
+    Insert::new(&head, FIXED_COLUMNS + LineItem::COUNT, "")
 });
 
 static KNOWN: LazyLock<[String; 2]> = LazyLock::new(|| {
@@ -148,51 +137,16 @@ async fn row<'e>(
     entry: &'e Entry,
 ) -> Result<Row<'e>, StoreError> {
     let (admission, settlement) = (&entry.admission, &entry.settlement);
-    let (amounts, cost, priced) = priced(entry)?;
+    let tariff = Tariff::of(&admission.endpoint, admission.prices_from, settlement);
+    // A cost that cannot be summed is refused here, not when somebody asks.
+    tariff.cost(&settlement.usage).map_err(|_| StoreError::Overflow(settlement.request_id))?;
     Ok(Row {
         entry,
         api_key: names.key(connection, &admission.key_id).await?,
-        endpoint: names.name(connection, &admission.endpoint).await?,
-        model: names.name(connection, &settlement.billed_model).await?,
-        requested_model: names.name(connection, &admission.model).await?,
-        service_tier: names.name(connection, settlement.service_tier.name()).await?,
-        outcome: names.name(connection, settlement.outcome.name()).await?,
-        basis: names.name(connection, settlement.basis.name()).await?,
-        quantities: quantities(&settlement.usage).ok_or(StoreError::Overflow(settlement.request_id))?,
-        amounts,
-        cost,
-        priced,
+        tariff: names.tariff(connection, &tariff).await?,
+        ending: names.ending(connection, entry).await?,
+        terms: names.terms(connection, &admission.hold).await?,
     })
-}
-
-fn quantities(usage: &Usage) -> Option<[i64; LineItem::COUNT]> {
-    let mut quantities = [0; LineItem::COUNT];
-    for (place, item) in quantities.iter_mut().zip(LineItem::ALL) {
-        *place = i64::try_from(usage.get(item)).ok()?;
-    }
-    Some(quantities)
-}
-
-type Priced = ([i64; LineItem::COUNT], Option<i64>, bool);
-
-/// Amounts per line item, their sum, and whether every line has a price.
-fn priced(entry: &Entry) -> Result<Priced, StoreError> {
-    let Entry { settlement, .. } = entry;
-    let overflow = || StoreError::Overflow(settlement.request_id);
-    let mut amounts = [0_i64; LineItem::COUNT];
-    let (mut any_price, charges) = (false, &settlement.charges);
-    for charge in charges {
-        if let Some(amount) = charge.amount().map_err(|_| overflow())? {
-            any_price = true;
-            let place = amounts.get_mut(charge.line_item.index()).ok_or_else(overflow)?;
-            *place = place.checked_add(amount.pico()).ok_or_else(overflow)?;
-        }
-    }
-    let cost = entry.cost().map_err(|_| overflow())?;
-    let has_charge = |item| charges.iter().any(|charge| charge.line_item == item);
-    let priced = cost.priced && settlement.usage.items().all(|(item, _)| has_charge(item));
-    let cost = (any_price || priced).then_some(cost.amount.pico());
-    Ok((amounts, cost, priced))
 }
 
 async fn insert(connection: &mut SqliteConnection, rows: &[Row<'_>]) -> Result<(), StoreError> {
@@ -210,23 +164,23 @@ type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 fn bind<'q>(query: Bound<'q>, row: &Row<'_>) -> Result<Bound<'q>, StoreError> {
     let (admission, settlement) = (&row.entry.admission, &row.entry.settlement);
-    let overflow = || StoreError::Overflow(settlement.request_id);
-    let millis = |time: UnixNanos| i64::try_from(time.millis()).map_err(|_| overflow());
-    let prices_from = admission.prices_from.map(|from| i64::try_from(from.seconds()).map_err(|_| overflow()));
+    let whole = |number: u64| i64::try_from(number).map_err(|_| StoreError::Overflow(settlement.request_id));
+    let (admitted_at_ms, settled_at_ms) =
+        (whole(admission.admitted_at.millis())?, whole(settlement.settled_at.millis())?);
     let query = query
         .bind(settlement.request_id.to_bytes().to_vec())
         .bind(row.api_key)
-        .bind(row.endpoint)
-        .bind(row.model)
-        .bind(row.requested_model)
-        .bind(row.service_tier)
-        .bind(row.outcome)
-        .bind(row.basis)
-        .bind(i64::from(settlement.status))
-        .bind(i64::from(admission.stream))
-        .bind(millis(admission.admitted_at)?)
-        .bind(millis(settlement.settled_at)?)
-        .bind(prices_from.transpose()?);
-    let query = row.quantities.iter().fold(query, |query, quantity| query.bind(*quantity));
-    Ok(query.bind(row.cost).bind(i64::from(row.priced)))
+        .bind(row.tariff)
+        .bind(row.ending)
+        .bind(admitted_at_ms)
+        .bind(settled_at_ms - admitted_at_ms);
+    let quantities = LineItem::ALL.map(|item| settlement.usage.get(item));
+    let query = quantities.into_iter().try_fold(query, |query, n| whole(n).map(|n| query.bind(n)))?;
+    let hold = &admission.hold;
+    let query = query.bind(row.terms).bind(i64::from(hold.tokens.get()));
+    let used = Dimension::ALL.map(|dimension| hold.in_use(dimension));
+    let query = used.into_iter().try_fold(query, |query, used| used.map(whole).transpose().map(|n| query.bind(n)))?;
+    let estimated = [LineItem::InputText, LineItem::InputAudio, LineItem::OutputText, LineItem::OutputAudio];
+    let estimated = estimated.map(|item| admission.estimate.get(item));
+    estimated.into_iter().try_fold(query, |query, n| whole(n).map(|n| query.bind(n)))
 }

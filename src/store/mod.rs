@@ -15,6 +15,7 @@ pub mod reports;
 mod rollups;
 pub mod spend;
 mod statement;
+mod tariffs;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
     names: Arc<Mutex<Names>>,
+    directory: Arc<Mutex<Arc<reports::Directory>>>,
 }
 
 impl Store {
@@ -61,6 +63,11 @@ impl Store {
         watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions,
     ) -> Result<Self, StoreError> {
         create_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+        let opened = Self::connect(path, watch).await;
+        opened.map_err(|error| if error.is_damage() { error.in_file(path) } else { error })
+    }
+
+    async fn connect(path: &Path, watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions) -> Result<Self, StoreError> {
         let writer = watch(SqlitePoolOptions::new())
             .max_connections(1)
             .after_release(|connection, _| Box::pin(is_usable(connection)))
@@ -70,7 +77,9 @@ impl Store {
         migrate(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
         let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
-        Ok(Self { writer, reader, names: Arc::default() })
+        let store = Self { writer, reader, names: Arc::default(), directory: Arc::default() };
+        store.sum_up_if_new().await?;
+        Ok(store)
     }
 
     /// For reports: many at a time, and they never wait for the writer.

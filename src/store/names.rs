@@ -1,19 +1,62 @@
-//! Small numbers for words that many rows repeat.
+//! Small numbers for what many rows repeat: words, keys, tariffs, endings and terms.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, PoisonError},
+};
 
-use sqlx::SqliteConnection;
+use sqlx::{Sqlite, SqliteConnection, query::QueryScalar, sqlite::SqliteArguments};
 
-use super::{Store, StoreError};
-use crate::domain::ids::KeyId;
+use super::{Store, StoreError, tariffs};
+use crate::domain::{
+    ids::KeyId,
+    ledger::{Entry, Hold},
+    limits::Limits,
+    tariff::Tariff,
+};
 
 /// Callers choose some of the names, so what is remembered is bounded.
-const MAX_REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 20_000;
 
 #[derive(Default)]
 pub(super) struct Names {
     names: HashMap<Arc<str>, i64>,
     keys: HashMap<KeyId, i64>,
+    tariffs: HashMap<Tariff, i64>,
+    endings: HashMap<Ending, i64>,
+    terms: HashMap<(Arc<str>, Limits), i64>,
+}
+
+/// How a request ended, in the numbers of its words.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Ending {
+    requested_model: i64,
+    outcome: i64,
+    basis: i64,
+    status: i64,
+    stream: bool,
+}
+
+type Scalar<'q> = QueryScalar<'q, Sqlite, i64, SqliteArguments>;
+
+/// The number of what `bind` binds, which is written down if it is new.
+async fn number<'q>(
+    connection: &mut SqliteConnection,
+    insert: &'static str,
+    select: &'static str,
+    bind: impl Fn(Scalar<'q>) -> Scalar<'q>,
+) -> Result<i64, StoreError> {
+    if let Some(number) = bind(sqlx::query_scalar(select)).fetch_optional(&mut *connection).await? {
+        return Ok(number);
+    }
+    bind(sqlx::query_scalar(insert)).fetch_optional(&mut *connection).await?;
+    Ok(bind(sqlx::query_scalar(select)).fetch_one(connection).await?)
+}
+
+fn remembered<K: Eq + Hash + Clone>(map: &mut HashMap<K, i64>, key: &K, number: i64) -> i64 {
+    map.insert(key.clone(), number);
+    number
 }
 
 impl Names {
@@ -21,14 +64,14 @@ impl Names {
         if let Some(number) = self.names.get(name) {
             return Ok(*number);
         }
-        sqlx::query("INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING")
-            .bind(name)
-            .execute(&mut *connection)
-            .await?;
-        let number: i64 =
-            sqlx::query_scalar("SELECT number FROM names WHERE name = ?").bind(name).fetch_one(connection).await?;
-        self.names.insert(name.into(), number);
-        Ok(number)
+        let number = number(
+            connection,
+            "INSERT INTO names (name) VALUES (?1) RETURNING number",
+            "SELECT number FROM names WHERE name = ?1",
+            |query| query.bind(name.to_owned()),
+        );
+        let number = number.await?;
+        Ok(remembered(&mut self.names, &name.into(), number))
     }
 
     pub(super) async fn key(&mut self, connection: &mut SqliteConnection, id: &KeyId) -> Result<i64, StoreError> {
@@ -40,8 +83,72 @@ impl Names {
             .fetch_optional(connection)
             .await?;
         let number = number.ok_or_else(|| StoreError::UnknownKey(id.clone()))?;
-        self.keys.insert(id.clone(), number);
-        Ok(number)
+        Ok(remembered(&mut self.keys, id, number))
+    }
+
+    pub(super) async fn tariff(
+        &mut self,
+        connection: &mut SqliteConnection,
+        tariff: &Tariff,
+    ) -> Result<i64, StoreError> {
+        if let Some(number) = self.tariffs.get(tariff) {
+            return Ok(*number);
+        }
+        let row = tariffs::Row {
+            endpoint: self.name(connection, &tariff.endpoint).await?,
+            model: self.name(connection, &tariff.model).await?,
+            service_tier: self.name(connection, tariff.service_tier.name()).await?,
+        };
+        let number = number(connection, tariffs::INSERT, tariffs::SELECT, |query| tariffs::bind(query, tariff, row));
+        let number = number.await?;
+        Ok(remembered(&mut self.tariffs, tariff, number))
+    }
+
+    pub(super) async fn ending(&mut self, connection: &mut SqliteConnection, entry: &Entry) -> Result<i64, StoreError> {
+        let Entry { admission, settlement } = entry;
+        let ending = Ending {
+            requested_model: self.name(connection, &admission.model).await?,
+            outcome: self.name(connection, settlement.outcome.name()).await?,
+            basis: self.name(connection, settlement.basis.name()).await?,
+            status: settlement.status.into(),
+            stream: admission.stream,
+        };
+        if let Some(number) = self.endings.get(&ending) {
+            return Ok(*number);
+        }
+        let number = number(
+            connection,
+            "INSERT INTO endings (requested_model, outcome, basis, status, stream) VALUES (?1, ?2, ?3, ?4, ?5)
+             RETURNING number",
+            "SELECT number FROM endings
+             WHERE requested_model = ?1 AND outcome = ?2 AND basis = ?3 AND status = ?4 AND stream = ?5",
+            |query| {
+                let query = query.bind(ending.requested_model).bind(ending.outcome).bind(ending.basis);
+                query.bind(ending.status).bind(ending.stream)
+            },
+        );
+        let number = number.await?;
+        Ok(remembered(&mut self.endings, &ending, number))
+    }
+
+    pub(super) async fn terms(&mut self, connection: &mut SqliteConnection, hold: &Hold) -> Result<i64, StoreError> {
+        let terms = (Arc::clone(&hold.limit_group), hold.limits);
+        if let Some(number) = self.terms.get(&terms) {
+            return Ok(*number);
+        }
+        let limits = serde_json::to_string(&hold.limits).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let number = number(
+            connection,
+            "INSERT INTO terms (limit_group, limits) VALUES (?1, ?2) RETURNING number",
+            "SELECT number FROM terms WHERE limit_group = ?1 AND limits = ?2",
+            |query| query.bind(hold.limit_group.to_string()).bind(limits.clone()),
+        );
+        let number = number.await?;
+        Ok(remembered(&mut self.terms, &terms, number))
+    }
+
+    fn len(&self) -> usize {
+        self.names.len() + self.keys.len() + self.tariffs.len() + self.endings.len() + self.terms.len()
     }
 }
 
@@ -49,13 +156,12 @@ impl Store {
     /// What is remembered, to be handed back once the transaction that adds to it is committed. Until then, and if it
     /// never is, nothing is remembered: numbers that were rolled back would be wrong.
     pub(super) fn take_names(&self) -> Names {
-        self.names.lock().map(|mut names| std::mem::take(&mut *names)).unwrap_or_default()
+        std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn remember(&self, names: Names) {
-        let few = names.names.len() + names.keys.len() <= MAX_REMEMBERED;
-        if few && let Ok(mut remembered) = self.names.lock() {
-            *remembered = names;
+        if names.len() <= MAX_REMEMBERED {
+            *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         }
     }
 }

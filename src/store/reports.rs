@@ -1,95 +1,43 @@
-//! Reads sums of rollup rows for the reports.
+//! Reads sums for the reports: the packed cells of the buckets that are asked for, summed as far as the report wants.
 
+mod directory;
 #[cfg(test)]
 pub(crate) mod seed;
+mod sums;
 #[cfg(test)]
 mod tests;
 
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::AssertSqlSafe;
 
+use self::sums::Sums;
 use super::{Store, StoreError};
-use crate::domain::{
-    ids::{KeyId, ProjectId},
-    money::Total,
-    pricing::ServiceTier,
-    report::{Line, Row, Selection},
-    usage::LineItem,
-};
+use crate::domain::report::{Row, Selection};
 
-const ROWS: &str = include_str!("reports/rows.sql");
+pub(super) use directory::Directory;
 
-const PICO_PER_MICRO: i128 = 1_000_000;
+/// Parts of rollups by the start of their bucket.
+type Parts = Vec<(i64, Vec<u8>)>;
+
+/// The sums that a selection asks for, by bucket.
+pub async fn rows(store: &Store, selection: &Selection) -> Result<Vec<Row>, StoreError> {
+    let parts = parts(store, selection).await?;
+    // Read afterwards: it holds every key and tariff that the parts can name.
+    let directory = store.directory().await?;
+    let selection = selection.clone();
+    // Many buckets of many keys take milliseconds, which are not to be taken from requests.
+    tokio::task::spawn_blocking(move || Sums::new(&selection, &directory).of(&parts)).await?
+}
 
 /// One statement for all pieces, so that they are of one moment.
-pub async fn rows(store: &Store, selection: &Selection) -> Result<Vec<Row>, StoreError> {
-    let rows = sqlx::query(ROWS)
-        .bind(pieces(selection)?)
-        .bind(integer(selection.bucket_width.seconds())?)
-        .bind(selection.by_api_key)
-        .bind(selection.by_model)
-        .bind(selection.by_service_tier)
-        .bind(list(selection.endpoints.as_deref())?)
-        .bind(list(selection.project_ids.as_deref())?)
-        .bind(list(selection.api_key_ids.as_deref())?)
-        .bind(list(selection.models.as_deref())?)
-        .bind(selection.batch)
-        .fetch_all(store.reader())
-        .await?;
-    Ok(rows.iter().map(row).collect::<Result<_, _>>()?)
-}
-
-fn pieces(selection: &Selection) -> Result<String, sqlx::Error> {
+async fn parts(store: &Store, selection: &Selection) -> Result<Parts, StoreError> {
     let pieces = selection.pieces.iter();
     let pieces: Vec<_> = pieces.map(|piece| (piece.width.seconds(), piece.range.start_s, piece.range.end_s)).collect();
-    json(&pieces)
+    let pieces = serde_json::to_string(&pieces).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    Ok(sqlx::query_as(AssertSqlSafe(PARTS)).bind(pieces).fetch_all(store.reader()).await?)
 }
 
-fn list(names: Option<&[String]>) -> Result<Option<String>, sqlx::Error> {
-    names.map(json).transpose()
-}
-
-fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, sqlx::Error> {
-    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
-}
-
-fn integer(value: u64) -> Result<i64, sqlx::Error> {
-    i64::try_from(value).map_err(|error| sqlx::Error::Encode(error.into()))
-}
-
-fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
-    let text = |column| row.try_get::<Option<&str>, _>(column);
-    let mut lines = Vec::new();
-    for line_item in LineItem::ALL {
-        let line = line(row, line_item)?;
-        if line.quantity != 0 || line.amount != Total::default() {
-            lines.push(line);
-        }
-    }
-    Ok(Row {
-        bucket_start_s: count(row, "bucket_start_s")?,
-        project_id: text("project_id")?.map(|id| parsed(id, ProjectId::parse)).transpose()?,
-        api_key_id: text("api_key_id")?.map(|id| parsed(id, KeyId::parse)).transpose()?,
-        model: text("model_name")?.map(Into::into),
-        service_tier: text("service_tier_name")?.map(ServiceTier::from_wire),
-        requests: count(row, "requests")?,
-        unpriced_requests: count(row, "unpriced_requests")?,
-        lines,
-    })
-}
-
-fn line(row: &SqliteRow, line_item: LineItem) -> Result<Line, sqlx::Error> {
-    let name = line_item.name();
-    let whole: i64 = row.try_get(format!("{name}_micro").as_str())?;
-    let rest: i64 = row.try_get(format!("{name}_pico").as_str())?;
-    // The product of an i64 and a million cannot leave i128.
-    let amount = Total::from_pico(i128::from(whole) * PICO_PER_MICRO + i128::from(rest));
-    Ok(Line { line_item, quantity: count(row, name)?, amount })
-}
-
-fn count(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-fn parsed<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, sqlx::Error> {
-    parse(text).ok_or_else(|| sqlx::Error::Decode(format!("{text:?} is not an id").into()))
-}
+/// `CROSS JOIN` keeps the order of the tables: for each piece one range of the primary key.
+const PARTS: &str = "SELECT r.bucket_start_s, r.cells
+     FROM (SELECT value ->> 0 AS width_s, value ->> 1 AS start_s, value ->> 2 AS end_s FROM json_each(?1)) pieces
+     CROSS JOIN rollups r ON r.width_s = pieces.width_s
+         AND r.bucket_start_s >= pieces.start_s AND r.bucket_start_s < pieces.end_s";

@@ -1,71 +1,191 @@
-//! Sums per minute, hour and day: added up here first, so that a batch touches each row once.
+//! Sums per minute, hour and day. Each batch adds one part to the buckets that it touches; parts are made into one when
+//! there are many, and when time has moved on from their bucket. So a batch writes little, and a report reads little.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::collections::BTreeMap;
 
 use sqlx::SqliteConnection;
 
-use super::{StoreError, ledger::Row, statement::Insert};
-use crate::domain::usage::LineItem;
+use super::{Store, StoreError, ledger::Row};
+use crate::domain::{
+    rollup::{Cell, Cells, Rollup, RollupError},
+    usage::{LineItem, Usage},
+};
 
 /// Seconds in a minute, an hour and a day.
 const WIDTHS: [u64; 3] = [60, 3_600, 86_400];
+/// So many parts of one level become one of the next: each sum is written again once a level, not once a batch.
+const MAX_PARTS: i64 = 16;
 
-const KEY_COLUMNS: [&str; 6] = ["width_s", "bucket_start_s", "api_key", "endpoint", "model", "service_tier"];
-const SUM_COLUMNS: usize = 2 + 2 * LineItem::COUNT;
+/// The sums of some entries, per width and start of a bucket.
+#[derive(Default)]
+pub(super) struct Rollups(BTreeMap<(i64, i64), Rollup>);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key([i64; KEY_COLUMNS.len()]);
-
-/// In the order of the columns: requests, unpriced requests, quantities, amounts.
-#[derive(Clone, Copy)]
-struct Sums([i64; SUM_COLUMNS]);
-
-pub(super) struct Rollups(Vec<(Key, Sums)>);
-
-static UPSERT: LazyLock<Insert> = LazyLock::new(|| {
-    let mut sums = vec!["requests".to_owned(), "unpriced_requests".to_owned()];
-    sums.extend(LineItem::ALL.map(|item| item.name().to_owned()));
-    sums.extend(LineItem::ALL.map(|item| format!("{}_pico", item.name())));
-    let head = format!("INSERT INTO rollups ({}, {})", KEY_COLUMNS.join(", "), sums.join(", "));
-    // A sum that does not fit becomes a float in SQLite, and the table refuses it.
-    let added: Vec<_> = sums.iter().map(|column| format!("{column} = {column} + excluded.{column}")).collect();
-    Insert::new(&head, KEY_COLUMNS.len() + SUM_COLUMNS, &format!("ON CONFLICT DO UPDATE SET {}", added.join(", ")))
-});
+impl From<RollupError> for StoreError {
+    fn from(error: RollupError) -> Self {
+        match error {
+            RollupError::Overflow => Self::SumOverflow,
+            RollupError::Unreadable => Self::Unreadable("the cells of a rollup".to_owned()),
+        }
+    }
+}
 
 impl Rollups {
     pub(super) fn of(rows: &[Row<'_>]) -> Result<Self, StoreError> {
-        let mut rollups = BTreeMap::new();
+        let mut rollups = Self::default();
         for row in rows {
-            let seconds = row.entry.settlement.settled_at.seconds();
-            for width in WIDTHS {
-                let overflow = |_| StoreError::Overflow(row.entry.settlement.request_id);
-                let start = i64::try_from(seconds - seconds % width).map_err(overflow)?;
-                let width = i64::try_from(width).map_err(overflow)?;
-                let key = Key([width, start, row.api_key, row.endpoint, row.model, row.service_tier]);
-                let sums = rollups.entry(key).or_insert(Sums([0; SUM_COLUMNS]));
-                sums.add(row).ok_or(StoreError::SumOverflow)?;
-            }
+            let settlement = &row.entry.settlement;
+            let number = |number: i64| u32::try_from(number).map_err(|_| StoreError::Overflow(settlement.request_id));
+            let (api_key, tariff) = (number(row.api_key)?, number(row.tariff)?);
+            let cell = Cell { api_key, tariff, requests: 1, usage: settlement.usage };
+            rollups.add(settlement.settled_at.seconds(), &cell)?;
         }
-        Ok(Self(rollups.into_iter().collect()))
+        Ok(rollups)
+    }
+
+    pub(super) fn add(&mut self, settled_s: u64, cell: &Cell) -> Result<(), StoreError> {
+        for width_s in WIDTHS {
+            let stored = |value: u64| i64::try_from(value).map_err(|_| StoreError::SumOverflow);
+            let bucket = (stored(width_s)?, stored(settled_s - settled_s % width_s)?);
+            self.0.entry(bucket).or_default().add(cell)?;
+        }
+        Ok(())
     }
 
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        for (sql, piece) in UPSERT.pieces(&self.0) {
-            let values = piece.iter().flat_map(|(key, sums)| key.0.iter().chain(&sums.0));
-            let query = values.fold(sqlx::query(sql), |query, value| query.bind(*value));
-            query.execute(&mut *connection).await?;
+        for ((width_s, start_s), rollup) in &self.0 {
+            let bucket = Bucket { width_s: *width_s, start_s: *start_s };
+            match bucket.parts(connection, 0).await? {
+                0 => {
+                    if let Some(before) = bucket.latest_before(connection).await? {
+                        before.make_whole(connection).await?;
+                    }
+                }
+                parts if parts >= MAX_PARTS => bucket.promote(connection, 0).await?,
+                _ => {}
+            }
+            bucket.insert(connection, 0, rollup).await?;
         }
         Ok(())
     }
 }
 
-impl Sums {
-    fn add(&mut self, row: &Row<'_>) -> Option<()> {
-        let counts = [1, i64::from(!row.priced)];
-        let values = counts.iter().chain(&row.quantities).chain(&row.amounts);
-        for (sum, value) in self.0.iter_mut().zip(values) {
-            *sum = sum.checked_add(*value)?;
-        }
-        Some(())
+#[derive(Clone, Copy)]
+struct Bucket {
+    width_s: i64,
+    start_s: i64,
+}
+
+impl Bucket {
+    async fn parts(self, connection: &mut SqliteConnection, level: i64) -> Result<i64, StoreError> {
+        let sql = "SELECT count(*) FROM rollups WHERE width_s = ? AND bucket_start_s = ? AND level = ?";
+        let query = sqlx::query_scalar(sql).bind(self.width_s).bind(self.start_s).bind(level);
+        Ok(query.fetch_one(connection).await?)
     }
+
+    async fn latest_before(self, connection: &mut SqliteConnection) -> Result<Option<Self>, StoreError> {
+        let sql = "SELECT max(bucket_start_s) FROM rollups WHERE width_s = ? AND bucket_start_s < ?";
+        let query = sqlx::query_scalar(sql).bind(self.width_s).bind(self.start_s);
+        let start_s: Option<i64> = query.fetch_one(connection).await?;
+        Ok(start_s.map(|start_s| Self { start_s, ..self }))
+    }
+
+    async fn insert(self, connection: &mut SqliteConnection, level: i64, rollup: &Rollup) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO rollups (width_s, bucket_start_s, level, part, cells)
+             SELECT ?1, ?2, ?3, 1 + coalesce(max(part), 0), ?4
+             FROM rollups WHERE width_s = ?1 AND bucket_start_s = ?2 AND level = ?3",
+        )
+        .bind(self.width_s)
+        .bind(self.start_s)
+        .bind(level)
+        .bind(rollup.encode())
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// All parts of `levels` become one of the level after `levels`.
+    async fn gather(self, connection: &mut SqliteConnection, levels: [i64; 2]) -> Result<(), StoreError> {
+        let place = "width_s = ? AND bucket_start_s = ? AND level BETWEEN ? AND ?";
+        let select = format!("SELECT cells FROM rollups WHERE {place}");
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(select)).bind(self.width_s).bind(self.start_s);
+        let parts: Vec<Vec<u8>> = query.bind(levels[0]).bind(levels[1]).fetch_all(&mut *connection).await?;
+        let mut whole = Rollup::default();
+        for part in &parts {
+            Cells::of(part)?.try_for_each(|cell| whole.add(&cell?))?;
+        }
+        let delete = format!("DELETE FROM rollups WHERE {place}");
+        let query = sqlx::query(sqlx::AssertSqlSafe(delete)).bind(self.width_s).bind(self.start_s);
+        query.bind(levels[0]).bind(levels[1]).execute(&mut *connection).await?;
+        self.insert(connection, levels[1] + 1, &whole).await
+    }
+
+    /// Makes room on `level`, and where that fills the next, on that.
+    async fn promote(self, connection: &mut SqliteConnection, level: i64) -> Result<(), StoreError> {
+        let mut full = level;
+        while self.parts(connection, full + 1).await? >= MAX_PARTS {
+            full += 1;
+        }
+        for level in (level..=full).rev() {
+            self.gather(connection, [level, level]).await?;
+        }
+        Ok(())
+    }
+
+    /// Of a bucket that time has moved on from: one part is all that it should have.
+    async fn make_whole(self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let sql = "SELECT count(*), max(level) FROM rollups WHERE width_s = ? AND bucket_start_s = ?";
+        let query = sqlx::query_as(sql).bind(self.width_s).bind(self.start_s);
+        let (parts, highest): (i64, Option<i64>) = query.fetch_one(&mut *connection).await?;
+        match highest {
+            Some(highest) if parts > 1 => self.gather(connection, [0, highest]).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+// === from the entries ===
+
+impl Store {
+    /// Sums up the entries of a ledger that has no sums yet: of one that an earlier version wrote.
+    pub(super) async fn sum_up_if_new(&self) -> Result<(), StoreError> {
+        let mut transaction = self.writer().begin_with("BEGIN IMMEDIATE").await?;
+        let missing: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM entries) AND NOT EXISTS (SELECT 1 FROM rollups)")
+                .fetch_one(&mut *transaction)
+                .await?;
+        if missing {
+            let mut rollups = Rollups::default();
+            for (settled_s, requests, cell) in entries(&mut transaction).await? {
+                rollups.add(settled_s, &Cell { requests, ..cell })?;
+            }
+            rollups.write(&mut transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Entries and adjustments: when settled, how many requests they count as, and their numbers.
+async fn entries(connection: &mut SqliteConnection) -> Result<Vec<(u64, u64, Cell)>, StoreError> {
+    use sqlx::Row as _;
+    let items = LineItem::ALL.map(LineItem::name).join(", ");
+    let sql = format!(
+        "SELECT (admitted_at_ms + duration_ms) / 1000 AS settled_s, 1 AS requests, api_key, tariff, {items} FROM entries
+         UNION ALL SELECT settled_at_ms / 1000, requests, api_key, tariff, {items} FROM adjustments"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await?;
+    let read = |row: &sqlx::sqlite::SqliteRow| -> Result<(u64, u64, Cell), StoreError> {
+        let number = |column: &str| -> Result<u64, StoreError> {
+            let value: i64 = row.try_get(column)?;
+            u64::try_from(value).map_err(|_| StoreError::Unreadable(value.to_string()))
+        };
+        let small = |column| u32::try_from(number(column)?).map_err(|_| StoreError::SumOverflow);
+        let mut usage = Usage::default();
+        for item in LineItem::ALL {
+            usage.set(item, number(item.name())?);
+        }
+        let cell = Cell { api_key: small("api_key")?, tariff: small("tariff")?, requests: 0, usage };
+        Ok((number("settled_s")?, number("requests")?, cell))
+    };
+    rows.iter().map(read).collect()
 }

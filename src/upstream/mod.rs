@@ -23,6 +23,8 @@ use crate::domain::ids::RequestId;
 pub struct Options {
     /// `https://api.openai.com/v1`
     pub url: Uri,
+    /// Below it, everything that will be called.
+    pub paths: Vec<&'static str>,
     /// `Bearer` and the upstream key.
     pub authorization: HeaderValue,
     pub connect_timeout: Duration,
@@ -32,7 +34,8 @@ pub struct Options {
 
 pub struct Upstream {
     client: Client<HttpsConnector<HttpConnector>, SliceBody>,
-    url: Uri,
+    /// By path: made once, not for each request.
+    uris: Vec<(&'static str, Uri)>,
     authorization: HeaderValue,
     first_byte_timeout: Duration,
 }
@@ -111,7 +114,8 @@ impl Upstream {
         let mut authorization = options.authorization;
         authorization.set_sensitive(true);
         let first_byte_timeout = options.first_byte_timeout;
-        Ok(Self { client, url: options.url, authorization, first_byte_timeout })
+        let uris = options.paths.iter().map(|path| (*path, below(&options.url, path))).collect();
+        Ok(Self { client, uris, authorization, first_byte_timeout })
     }
 
     /// Sends a call and waits for the head of the answer. `on_retry` is told when a call that provably was not sent is
@@ -148,19 +152,23 @@ impl Upstream {
         headers.insert(AUTHORIZATION, self.authorization.clone());
         // Usage is read from the answer, so it must not be compressed.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Ok(id) = HeaderValue::try_from(call.request_id.to_string()) {
+        if let Ok(id) = HeaderValue::from_str(call.request_id.text().as_str()) {
             headers.insert(CLIENT_REQUEST_ID, id);
         }
         request
     }
 
-    fn uri(&self, path: &'static str) -> Uri {
-        let base = self.url.path().trim_end_matches('/');
-        let mut parts = self.url.clone().into_parts();
-        // The configured URL was checked at start and `path` is a constant: this cannot fail, and never leaves the base.
-        parts.path_and_query = format!("{base}{path}").try_into().ok();
-        Uri::from_parts(parts).unwrap_or_default()
+    fn uri(&self, path: &str) -> Uri {
+        self.uris.iter().find(|(known, _)| *known == path).map(|(_, uri)| uri.clone()).unwrap_or_default()
     }
+}
+
+fn below(url: &Uri, path: &str) -> Uri {
+    let base = url.path().trim_end_matches('/');
+    let mut parts = url.clone().into_parts();
+    // The configured URL was checked at start and `path` is a constant: this cannot fail, and never leaves the base.
+    parts.path_and_query = format!("{base}{path}").try_into().ok();
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 fn timed_out(error: &ClientError) -> bool {
@@ -190,16 +198,7 @@ mod tests {
 
     #[test]
     fn paths_are_added_to_the_upstream_url() {
-        let upstream = |url: &'static str| {
-            let options = Options {
-                url: Uri::from_static(url),
-                authorization: HeaderValue::from_static("Bearer k"),
-                connect_timeout: Duration::from_secs(1),
-                first_byte_timeout: Duration::from_secs(1),
-                idle_connections: 1,
-            };
-            Upstream::new(options).unwrap().uri("/chat/completions").to_string()
-        };
+        let upstream = |url: &'static str| below(&Uri::from_static(url), "/chat/completions").to_string();
         assert_eq!(upstream("https://api.openai.com/v1"), "https://api.openai.com/v1/chat/completions");
         assert_eq!(upstream("http://127.0.0.1:9/"), "http://127.0.0.1:9/chat/completions");
     }

@@ -1,7 +1,7 @@
 //! The ledger against what the upstream wrote down about itself, and against its own sums.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt, fs,
     path::Path,
 };
@@ -11,7 +11,7 @@ use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
-use tollgate::domain::usage::LineItem;
+use tollgate::domain::{rollup::Cells, usage::LineItem};
 
 use crate::load::{Tally, Team};
 
@@ -138,32 +138,54 @@ impl Ledger {
         assert_eq!(check, "ok");
         let references = sqlx::query("PRAGMA foreign_key_check").fetch_all(&self.0).await.unwrap();
         assert!(references.is_empty(), "rows that refer to nothing: {}", references.len());
-        let (from_rows, from_sums) = (sums_of_rows(), sums_of_rollups());
-        for (one, other) in [(&from_rows, &from_sums), (&from_sums, &from_rows)] {
-            let sql = format!("SELECT count(*) FROM (SELECT * FROM ({one}) EXCEPT SELECT * FROM ({other}))");
-            let different: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&self.0).await.unwrap();
-            assert_eq!(different, 0, "sums that are not those of their rows");
+        let rows = self.sums_of_rows().await;
+        for (width_s, sums) in self.sums_of_rollups().await {
+            let mut of_rows = Sums::new();
+            for ((settled_s, api_key, tariff), row) in &rows {
+                add(&mut of_rows, (settled_s / width_s * width_s, *api_key, *tariff), row);
+            }
+            assert!(sums == of_rows, "sums of {width_s} s that are not those of their rows");
         }
+    }
+
+    async fn sums_of_rows(&self) -> Sums {
+        let items: String = LineItem::ALL.map(|item| format!(", sum({})", item.name())).concat();
+        let sql = format!(
+            "SELECT json_array((admitted_at_ms + duration_ms) / 1000, api_key, tariff, count(*){items}) FROM entries
+             GROUP BY (admitted_at_ms + duration_ms) / 1000, api_key, tariff"
+        );
+        let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&self.0).await.unwrap();
+        let mut sums = Sums::new();
+        for row in rows {
+            let numbers: Vec<u64> = serde_json::from_str(&row).unwrap();
+            add(&mut sums, (numbers[0], numbers[1], numbers[2]), &numbers[3..]);
+        }
+        sums
+    }
+
+    /// By width.
+    async fn sums_of_rollups(&self) -> BTreeMap<u64, Sums> {
+        let sql = "SELECT width_s, bucket_start_s, cells FROM rollups";
+        let parts: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(sql).fetch_all(&self.0).await.unwrap();
+        let mut widths = BTreeMap::from([60, 3_600, 86_400].map(|width_s| (width_s, Sums::new())));
+        for (width_s, start_s, cells) in parts {
+            let sums = widths.get_mut(&width_s.cast_unsigned()).unwrap();
+            for cell in Cells::of(&cells).unwrap().map(Result::unwrap) {
+                let quantities = LineItem::ALL.map(|item| cell.usage.get(item));
+                let row: Vec<u64> = std::iter::once(cell.requests).chain(quantities).collect();
+                add(sums, (start_s.cast_unsigned(), cell.api_key.into(), cell.tariff.into()), &row);
+            }
+        }
+        widths
     }
 }
 
-const KEY: &str = "api_key, endpoint, model, service_tier";
+/// Requests and quantities by time, key and tariff.
+type Sums = BTreeMap<(u64, u64, u64), Vec<u64>>;
 
-fn sums_of_rows() -> String {
-    let items: String = LineItem::ALL.map(|item| format!(", sum({})", item.name())).concat();
-    let widths = [60, 3_600, 86_400].map(|width| {
-        format!(
-            "SELECT {width} width_s, settled_at_ms / {width}000 * {width} start, {KEY}, count(*), sum(1 - priced){items}, \
-             sum(coalesce(cost_pico, 0)) FROM entries GROUP BY start, {KEY}"
-        )
-    });
-    widths.join(" UNION ALL ")
-}
-
-fn sums_of_rollups() -> String {
-    let items: String = LineItem::ALL.map(|item| format!(", {}", item.name())).concat();
-    let amounts = LineItem::ALL.map(|item| format!("{}_pico", item.name())).join(" + ");
-    format!("SELECT width_s, bucket_start_s, {KEY}, requests, unpriced_requests{items}, {amounts} FROM rollups")
+fn add(sums: &mut Sums, group: (u64, u64, u64), row: &[u64]) {
+    let sum = sums.entry(group).or_insert_with(|| vec![0; row.len()]);
+    sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
 }
 
 /// What the comparison of the upstream's log with the ledger came to.

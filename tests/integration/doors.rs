@@ -45,6 +45,9 @@ async fn admin_routes_open_for_the_admin_key_alone() {
         let reply = actor.delete("/v1/organization/projects/proj_x/api_keys/key_x").await;
         assert_eq!(reply.status.as_u16(), status);
     }
+    // Two 401s at each path, four at the doors that change things.
+    let refused = 2 * ADMIN_PATHS.len() as u64 + 4;
+    assert_eq!(gateway.metric("requests_unauthenticated_total").await, refused);
     let projects = gateway.admin().get(make).await.json();
     assert_eq!(projects["data"].as_array().unwrap().len(), 1);
 }

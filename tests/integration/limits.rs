@@ -35,6 +35,15 @@ fn refusal(kind: &str, message: &str) -> Value {
     }})
 }
 
+/// The same, as a project of the free tier reads it.
+fn free_refusal(kind: &str, message: &str) -> Value {
+    const PAY: &str = "You can increase your rate limit by adding a payment method to your account at \
+        https://platform.openai.com/account/billing.";
+    let mut refusal = refusal(kind, message);
+    refusal["error"]["message"] = format!("{} {PAY}", refusal["error"]["message"].as_str().unwrap()).into();
+    refusal
+}
+
 /// A millisecond less than told is too early, and exactly as long as told is enough.
 async fn passes_exactly_when_told(gateway: &Gateway, refused: &Reply, again: impl AsyncFn() -> Reply) {
     let wait_ms: u64 = refused.header("retry-after-ms").parse().unwrap();
@@ -81,13 +90,13 @@ async fn of_the_free_tiers_three_requests_a_minute_three_pass() {
         "Rate limit reached for {MODEL} in organization {project} on requests per min (RPM): Limit 3, Used 3, Requested \
          1. Please try again in 20s."
     );
-    assert_eq!((refused.status.as_u16(), refused.json()), (429, refusal("requests", &message)));
+    assert_eq!((refused.status.as_u16(), refused.json()), (429, free_refusal("requests", &message)));
     assert_eq!((refused.header("retry-after"), refused.header("retry-after-ms")), ("20", "20000"));
     assert!(!refused.headers.contains_key("x-should-retry"));
     passes_exactly_when_told(&gateway, &refused, async || speak(&team).await).await;
     assert_eq!(speak(&team).await.status, 429);
     assert_eq!(gateway.ledger().await.len(), 4);
-    let refused = r#"requests_refused_total{name="requests_per_minute"}"#;
+    let refused = r#"requests_refused_total{limit="requests_per_minute"}"#;
     assert_eq!((gateway.metric("upstream_calls_total").await, gateway.metric(refused).await), (4, 3));
 }
 

@@ -216,6 +216,11 @@ async fn costs_are_the_sum_of_the_ledgers_rows_to_the_last_digit() {
         rows.iter().filter(|row| row.project_id == one.project_id).map(|row| i128::from(row.cost_pico.unwrap())).sum();
     let path = format!("/v1/organization/costs?start_time={}&project_ids={}", START_S - 1, one.project_id);
     assert_eq!(amounts(&gateway.admin().get(&path).await.text()), [own]);
+    let of_nano = |row: &&crate::support::Row| row.model == "gpt-5-nano";
+    let nano: i128 = rows.iter().filter(of_nano).map(|row| i128::from(row.cost_pico.unwrap())).sum();
+    let path = format!("/v1/organization/costs?start_time={}&models=gpt-5-nano", START_S - 1);
+    assert!(nano > 0 && nano < expected);
+    assert_eq!(amounts(&gateway.admin().get(&path).await.text()), [nano]);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::{io::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
 
 use clap::Parser;
 
@@ -29,8 +29,13 @@ impl Gateway {
     }
 
     async fn keys(&self, words: &[&str]) -> Result<String, CliError> {
-        answer(parse(words, &self.url, self.key_file.path().to_path_buf())).await
+        ask(parse(words, &self.url, self.key_file.path().to_path_buf())).await
     }
+}
+
+async fn ask(command: KeysCommand) -> Result<String, CliError> {
+    let api = AdminApi::connect(command.access(), None, &BTreeMap::new())?;
+    answer(command, &api).await
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -92,6 +97,14 @@ async fn keys_are_listed_without_their_secret_and_revoked_by_id() {
     gateway.keys(&["create", "--project", "beta"]).await.unwrap();
     let listed = gateway.keys(&["list"]).await.unwrap();
     assert_eq!(listed.lines().count(), 3);
+    assert!(listed.lines().skip(1).all(|line| line.contains("  -  ")), "{listed}");
+    let narrowed = ["--requests-per-minute", "5", "--tokens-per-minute", "700"];
+    gateway.keys(&[&["create", "--project", "gamma"][..], &narrowed].concat()).await.unwrap();
+    let listed = gateway.keys(&["list", "--project", "gamma"]).await.unwrap();
+    assert!(listed.contains("  5 RPM, 700 TPM  "), "{listed}");
+    let gamma: Value =
+        serde_json::from_str(&gateway.keys(&["list", "--project", "gamma", "--json"]).await.unwrap()).unwrap();
+    gateway.keys(&["revoke", gamma["data"][0]["id"].as_str().unwrap()]).await.unwrap();
     assert!(!listed.contains(value(&plain)));
     let of_alpha: Value =
         serde_json::from_str(&gateway.keys(&["list", "--project", "alpha", "--json"]).await.unwrap()).unwrap();
@@ -149,9 +162,8 @@ async fn each_error_tells_what_to_change() {
     }
     for (words, told) in [
         (&["create", "--project", "alpha", "--tier", "tier2"][..], "leave --tier out"),
-        (&["create", "--project", "new", "--tier", "gold"], "Supported values are: 'tier1', 'tier2'"),
+        (&["create", "--project", "new", "--tier", "gold"], "Supported values are: 'tier1' and 'tier2'."),
         (&["create", "--project", "proj_nobody"], "No such Project object: proj_nobody"),
-        (&["create", "--project", "alpha", "--requests-per-day", "0"], "Expected a value >= 1"),
         (&["create", "--project", "twin"], "give one of the ids proj_"),
         (&["list", "--project", "gamma"], "there is no project gamma"),
         (&["revoke", "../../x"], "there is no key ../../x in force"),
@@ -161,7 +173,7 @@ async fn each_error_tells_what_to_change() {
     }
     let list = |url: &str, key: &str| {
         let (file, url) = (file(key), url.to_owned());
-        async move { answer(parse(&["list"], &url, file.path().to_path_buf())).await.unwrap_err() }
+        async move { ask(parse(&["list"], &url, file.path().to_path_buf())).await.unwrap_err() }
     };
     let wrong = list(&gateway.url, "a wrong key").await;
     assert!(matches!(&wrong, CliError::WrongAdminKey(source) if source.contains("tmp")), "{wrong}");
@@ -171,15 +183,71 @@ async fn each_error_tells_what_to_change() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let unreachable = list(&format!("http://{closed}"), ADMIN_KEY).await.to_string();
     assert!(unreachable.contains("is it running") && unreachable.contains(&closed.to_string()), "{unreachable}");
-    let missing = answer(parse(&["list"], &gateway.url, "/nowhere/key".into())).await.unwrap_err();
+    let missing = ask(parse(&["list"], &gateway.url, "/nowhere/key".into())).await.unwrap_err();
     assert!(missing.to_string().contains("/nowhere/key"));
 }
 
 #[tokio::test]
-async fn a_base_url_with_v1_is_understood() {
+async fn every_address_that_the_gateway_prints_is_understood() {
     let gateway = Gateway::start().await;
-    let command = parse(&["list"], &format!("{}/v1/", gateway.url), gateway.key_file.path().to_path_buf());
-    assert!(answer(command).await.is_ok());
+    for path in ["", "/", "/v1", "/v1/", "/v1/organization", "/v1/organization/"] {
+        let command = parse(&["list"], &format!("{}{path}", gateway.url), gateway.key_file.path().to_path_buf());
+        assert!(ask(command).await.is_ok(), "{path}");
+    }
+    let elsewhere = parse(&["list"], &format!("{}/x", gateway.url), gateway.key_file.path().to_path_buf());
+    assert!(ask(elsewhere).await.is_err());
+}
+
+#[tokio::test]
+async fn an_address_without_the_admin_api_is_asked_about() {
+    use axum::{Json, Router, http::StatusCode};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let error = json!({"error": {"message": "Invalid URL (GET /v1/organization/projects)"}});
+    let router = Router::new().fallback(async || (StatusCode::NOT_FOUND, Json(error)));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let key = file(ADMIN_KEY);
+    let error = ask(parse(&["list"], &url, key.path().to_path_buf())).await.unwrap_err().to_string();
+    assert!(error.contains("Invalid URL") && error.contains("is this the admin address"), "{error}");
+}
+
+#[tokio::test]
+async fn without_an_address_the_configuration_tells_it_and_empty_variables_count_as_not_set() {
+    let gateway = Gateway::start().await;
+    let port = gateway.url.rsplit_once(':').unwrap().1;
+    let config = file(&format!("admin_listen = \"0.0.0.0:{port}\"\n"));
+    let key_file = gateway.key_file.path().display().to_string();
+    let variables = [("TOLLGATE_ADMIN_URL", ""), ("TOLLGATE_CONFIG", ""), ("TOLLGATE_ADMIN_KEY_FILE", &*key_file)];
+    let env = BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let command = Cli::try_parse_from(["keys", "list"]).unwrap().command;
+    let api = AdminApi::connect(command.access(), Some(config.path()), &env).unwrap();
+    assert!(answer(command, &api).await.unwrap().starts_with("No keys yet"));
+    let command = Cli::try_parse_from(["keys", "list"]).unwrap().command;
+    let broken = file("admin_listen = 1\n");
+    let error = AdminApi::connect(command.access(), Some(broken.path()), &env).err().unwrap().to_string();
+    assert!(error.contains("give --admin-url") && error.contains(":1: admin_listen: expected a string"), "{error}");
+}
+
+#[test]
+fn what_the_gateway_would_refuse_is_refused_before_a_project_is_made() {
+    let long = "x".repeat(129);
+    for (option, value) in [
+        ("--requests-per-minute", "0"),
+        ("--requests-per-day", "4294967296"),
+        ("--tokens-per-minute", "many"),
+        ("--batch-queue-tokens", "0"),
+        ("--name", ""),
+        ("--name", &long),
+        ("--name", "a\nb"),
+    ] {
+        let words = ["keys", "create", "--project", "a", option, value];
+        let error = Cli::try_parse_from(words).unwrap_err().to_string();
+        assert!(error.contains(option), "{option} {value}: {error}");
+    }
+    assert!(Cli::try_parse_from(["keys", "create", "--project", " "]).is_err());
+    assert!(
+        Cli::try_parse_from(["keys", "create", "--project", &long[1..], "--requests-per-day", "4294967295"]).is_ok()
+    );
 }
 
 #[test]

@@ -21,6 +21,14 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
+/// A field that is misspelt would be left unread, and the object made without what was asked for.
+pub(super) fn only(fields: &Map<String, Value>, known: &[&[&str]]) -> Result<(), ApiError> {
+    match fields.keys().find(|name| !known.iter().any(|names| names.contains(&name.as_str()))) {
+        Some(unknown) => Err(ApiError::unknown_parameter(shown(unknown))),
+        None => Ok(()),
+    }
+}
+
 /// Required.
 pub(super) fn name(fields: &Map<String, Value>) -> Result<String, ApiError> {
     optional_name(fields)?.ok_or_else(|| ApiError::missing_parameter("name"))
@@ -101,9 +109,7 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
         Some(other) => return Err(wrong_type("limits", "an object", other)),
     };
     if let Some(unknown) = limits.keys().find(|name| !NAMES.contains(&name.as_str())) {
-        let param = format!("limits.{}", shown(unknown));
-        let message = format!("Unknown parameter: '{param}'.");
-        return Err(ApiError::invalid(message, Some(param.into()), Some("unknown_parameter".into())));
+        return Err(ApiError::unknown_parameter(&format!("limits.{}", shown(unknown))));
     }
     let rate = |name| {
         let value = integer(limits, "limits.", name, u32::MAX.into())?;

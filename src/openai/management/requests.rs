@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::{
-    above_maximum, allowed_models, below_minimum, integer, limits, name, object, optional_name, wrong_type,
+    above_maximum, allowed_models, below_minimum, integer, limits, name, object, only, optional_name, wrong_type,
 };
 use crate::{
     domain::{
@@ -13,7 +13,7 @@ use crate::{
         projects::{Role, TierId},
         time::UnixNanos,
     },
-    openai::error::ApiError,
+    openai::{error::ApiError, report::query::enumeration},
 };
 
 pub(super) const DEFAULT_PAGE_LENGTH: usize = 20;
@@ -24,6 +24,11 @@ const MAX_EXPIRY_SECONDS: u64 = 100 * 366 * 86_400;
 const MAX_ADMIN_KEY_EXPIRY_SECONDS: u64 = 31_536_000;
 const DEFAULT_OVERLAP_SECONDS: u64 = 86_400;
 const MAX_OVERLAP_SECONDS: u64 = 7 * 86_400;
+/// What `OpenAI` takes for a project, and we have no use for. Whoever manages projects there may send it here.
+const OF_OPENAI_PROJECTS: &[&str] = &["residency", "geography", "external_key_id"];
+const OF_PROJECTS: &[&str] = &["name", "tier"];
+/// What [`NewKeyTerms`] reads.
+const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", "expires_in_seconds"];
 /// The name that `OpenAI` gives to a service account's key.
 const KEY_NAME: &str = "Secret Key";
 
@@ -92,6 +97,7 @@ pub struct NewAdminKey {
 impl NewProject {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
+        only(&fields, &[OF_PROJECTS, OF_OPENAI_PROJECTS])?;
         Ok(Self { tier: tier(&fields)?, name: name(&fields)? })
     }
 }
@@ -99,6 +105,7 @@ impl NewProject {
 impl ProjectUpdate {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
+        only(&fields, &[OF_PROJECTS, OF_OPENAI_PROJECTS])?;
         Ok(Self { tier: tier(&fields)?, name: optional_name(&fields)? })
     }
 }
@@ -106,19 +113,21 @@ impl ProjectUpdate {
 impl NewServiceAccount {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
-        let only = match fields.get("create_service_account_only") {
+        only(&fields, &[OF_KEYS, &["create_service_account_only"]])?;
+        let without_key = match fields.get("create_service_account_only") {
             None | Some(Value::Null) => false,
-            Some(Value::Bool(only)) => *only,
+            Some(Value::Bool(without_key)) => *without_key,
             Some(other) => return Err(wrong_type("create_service_account_only", "a boolean", other)),
         };
         let terms = NewKeyTerms::read(&fields)?;
-        Ok(Self { name: name(&fields)?, key: (!only).then_some(terms) })
+        Ok(Self { name: name(&fields)?, key: (!without_key).then_some(terms) })
     }
 }
 
 impl ServiceAccountUpdate {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
+        only(&fields, &[&["name", "role"]])?;
         let role = match fields.get("role") {
             None | Some(Value::Null) => None,
             Some(Value::String(role)) => match Role::parse(role) {
@@ -140,12 +149,14 @@ impl NewKey {
     pub fn of_account(body: &[u8]) -> Result<Self, ApiError> {
         // Every field may be left out, and with them the body.
         let fields = if body.is_empty() { Map::new() } else { object(body)? };
+        only(&fields, &[OF_KEYS])?;
         let name = optional_name(&fields)?.unwrap_or_else(|| KEY_NAME.to_owned());
         Ok(Self { name, service_account_id: None, terms: NewKeyTerms::read(&fields)? })
     }
 
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
+        only(&fields, &[OF_KEYS, &["service_account_id"]])?;
         let terms = NewKeyTerms::read(&fields)?;
         let service_account_id = match fields.get("service_account_id") {
             None | Some(Value::Null) => None,
@@ -186,6 +197,7 @@ impl NewKeyTerms {
 impl KeyUpdateRequest {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
+        only(&fields, &[&["name", "limits", "allowed_models"]])?;
         let given = |name: &str| fields.contains_key(name);
         Ok(Self {
             name: optional_name(&fields)?,
@@ -199,6 +211,7 @@ impl KeyUpdateRequest {
 impl NewAdminKey {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
+        only(&fields, &[&["name", "expires_in_seconds"]])?;
         let expires_in_seconds = integer(&fields, "", "expires_in_seconds", MAX_ADMIN_KEY_EXPIRY_SECONDS)?;
         Ok(Self { name: name(&fields)?, expires_in_seconds })
     }
@@ -208,6 +221,7 @@ impl NewAdminKey {
 pub fn overlap_seconds(body: &[u8]) -> Result<u64, ApiError> {
     const PARAM: &str = "overlap_seconds";
     let fields = if body.is_empty() { Map::new() } else { object(body)? };
+    only(&fields, &[&[PARAM]])?;
     if fields.get(PARAM).is_some_and(|value| value.as_u64() == Some(0)) {
         return Ok(0);
     }
@@ -269,7 +283,8 @@ impl<'a> PageRequest<'a> {
 
 pub fn unknown_tier<'a>(tier: &TierId, known: impl Iterator<Item = &'a TierId>) -> ApiError {
     let known: Vec<_> = known.map(|tier| format!("'{}'", tier.as_str())).collect();
-    let message = format!("Invalid value: '{}'. Supported values are: {}.", shown(tier.as_str()), known.join(", "));
+    let (tier, known) = (shown(tier.as_str()), enumeration(&known));
+    let message = format!("Invalid value: '{tier}'. Supported values are: {known}.");
     ApiError::invalid(message, Some("tier".into()), Some("invalid_value".into()))
 }
 

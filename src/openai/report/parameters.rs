@@ -46,15 +46,12 @@ fn filter(kind: Kind, query: &Query) -> Result<Filter, ApiError> {
     let common = Filter {
         project_ids: query.list("project_ids")?,
         api_key_ids: query.list("api_key_ids")?,
+        // OpenAI filters only usage by model. A bill that took no notice of it would be read as the model's.
+        models: query.list("models")?,
         ..Filter::default()
     };
     Ok(match kind {
-        Kind::Completions => Filter {
-            user_ids: query.list("user_ids")?,
-            models: query.list("models")?,
-            batch: query.boolean("batch")?,
-            ..common
-        },
+        Kind::Completions => Filter { user_ids: query.list("user_ids")?, batch: query.boolean("batch")?, ..common },
         Kind::Costs => common,
     })
 }
@@ -119,8 +116,14 @@ mod tests {
 
     #[test]
     fn costs_ignore_what_only_usage_knows() {
-        let (report, _) = read(Kind::Costs, "start_time=5&models=m&user_ids=u&batch=maybe", NOW).unwrap();
+        let (report, _) = read(Kind::Costs, "start_time=5&user_ids=u&batch=maybe", NOW).unwrap();
         assert_eq!(report.filter, Filter::default());
+    }
+
+    #[test]
+    fn costs_can_be_those_of_some_models() {
+        let (report, _) = read(Kind::Costs, "start_time=5&models=m&models=n", NOW).unwrap();
+        assert_eq!(report.filter.models.unwrap().into_iter().collect::<Vec<_>>(), ["m", "n"]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(in crate::openai) fn choice<T: Copy>(
 }
 
 /// `a`, `a and b`, `a, b, and c`.
-fn enumeration(names: &[String]) -> String {
+pub(in crate::openai) fn enumeration(names: &[String]) -> String {
     match names {
         [first, second] => format!("{first} and {second}"),
         [first @ .., last] if !first.is_empty() => format!("{}, and {last}", first.join(", ")),

@@ -4,7 +4,15 @@ use std::path::Path;
 
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::domain::usage::LineItem;
+use super::super::{names::Names, rollups::Rollups};
+use crate::domain::{
+    ids::KeyId,
+    money::Money,
+    pricing::{Rates, ServiceTier},
+    rollup::Cell,
+    tariff::{Tariff, TariffKind},
+    usage::{LineItem, Usage},
+};
 
 /// One settled request; names are made as they come up.
 #[derive(Clone, Copy, Debug)]
@@ -55,38 +63,34 @@ async fn insert(connection: &mut SqliteConnection, entry: &Settled<'_>) {
         "INSERT OR IGNORE INTO service_accounts (id, project_id, name, created_at) VALUES (?2, ?1, '', 0)",
         "INSERT OR IGNORE INTO api_keys (id, project_id, service_account_id, name, hash, redacted_value, limits, created_at)
          SELECT ?3, ?1, ?2, '', zeroblob(32), '', '{}', 0",
-        "INSERT OR IGNORE INTO names (name) VALUES (?4), (?5), (?6)",
     ] {
         let query = sqlx::query(statement).bind(entry.project_id).bind(&account).bind(entry.api_key_id);
-        let query = query.bind(entry.endpoint).bind(entry.model).bind(entry.service_tier);
         query.execute(&mut *connection).await.unwrap();
     }
-    let columns = LineItem::ALL.map(LineItem::name);
-    let value = |item: LineItem, of: fn(&(LineItem, i64, i64)) -> i64| -> i64 {
-        entry.lines.iter().filter(|line| line.0 == item).map(of).sum()
+    let tariff = Tariff {
+        endpoint: entry.endpoint.into(),
+        model: entry.model.into(),
+        service_tier: ServiceTier::from_wire(entry.service_tier),
+        prices_from: None,
+        rates: entry.lines.iter().fold(Rates::default(), |mut rates, (item, quantity, amount)| {
+            assert_eq!(amount % quantity, 0, "an amount is a quantity at a price");
+            rates.set(*item, Money::from_pico(amount / quantity));
+            rates
+        }),
+        priced: true,
+        kind: TariffKind::Request,
     };
-    let quantities = LineItem::ALL.map(|item| value(item, |line| line.1).to_string());
-    let amounts = LineItem::ALL.map(|item| value(item, |line| line.2).to_string());
-    let add = |name: &str| format!("{name} = {name} + excluded.{name}");
-    let updates: Vec<_> = columns.iter().map(|it| format!("{}, {}", add(it), add(&format!("{it}_pico")))).collect();
-    for width_s in [60, 3_600, 86_400] {
-        let statement = format!(
-            "INSERT INTO rollups (width_s, bucket_start_s, api_key, endpoint, model, service_tier, requests,
-                unpriced_requests, {}, {}_pico)
-             SELECT {width_s}, {}, k.number, e.number, m.number, t.number, 1, 0, {}, {}
-             FROM api_keys k, names e, names m, names t
-             WHERE k.id = ?1 AND e.name = ?2 AND m.name = ?3 AND t.name = ?4
-             ON CONFLICT DO UPDATE SET {}, {}",
-            columns.join(", "),
-            columns.join("_pico, "),
-            entry.at_s - entry.at_s % width_s,
-            quantities.join(", "),
-            amounts.join(", "),
-            add("requests"),
-            updates.join(", "),
-        );
-        let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(entry.api_key_id).bind(entry.endpoint);
-        let done = query.bind(entry.model).bind(entry.service_tier).execute(&mut *connection).await.unwrap();
-        assert_eq!(done.rows_affected(), 1);
-    }
+    let mut names = Names::default();
+    let key = KeyId::parse(entry.api_key_id).unwrap();
+    let key = names.key(connection, &key).await.unwrap();
+    let tariff = names.tariff(connection, &tariff).await.unwrap();
+    let number = |number: i64| u32::try_from(number).unwrap();
+    let usage = entry
+        .lines
+        .iter()
+        .fold(Usage::default(), |usage, (item, quantity, _)| usage.with(*item, u64::try_from(*quantity).unwrap()));
+    let mut rollups = Rollups::default();
+    let cell = Cell { api_key: number(key), tariff: number(tariff), requests: 1, usage };
+    rollups.add(entry.at_s, &cell).unwrap();
+    rollups.write(connection).await.unwrap();
 }

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::{
-    super::{StoreError, buckets::StoredBucket, ledger::LedgerBatch},
-    assert_balanced, entries, number, store,
+    super::{Store, StoreError, buckets::StoredBucket, ledger::LedgerBatch, reports},
+    assert_balanced, entries, everything, number, parts, store,
 };
 use crate::{
     domain::{
@@ -10,6 +10,7 @@ use crate::{
         ledger::{Entry, Settlement},
         limits::Dimension,
         pricing::Charge,
+        report::Width,
         time::UnixNanos,
         usage::{LineItem, Usage},
     },
@@ -65,7 +66,7 @@ async fn what_has_no_price_is_unpriced_and_never_free() {
         with_usage(5, Usage::default(), Vec::new()),
     ];
     store.append(&first(cases)).await.unwrap();
-    let costs: Vec<(Option<i64>, bool)> = sqlx::query_as("SELECT cost_pico, priced FROM entries ORDER BY request_id")
+    let costs: Vec<(Option<i64>, bool)> = sqlx::query_as("SELECT cost_pico, priced FROM ledger ORDER BY request_id")
         .fetch_all(store.reader())
         .await
         .unwrap();
@@ -118,16 +119,67 @@ async fn a_batch_that_fails_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_sum_that_overflows_in_the_table_is_refused() {
+async fn a_sum_that_overflows_is_not_reported() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let large = Usage::default().with(LineItem::InputText, i64::MAX as u64);
-    let batch = first(vec![with_usage(1, large, Vec::new())]);
-    store.append(&batch).await.unwrap();
-    let up_to = Position { segment: 1, offset: 200 };
-    let second = LedgerBatch { from: Some(batch.up_to), up_to, ..first(vec![with_usage(2, large, Vec::new())]) };
-    assert!(matches!(store.append(&second).await, Err(StoreError::Sql(_))));
-    assert_eq!(entries(&store).await, 1);
+    let batches = [1, 2, 3].map(|number| vec![with_usage(number, large, Vec::new())]);
+    append_each(&store, batches).await;
+    let read = reports::rows(&store, &everything(Width::Day)).await;
+    assert!(matches!(read, Err(StoreError::SumOverflow)), "{read:?}");
+}
+
+/// Each as a batch of its own.
+async fn append_each(store: &Store, batches: impl IntoIterator<Item = Vec<Entry>>) {
+    let mut from = None;
+    for (entries, offset) in batches.into_iter().zip(1..) {
+        let up_to = Position { segment: 1, offset };
+        store.append(&LedgerBatch { entries, from, up_to, ..LedgerBatch::default() }).await.unwrap();
+        from = Some(up_to);
+    }
+}
+
+#[tokio::test]
+async fn many_batches_of_one_bucket_are_kept_in_few_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    append_each(&store, (0..700).map(|number| vec![entry(number)])).await;
+    // 700 = 2 x 256 + 11 x 16 + 12, and each level gives way only when the next part comes.
+    for width_s in [60, 3_600, 86_400] {
+        assert!(parts(&store, width_s).await <= 48, "{}", parts(&store, width_s).await);
+    }
+    assert_balanced(&store).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_time_has_moved_on_from_is_one_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let at = |number: u64, seconds: u64| {
+        let mut entry = entry(number);
+        entry.settlement.settled_at = NOW.plus_nanos(seconds * 1_000_000_000);
+        entry
+    };
+    // One comes late, for a minute that is over.
+    let seconds = [0, 1, 2, 3, 60, 61, 5, 120];
+    append_each(&store, seconds.into_iter().zip(0..).map(|(seconds, number)| vec![at(number, seconds)])).await;
+    assert_eq!(parts(&store, 60).await, 4);
+    assert_balanced(&store).await;
+}
+
+#[tokio::test]
+async fn entries_without_sums_are_summed_up_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    append_each(&store, (0..40).map(|number| vec![entry(number)])).await;
+    sqlx::query("DELETE FROM rollups").execute(store.writer()).await.unwrap();
+    store.close().await;
+    for _ in 0..2 {
+        let store = super::store(dir.path()).await;
+        assert_balanced(&store).await;
+        assert_eq!(parts(&store, 86_400).await, 1);
+        store.close().await;
+    }
 }
 
 #[tokio::test]
@@ -135,11 +187,11 @@ async fn the_ledger_cannot_be_changed_or_shortened() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     store.append(&first(vec![entry(1)])).await.unwrap();
-    for sql in ["UPDATE entries SET status = 500", "DELETE FROM entries"] {
+    for sql in ["UPDATE entries SET api_key = 2", "DELETE FROM entries", "UPDATE tariffs SET priced = 0"] {
         let error = sqlx::query(sql).execute(store.writer()).await.unwrap_err();
         assert!(error.to_string().contains("the ledger is append-only"), "{error}");
     }
-    assert_eq!(number(&store, "SELECT status FROM entries").await, 200);
+    assert_eq!(number(&store, "SELECT status FROM ledger").await, 200);
 }
 
 #[tokio::test]

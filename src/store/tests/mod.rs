@@ -11,8 +11,11 @@ use std::{
     },
 };
 
-use super::Store;
-use crate::domain::usage::LineItem;
+use super::{Store, reports};
+use crate::domain::{
+    report::{LATEST_TIME_S, Piece, Range, Selection, Width},
+    usage::LineItem,
+};
 
 /// A store with the keys `key_one` and `key_two`.
 pub(super) async fn store(dir: &Path) -> Store {
@@ -63,17 +66,44 @@ pub(super) async fn entries(store: &Store) -> i64 {
 /// Fails unless each width's rollups add up to the entries.
 pub(super) async fn assert_balanced(store: &Store) {
     let quantities = LineItem::ALL.map(|item| format!("coalesce(sum({}), 0)", item.name())).join(", ");
-    let amounts = LineItem::ALL.map(|item| format!("coalesce(sum({}_pico), 0)", item.name())).join(" + ");
-    let ledger = format!(
-        "SELECT json_array(count(*), count(*) - coalesce(sum(priced), 0), {quantities}, coalesce(sum(cost_pico), 0)) FROM entries"
+    let sql = format!(
+        "SELECT json_array(count(*), count(*) - coalesce(sum(priced), 0), coalesce(sum(cost_pico), 0), {quantities}) FROM ledger"
     );
-    let ledger: String = sqlx::query_scalar(sqlx::AssertSqlSafe(ledger)).fetch_one(store.reader()).await.unwrap();
-    for width in [60, 3_600, 86_400] {
-        let rollups = format!(
-            "SELECT json_array(coalesce(sum(requests), 0), coalesce(sum(unpriced_requests), 0), {quantities}, {amounts})
-             FROM rollups WHERE width_s = {width} AND bucket_start_s % {width} = 0"
-        );
-        let rollups: String = sqlx::query_scalar(sqlx::AssertSqlSafe(rollups)).fetch_one(store.reader()).await.unwrap();
-        assert_eq!(rollups, ledger, "width {width}");
+    let ledger: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(store.reader()).await.unwrap();
+    let ledger: Vec<i128> = serde_json::from_str(&ledger).unwrap();
+    for width in [Width::Minute, Width::Hour, Width::Day] {
+        let mut sums = vec![0_i128; 3 + LineItem::COUNT];
+        for row in reports::rows(store, &everything(width)).await.unwrap() {
+            assert_eq!(row.bucket_start_s % width.seconds(), 0);
+            sums[0] += i128::from(row.requests);
+            sums[1] += i128::from(row.unpriced_requests);
+            for line in row.lines {
+                sums[2] += line.amount.pico();
+                sums[3 + line.line_item.index()] += i128::from(line.quantity);
+            }
+        }
+        assert_eq!(sums, ledger, "{width:?}");
     }
+}
+
+/// All rollups of one width.
+fn everything(width: Width) -> Selection {
+    Selection {
+        pieces: vec![Piece { width, range: Range { start_s: 0, end_s: LATEST_TIME_S } }],
+        bucket_width: width,
+        by_api_key: false,
+        by_model: false,
+        by_service_tier: false,
+        endpoints: None,
+        project_ids: None,
+        api_key_ids: None,
+        models: None,
+        batch: None,
+    }
+}
+
+/// Parts of the rollups of one width.
+pub(super) async fn parts(store: &Store, width_s: i64) -> i64 {
+    let sql = "SELECT count(*) FROM rollups WHERE width_s = ?";
+    sqlx::query_scalar(sql).bind(width_s).fetch_one(store.reader()).await.unwrap()
 }

@@ -47,6 +47,7 @@ async fn a_file_that_is_no_database_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollgate.db");
     fs::write(&path, "not a database, but long enough to be looked at".repeat(100)).unwrap();
-    assert!(Store::open(&path).await.is_err());
+    let error = Store::open(&path).await.err().unwrap().to_string();
+    assert!(error.contains(&path.display().to_string()) && error.contains("restore a copy"), "{error}");
     assert!(matches!(Store::open(std::path::Path::new("/proc/none/db")).await, Err(StoreError::File { .. })));
 }

@@ -1,0 +1,113 @@
+//! Tariffs as rows: written when a batch needs a new one, read by reports.
+
+use serde_json::{Map, Value};
+use sqlx::{Sqlite, query::QueryScalar, sqlite::SqliteArguments};
+
+use super::{Store, StoreError};
+use crate::domain::{
+    money::Money,
+    pricing::{Rates, ServiceTier},
+    tariff::{Tariff, TariffKind},
+    time::UnixNanos,
+    usage::LineItem,
+};
+
+pub(super) const INSERT: &str =
+    "INSERT INTO tariffs (endpoint, model, service_tier, prices_from_s, priced, adjusts, prices)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING number";
+pub(super) const SELECT: &str = "SELECT number FROM tariffs WHERE endpoint = ?1 AND model = ?2 AND service_tier = ?3
+     AND prices_from_s = ?4 AND priced = ?5 AND adjusts = ?6 AND prices = ?7";
+
+/// No price began before 1970, so this stands for none: `UNIQUE` takes no two `NULL`s for the same.
+const NO_PRICES: i64 = -1;
+
+/// A tariff's words by their numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    pub(super) endpoint: i64,
+    pub(super) model: i64,
+    pub(super) service_tier: i64,
+}
+
+type Scalar<'q> = QueryScalar<'q, Sqlite, i64, SqliteArguments>;
+
+pub(super) fn bind<'q>(query: Scalar<'q>, tariff: &Tariff, row: Row) -> Scalar<'q> {
+    let from_s = tariff.prices_from.and_then(|from| i64::try_from(from.seconds()).ok());
+    query
+        .bind(row.endpoint)
+        .bind(row.model)
+        .bind(row.service_tier)
+        .bind(from_s.unwrap_or(NO_PRICES))
+        .bind(tariff.priced)
+        .bind(tariff.kind == TariffKind::Adjustment)
+        .bind(prices(&tariff.rates))
+}
+
+/// `{"input_text":150000}`, in the order of the line items.
+fn prices(rates: &Rates) -> String {
+    let priced = LineItem::ALL.into_iter().filter_map(|item| Some((item, rates.get(item)?)));
+    let members: Vec<_> = priced.map(|(item, price)| format!("\"{}\":{}", item.name(), price.pico())).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+fn read_prices(text: &str) -> Option<Rates> {
+    let mut rates = Rates::default();
+    for (name, price) in serde_json::from_str::<Map<String, Value>>(text).ok()? {
+        let item = LineItem::ALL.into_iter().find(|item| item.name() == name)?;
+        rates.set(item, Money::from_pico(price.as_i64()?));
+    }
+    Some(rates)
+}
+
+impl Store {
+    /// All tariffs after the one of this number, with their numbers.
+    pub(super) async fn tariffs_after(&self, number: i64) -> Result<Vec<(i64, Tariff)>, StoreError> {
+        let rows: Vec<Found> = sqlx::query_as(
+            "SELECT t.number, e.name, m.name, s.name, t.prices_from_s, t.priced, t.adjusts, t.prices
+             FROM tariffs t
+             JOIN names e ON e.number = t.endpoint
+             JOIN names m ON m.number = t.model
+             JOIN names s ON s.number = t.service_tier
+             WHERE t.number > ? ORDER BY t.number",
+        )
+        .bind(number)
+        .fetch_all(self.reader())
+        .await?;
+        rows.into_iter().map(read).collect()
+    }
+}
+
+type Found = (i64, String, String, String, i64, bool, bool, String);
+
+fn read(
+    (number, endpoint, model, service_tier, from_s, priced, adjusts, text): Found,
+) -> Result<(i64, Tariff), StoreError> {
+    let Some(rates) = read_prices(&text) else { return Err(StoreError::Unreadable(text)) };
+    let tariff = Tariff {
+        endpoint: endpoint.into(),
+        model: model.into(),
+        service_tier: ServiceTier::from_wire(&service_tier),
+        prices_from: u64::try_from(from_s).ok().map(UnixNanos::from_seconds),
+        rates,
+        priced,
+        kind: if adjusts { TariffKind::Adjustment } else { TariffKind::Request },
+    };
+    Ok((number, tariff))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_are_written_in_one_way_and_read_back() {
+        let mut rates = Rates::default();
+        rates.set(LineItem::OutputAudio, Money::from_pico(20_000_000));
+        rates.set(LineItem::InputText, Money::from_pico(-5));
+        assert_eq!(prices(&rates), r#"{"input_text":-5,"output_audio":20000000}"#);
+        assert_eq!(read_prices(&prices(&rates)), Some(rates));
+        assert_eq!(prices(&Rates::default()), "{}");
+        assert_eq!(read_prices(r#"{"lunch":5}"#), None);
+        assert_eq!(read_prices(r#"{"input_text":0.5}"#), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! The commands as they are typed: what they print, and how they end.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Command, Output, Stdio},
+};
+
+fn tollgate(words: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(words).env_clear().envs(env.iter().copied()).stdin(Stdio::null());
+    command
+}
+
+fn run(words: &[&str], env: &[(&str, &str)]) -> Output {
+    tollgate(words, env).output().unwrap()
+}
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let output = run(&["help"], &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("tollgate demo"), "{text}");
+    assert!(run(&["help", "keys"], &[]).status.success());
+}
+
+#[test]
+fn empty_variables_count_as_not_set() {
+    let output = run(&["check"], &[("TOLLGATE_CONFIG", ""), ("TOLLGATE_ADMIN_KEY_FILE", "")]);
+    assert!(output.status.success(), "{output:?}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let env = [
+        ("TOLLGATE_CONFIG", ""),
+        ("TOLLGATE_ADMIN_URL", ""),
+        ("TOLLGATE_ADMIN_KEY_FILE", ""),
+        ("TOLLGATE_ADMIN_KEY", "sk-admin-of-nobody"),
+        ("TOLLGATE_ADMIN_LISTEN", &*free),
+    ];
+    let output = run(&["keys", "list"], &env);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("cannot reach the gateway at http://{free} ")), "{said}");
+}
+
+#[test]
+fn a_look_alike_that_cannot_write_its_log_ends_before_it_prints_an_address() {
+    let output = run(&["simulate", "--listen", "127.0.0.1:0", "--log", "/does/not/exist/log"], &[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+    assert!(said.starts_with("tollgate: cannot open the log /does/not/exist/log: "), "{said}");
+}
+
+#[test]
+fn a_demo_tells_of_variables_that_it_ignores() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = [
+        ("TOLLGATE_LISTEN", "127.0.0.1:0"),
+        ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0"),
+        ("TOLLGATE_DATA_DIR", dir.path().to_str().unwrap()),
+        ("TOLLGATE_PORT", "9999"),
+    ];
+    let child = tollgate(&["demo", "--json"], &env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut demo = Running(child);
+    let mut ready = String::new();
+    BufReader::new(demo.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    demo.0.kill().unwrap();
+    let mut said = String::new();
+    demo.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(ready.starts_with('{') && said.contains("TOLLGATE_PORT is no setting and is ignored"), "{ready}\n{said}");
+}
