@@ -192,8 +192,10 @@ async fn answer(store: &Store, catalog: &Catalog, kind: Kind, query: &str) -> us
     report::print(&report, &page, &buckets).unwrap().len()
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+/// In milliseconds, with one decimal.
+fn millis(time: Duration) -> String {
+    let tenths = time.as_micros() / 100;
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 async fn measure(store: &Store, catalog: &Catalog, rounds: usize) {
@@ -210,11 +212,11 @@ async fn measure(store: &Store, catalog: &Catalog, rounds: usize) {
         all.extend_from_slice(&times);
         let query = query.split_once('&').map_or("", |(_, rest)| rest);
         let (median, slowest) = (millis(times[times.len() / 2]), millis(times[times.len() - 1]));
-        println!("| {kind:?} {query} | {median:.1} | {slowest:.1} | {} |", bytes >> 10);
+        println!("| {kind:?} {query} | {median} | {slowest} | {} |", bytes >> 10);
     }
     all.sort_unstable();
     let at = |percent: usize| millis(all[(all.len() * percent / 100).min(all.len() - 1)]);
-    println!("\nall: median {:.1} ms, p99 {:.1} ms, of {} answers", at(50), at(99), all.len());
+    println!("\nall: median {} ms, p99 {} ms, of {} answers", at(50), at(99), all.len());
 }
 
 fn main() {
@@ -231,10 +233,10 @@ fn main() {
         store.checkpoint().await.unwrap();
         let bytes = std::fs::metadata(&path).unwrap().len();
         println!(
-            "{total} requests of {DAYS} days, {KEYS} keys and {MODELS} models: built in {took:.0?}, {:.1} us a request, \
-             {:.1} MB per million requests\n",
-            took.as_secs_f64() * 1e6 / f64::from(u32::try_from(total).unwrap()),
-            f64::from(u32::try_from(bytes >> 10).unwrap()) * 1024.0 / f64::from(u32::try_from(total).unwrap()),
+            "{total} requests of {DAYS} days, {KEYS} keys and {MODELS} models: built in {took:.0?}, {} ns and {} bytes for \
+             each (so many MB per million)\n",
+            took.as_nanos() / u128::from(total),
+            bytes / total,
         );
         let catalog = load_catalog(&Settings::default()).unwrap();
         let recording = tokio::spawn(record(store.clone(), total / BATCH, total));

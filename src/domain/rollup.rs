@@ -81,7 +81,7 @@ fn push(bytes: &mut Vec<u8>, mut value: u64) {
         bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    bytes.push(value as u8);
+    bytes.push((value & 0x7f) as u8);
 }
 
 /// The cells of [`Rollup::encode`]'s bytes, one after the other; ends after the first that cannot be read.
