@@ -8,8 +8,8 @@ COPY benches benches
 COPY config config
 COPY migrations migrations
 COPY src src
-RUN cargo build --release --locked --bin tollgate \
-    && install -D target/release/tollgate /image/usr/local/bin/tollgate \
+RUN cargo build --profile dist --locked --bin tollgate \
+    && install -D target/dist/tollgate /image/usr/local/bin/tollgate \
     && install -d /image/data
 
 FROM gcr.io/distroless/cc-debian12:nonroot

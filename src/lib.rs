@@ -23,12 +23,17 @@
 //! # Two journeys
 //!
 //! A chat completion: the route in `api` -> `api/auth` makes a [`domain::keys::Caller`] -> `openai/request` reads model,
-//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, asks whether money
-//! may still be spent, reserves on all limits or none, journals the admission, and sends -> the answer's frames pass on while the meter looks on -> settled,
-//! once, before the client can have the last byte.
+//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, asks
+//! whether money may still be spent, reserves on all limits or none, journals the admission, and sends -> the answer's frames
+//! pass on while the meter looks on -> settled, once, before the client can have the last byte.
 //!
 //! A usage query: `api/reports` -> `api/auth` demands an admin -> `domain/report` checks parameters and lays out buckets
 //! -> `store/reports` reads rollups -> `openai/report` writes the page and its cursor.
+//!
+//! Money in the books: what a request was billed by is a [`domain::tariff::Tariff`] (endpoint, model, service tier, and the
+//! price of each line item that it used), which the ledger writes once and refers to. An entry holds quantities, never
+//! amounts; so do the rollups, packed per key and tariff ([`domain::rollup`]). An amount is a product made when it is asked
+//! for, and the sum of buckets is the sum of entries because multiplication says so.
 //!
 //! # Invariants
 //!
@@ -55,6 +60,8 @@
 //!   about to be taken back.
 //! - The upstream call runs in the handler's own future, which is dropped when a client leaves; what is left of it then moves
 //!   to a task that reads the answer on ([`proxy`]'s `Attended`). No request pays for a task that is rarely needed.
+//! - Rollups are packed cells and not rows of columns: a report over a month of a thousand keys reads some dozens of rows.
+//!   Each batch of the projector adds a part to the buckets that it touches; parts are folded together sixteen at a time.
 //! - Events of a stream that are there at the same time go to the client in one write ([`proxy::MeteredBody`]).
 //! - A JSON answer is read whole before its first byte goes on: its usage stands at its end, and an answer that breaks off
 //!   becomes an error instead of half an answer. Streams are never held back for more than one event.

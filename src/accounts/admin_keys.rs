@@ -1,7 +1,10 @@
 //! The keys that open the admin side: the one of the settings, and those that were made here. All of them work; which there
 //! are, the list shows.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -29,6 +32,8 @@ pub struct AdminKeys {
     current: ArcSwap<Vec<Arc<AdminKey>>>,
     /// One change at a time: each starts from the list that the one before it left.
     changing: Mutex<()>,
+    /// Made at this start, and not saved before it has been shown.
+    new: std::sync::Mutex<Option<Arc<AdminKey>>>,
 }
 
 /// An admin key made just now. Show it: it is nowhere else.
@@ -81,16 +86,28 @@ impl AdminKeys {
             let (created_at, expires_at) = (now, None);
             keys.push(Arc::new(AdminKey { id, name, hash, redacted_value, created_at, expires_at, last_used }));
         }
-        let mut made = None;
+        let (mut new, mut made) = (None, None);
         if !keys.iter().any(|key| key.in_force(now)) {
             let (key, plain) = new_key(&pepper, "made at the first start", None, now);
-            store::admin_keys::insert(&store, &key, &created(&key, &By::gateway(now))).await?;
-            keys.push(Arc::new(key));
-            made = Some(plain);
+            let key = Arc::new(key);
+            keys.push(Arc::clone(&key));
+            (new, made) = (Some(key), Some(plain));
         }
         sort(&mut keys);
         let current = ArcSwap::from_pointee(keys);
-        Ok((Arc::new(Self { store, pepper, current, changing: Mutex::new(()) }), made))
+        let (changing, new) = (Mutex::new(()), std::sync::Mutex::new(new));
+        Ok((Arc::new(Self { store, pepper, current, changing, new }), made))
+    }
+
+    /// Saves the key that was made at this start, to be called when it has been shown. In that order: a gateway that is
+    /// killed in between makes another at its next start. The other way round nobody would ever have seen the only key.
+    pub async fn keep_new(&self) -> Result<(), StoreError> {
+        let new = self.new.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(key) = new else { return Ok(()) };
+        let turn = self.changing.lock().await;
+        let saved = store::admin_keys::insert(&self.store, &key, &created(&key, &By::gateway(key.created_at))).await;
+        drop(turn);
+        saved
     }
 
     /// Which admin key this is. Takes the same time for every credential of one length: none of the comparisons stops

@@ -22,6 +22,9 @@ pub async fn run(config_path: Option<&Path>) -> ExitCode {
     match start(&settings, catalog).await {
         Ok(running) => {
             print_start(&running, &settings);
+            if let Err(error) = running.app.admin_keys.keep_new().await {
+                tracing::error!(%error, "the new admin key is not saved: the next start makes another");
+            }
             until_told_to_stop(running, signals).await
         }
         Err(code) => code,

@@ -53,10 +53,11 @@ struct Trace(Vec<String>);
 impl Trace {
     /// The whole trace: strace ends a moment after the process that it traces.
     async fn read(path: &Path, process_id: u32) -> Self {
-        let last = format!("{process_id} +++ exited");
+        // Short process ids are filled up with spaces.
+        let of_process = |line: &str| line.split(' ').next() == Some(process_id.to_string().as_str());
         for _ in 0..500 {
             let text = fs::read_to_string(path).unwrap();
-            if text.lines().any(|line| line.starts_with(&last)) {
+            if text.lines().any(|line| line.contains("+++ exited") && of_process(line)) {
                 return Self(text.lines().map(str::to_owned).collect());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

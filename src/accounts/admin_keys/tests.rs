@@ -17,6 +17,13 @@ impl Fixture {
     }
 
     async fn start(&self, configured: Option<&str>, now: UnixNanos) -> (Arc<AdminKeys>, Option<PlainAdminKey>) {
+        let started = self.start_and_die(configured, now).await;
+        started.0.keep_new().await.unwrap();
+        started
+    }
+
+    /// Killed before anybody was shown anything.
+    async fn start_and_die(&self, configured: Option<&str>, now: UnixNanos) -> (Arc<AdminKeys>, Option<PlainAdminKey>) {
         let pepper = Pepper::from_bytes([7; 32]);
         AdminKeys::load(configured, pepper, Arc::clone(&self.store), now).await.unwrap()
     }
@@ -24,6 +31,15 @@ impl Fixture {
 
 fn by(id: &AdminKeyId) -> By {
     By { actor: Actor::AdminKey(id.clone()), at: NOW }
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_was_shown_is_made_again() {
+    let fixture = Fixture::new().await;
+    let (_, unseen) = fixture.start_and_die(None, NOW).await;
+    let (keys, shown) = fixture.start(None, NOW).await;
+    assert!(keys.authenticate(shown.unwrap().reveal(), NOW).is_some());
+    assert_eq!(keys.authenticate(unseen.unwrap().reveal(), NOW), None);
 }
 
 #[tokio::test]
