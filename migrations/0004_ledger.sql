@@ -121,7 +121,7 @@ FROM rollups_before WHERE width_s = 60;
 
 CREATE TEMP TABLE priced_entries AS
 SELECT e.request_id,
-       json_patch('{}', json_object(
+       CASE WHEN e.cost_pico IS NULL THEN '{}' ELSE json_patch('{}', json_object(
            'input_text', CASE WHEN e.input_text > 0 AND (e.priced = 1 OR p.input_text > 0) THEN p.input_text END,
            'input_cached_text', CASE WHEN e.input_cached_text > 0 AND (e.priced = 1 OR p.input_cached_text > 0) THEN p.input_cached_text END,
            'input_cache_write_text', CASE WHEN e.input_cache_write_text > 0 AND (e.priced = 1 OR p.input_cache_write_text > 0) THEN p.input_cache_write_text END,
@@ -132,9 +132,9 @@ SELECT e.request_id,
            'output_text', CASE WHEN e.output_text > 0 AND (e.priced = 1 OR p.output_text > 0) THEN p.output_text END,
            'output_audio', CASE WHEN e.output_audio > 0 AND (e.priced = 1 OR p.output_audio > 0) THEN p.output_audio END,
            'output_image', CASE WHEN e.output_image > 0 AND (e.priced = 1 OR p.output_image > 0) THEN p.output_image END
-       )) AS prices
+       )) END AS prices
 FROM entries_before e
-JOIN minute_prices p ON p.bucket_start_s = e.settled_at_ms / 60000 * 60 AND p.api_key = e.api_key
+LEFT JOIN minute_prices p ON p.bucket_start_s = e.settled_at_ms / 60000 * 60 AND p.api_key = e.api_key
     AND p.endpoint = e.endpoint AND p.model = e.model AND p.service_tier = e.service_tier;
 
 CREATE UNIQUE INDEX temp.priced_entries_by_id ON priced_entries (request_id);
@@ -196,6 +196,11 @@ FROM differences d
 JOIN tariffs t ON t.endpoint = d.endpoint AND t.model = d.model AND t.service_tier = d.service_tier AND t.adjusts = 1
     AND t.prices = d.prices;
 
+-- Better no start than a ledger that lost an entry.
+CREATE TEMP TABLE kept (lost INTEGER CHECK (lost = 0));
+INSERT INTO kept SELECT (SELECT count(*) FROM entries_before) - (SELECT count(*) FROM entries);
+DROP TABLE temp.kept;
+
 DROP TABLE temp.differences;
 DROP TABLE temp.priced_entries;
 DROP TABLE temp.minute_prices;
@@ -228,7 +233,7 @@ SELECT 'req_' || lower(hex(e.request_id)) AS request_id,
        e.input_text, e.input_cached_text, e.input_cache_write_text, e.input_audio,
        e.input_cached_audio, e.input_image, e.input_cached_image, e.output_text,
        e.output_audio, e.output_image,
-       -- NULL when nothing of it has a price: unpriced, not free
+       -- with adjustments; NULL when nothing of it has a price: unpriced, not free
        CASE WHEN t.priced = 1 OR t.prices <> '{}' THEN
            e.input_text * coalesce(t.prices ->> 'input_text', 0) +
            e.input_cached_text * coalesce(t.prices ->> 'input_cached_text', 0) +
@@ -240,6 +245,20 @@ SELECT 'req_' || lower(hex(e.request_id)) AS request_id,
            e.output_text * coalesce(t.prices ->> 'output_text', 0) +
            e.output_audio * coalesce(t.prices ->> 'output_audio', 0) +
            e.output_image * coalesce(t.prices ->> 'output_image', 0)
+           + coalesce((
+               SELECT sum(
+                   a.input_text * coalesce(d.prices ->> 'input_text', 0) +
+                   a.input_cached_text * coalesce(d.prices ->> 'input_cached_text', 0) +
+                   a.input_cache_write_text * coalesce(d.prices ->> 'input_cache_write_text', 0) +
+                   a.input_audio * coalesce(d.prices ->> 'input_audio', 0) +
+                   a.input_cached_audio * coalesce(d.prices ->> 'input_cached_audio', 0) +
+                   a.input_image * coalesce(d.prices ->> 'input_image', 0) +
+                   a.input_cached_image * coalesce(d.prices ->> 'input_cached_image', 0) +
+                   a.output_text * coalesce(d.prices ->> 'output_text', 0) +
+                   a.output_audio * coalesce(d.prices ->> 'output_audio', 0) +
+                   a.output_image * coalesce(d.prices ->> 'output_image', 0)
+               ) FROM adjustments a JOIN tariffs d ON d.number = a.tariff WHERE a.request_id = e.request_id
+           ), 0)
        END AS cost_pico,
        t.priced
 FROM entries e

@@ -102,12 +102,11 @@ impl AdminKeys {
     /// Saves the key that was made at this start, to be called when it has been shown. In that order: a gateway that is
     /// killed in between makes another at its next start. The other way round nobody would ever have seen the only key.
     pub async fn keep_new(&self) -> Result<(), StoreError> {
+        let _turn = self.changing.lock().await;
         let new = self.new.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(key) = new else { return Ok(()) };
-        let turn = self.changing.lock().await;
-        let saved = store::admin_keys::insert(&self.store, &key, &created(&key, &By::gateway(key.created_at))).await;
-        drop(turn);
-        saved
+        // Its holder may have deleted it by now.
+        let Some(key) = new.filter(|key| self.find(&key.id).is_some()) else { return Ok(()) };
+        store::admin_keys::insert(&self.store, &key, &created(&key, &By::gateway(key.created_at))).await
     }
 
     /// Which admin key this is. Takes the same time for every credential of one length: none of the comparisons stops

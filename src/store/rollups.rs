@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::SqliteConnection;
+use futures_util::TryStreamExt as _;
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Store, StoreError, ledger::Row};
 use crate::domain::{
@@ -156,36 +157,38 @@ impl Store {
                 .await?;
         if missing {
             let mut rollups = Rollups::default();
-            for (settled_s, requests, cell) in entries(&mut transaction).await? {
-                rollups.add(settled_s, &Cell { requests, ..cell })?;
-            }
+            add_entries(&mut rollups, &mut transaction).await?;
             rollups.write(&mut transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
 }
 
-/// Entries and adjustments: when settled, how many requests they count as, and their numbers.
-async fn entries(connection: &mut SqliteConnection) -> Result<Vec<(u64, u64, Cell)>, StoreError> {
-    use sqlx::Row as _;
+/// Adds entries and adjustments, one by one: all of them would not fit into memory.
+async fn add_entries(rollups: &mut Rollups, connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let items = LineItem::ALL.map(LineItem::name).join(", ");
     let sql = format!(
         "SELECT (admitted_at_ms + duration_ms) / 1000 AS settled_s, 1 AS requests, api_key, tariff, {items} FROM entries
          UNION ALL SELECT settled_at_ms / 1000, requests, api_key, tariff, {items} FROM adjustments"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await?;
-    let read = |row: &sqlx::sqlite::SqliteRow| -> Result<(u64, u64, Cell), StoreError> {
-        let number = |column: &str| -> Result<u64, StoreError> {
-            let value: i64 = row.try_get(column)?;
-            u64::try_from(value).map_err(|_| StoreError::Unreadable(value.to_string()))
-        };
-        let small = |column| u32::try_from(number(column)?).map_err(|_| StoreError::SumOverflow);
-        let mut usage = Usage::default();
-        for item in LineItem::ALL {
-            usage.set(item, number(item.name())?);
-        }
-        let cell = Cell { api_key: small("api_key")?, tariff: small("tariff")?, requests: 0, usage };
-        Ok((number("settled_s")?, number("requests")?, cell))
+    let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        let (settled_s, cell) = read(&row)?;
+        rollups.add(settled_s, &cell)?;
+    }
+    Ok(())
+}
+
+fn read(row: &SqliteRow) -> Result<(u64, Cell), StoreError> {
+    let number = |column: &str| -> Result<u64, StoreError> {
+        let value: i64 = row.try_get(column)?;
+        u64::try_from(value).map_err(|_| StoreError::Unreadable(value.to_string()))
     };
-    rows.iter().map(read).collect()
+    let small = |column| u32::try_from(number(column)?).map_err(|_| StoreError::SumOverflow);
+    let mut usage = Usage::default();
+    for item in LineItem::ALL {
+        usage.set(item, number(item.name())?);
+    }
+    let (api_key, tariff, requests) = (small("api_key")?, small("tariff")?, number("requests")?);
+    Ok((number("settled_s")?, Cell { api_key, tariff, requests, usage }))
 }

@@ -23,8 +23,10 @@ pub(super) struct Sums<'a> {
     keys: Vec<Option<u32>>,
     tariffs: Vec<Option<(u32, &'a Arc<Tariff>)>>,
     /// What the tariffs of a group have in common.
-    kinds: Vec<(Option<Arc<str>>, Option<ServiceTier>)>,
+    kinds: Vec<Kind>,
 }
+
+type Kind = (Option<Arc<str>>, Option<ServiceTier>);
 
 /// Bucket, key and kind.
 type Group = (u64, u32, u32);
@@ -40,6 +42,7 @@ struct Sum {
 impl<'a> Sums<'a> {
     pub(super) fn new(selection: &'a Selection, directory: &'a Directory) -> Self {
         let mut kinds = Vec::new();
+        let mut numbers: HashMap<Kind, u32> = HashMap::new();
         let keys = directory.keys().zip(0..).map(|(key, number)| {
             let selected = key.is_some_and(|key| is_selected_key(selection, key));
             selected.then_some(if selection.by_api_key { number } else { 0 })
@@ -48,11 +51,12 @@ impl<'a> Sums<'a> {
             let tariff = tariff.filter(|tariff| is_selected_tariff(selection, tariff))?;
             let model = selection.by_model.then(|| Arc::clone(&tariff.model));
             let kind = (model, selection.by_service_tier.then_some(tariff.service_tier));
-            let at = kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
+            let next = u32::try_from(kinds.len()).ok()?;
+            let number = *numbers.entry(kind.clone()).or_insert_with(|| {
                 kinds.push(kind);
-                kinds.len() - 1
+                next
             });
-            Some((u32::try_from(at).ok()?, tariff))
+            Some((number, tariff))
         });
         let (keys, tariffs) = (keys.collect(), tariffs.collect());
         Self { selection, directory, keys, tariffs, kinds }
