@@ -60,6 +60,9 @@ fn queries() -> Vec<(Kind, String)> {
         usage(format!("start_time={}&bucket_width=1m&limit=1440&project_ids=proj_000042", last(40))),
         usage(format!("start_time={}&limit=31&group_by=batch,service_tier", last(75))),
         usage(format!("start_time={}&end_time={}&limit=31", last(75) + 1_234, last(45) + 4_321)),
+        usage(format!("start_time={}&limit=31&timezone=Europe/Berlin", last(30))),
+        usage(format!("start_time={}&limit=31&timezone=Asia/Kolkata&group_by=model", last(30))),
+        costs(format!("start_time={}&limit=90&timezone=America/New_York&group_by=line_item", last(89))),
         costs(format!("start_time={}&limit=180", last(90))),
         costs(format!("start_time={}&limit=31", last(30))),
         costs(format!("start_time={}&limit=31&group_by=line_item", last(30))),
@@ -163,10 +166,11 @@ async fn build(store: &Store, total: u64) -> Duration {
 }
 
 /// As the projector does: what came within 100 ms together.
-async fn record(store: Store, first_batch: u64, total: u64) {
+async fn record(store: Store, total: u64) {
     const BATCHES_PER_SECOND: u64 = 10;
+    let first_batch = store.projection().await.unwrap().unwrap().offset;
     let mut every = tokio::time::interval(Duration::from_millis(1_000 / BATCHES_PER_SECOND));
-    for batch in 0.. {
+    for batch in first_batch.. {
         every.tick().await;
         let at = |number: u64| {
             let mut entry = entry(total + batch * (RECORDED_PER_SECOND / BATCHES_PER_SECOND) + number, total);
@@ -177,7 +181,7 @@ async fn record(store: Store, first_batch: u64, total: u64) {
             entry.settlement.settled_at = entry.admission.admitted_at;
             entry
         };
-        append(&store, first_batch + batch, (0..RECORDED_PER_SECOND / BATCHES_PER_SECOND).map(at).collect()).await;
+        append(&store, batch, (0..RECORDED_PER_SECOND / BATCHES_PER_SECOND).map(at).collect()).await;
     }
 }
 
@@ -219,29 +223,44 @@ async fn measure(store: &Store, catalog: &Catalog, rounds: usize) {
     println!("\nall: median {} ms, p99 {} ms, of {} answers", at(50), at(99), all.len());
 }
 
+/// Where the bytes are.
+async fn print_sizes(path: &Path, total: u64) {
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap();
+    let bytes = std::fs::metadata(path).unwrap().len();
+    println!("{} bytes for each of {total} requests (so many MB per million)", bytes / total);
+    let sql = "SELECT detail, width_s, sum(length(cells)), count(*) FROM rollups GROUP BY detail, width_s";
+    let widths: Vec<(i64, i64, i64, i64)> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+    for (detail, width_s, bytes, parts) in widths {
+        println!("  sums of detail {detail} per {width_s} s: {} MiB in {parts} parts", bytes >> 20);
+    }
+    let tariffs: i64 = sqlx::query_scalar("SELECT count(*) FROM tariffs").fetch_one(&mut connection).await.unwrap();
+    println!("  {tariffs} tariffs\n");
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let total: u64 =
         arguments.next().map_or(100_000, |text| text.replace('_', "").parse().expect("a number of requests"));
-    let directory = arguments.next().map_or_else(|| tempfile::tempdir().unwrap().keep(), Into::into);
+    let kept = arguments.next();
+    let directory = kept.clone().map_or_else(|| tempfile::tempdir().unwrap().keep(), Into::into);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let path = directory.join("ledger.db");
+        let is_new = !path.exists();
         let store = Store::open(&path).await.unwrap();
-        add_keys(&path).await;
-        let took = build(&store, total).await;
-        store.checkpoint().await.unwrap();
-        let bytes = std::fs::metadata(&path).unwrap().len();
-        println!(
-            "{total} requests of {DAYS} days, {KEYS} keys and {MODELS} models: built in {took:.0?}, {} ns and {} bytes for \
-             each (so many MB per million)\n",
-            took.as_nanos() / u128::from(total),
-            bytes / total,
-        );
+        if is_new {
+            add_keys(&path).await;
+            let took = build(&store, total).await;
+            store.checkpoint().await.unwrap();
+            println!("{total} requests of {DAYS} days, {KEYS} keys and {MODELS} models: built in {took:.0?}");
+        }
+        print_sizes(&path, total).await;
         let catalog = load_catalog(&Settings::default()).unwrap();
-        let recording = tokio::spawn(record(store.clone(), total / BATCH, total));
+        let recording = tokio::spawn(record(store.clone(), total));
         measure(&store, &catalog, 20).await;
         recording.abort();
     });
-    std::fs::remove_dir_all(directory).unwrap();
+    if kept.is_none() {
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -25,6 +25,23 @@ impl Rates {
         self.0.iter().all(Option::is_none)
     }
 
+    /// Whether `self` has the prices of `other`, and perhaps more.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(own, other)| other.is_none() || own == other)
+    }
+
+    /// The prices of both; `None` when they disagree on one.
+    pub fn merged(&self, other: &Self) -> Option<Self> {
+        let mut merged = *self;
+        for (own, other) in merged.0.iter_mut().zip(&other.0) {
+            match (*own, *other) {
+                (Some(own), Some(other)) if own != other => return None,
+                (own_price, other_price) => *own = own_price.or(other_price),
+            }
+        }
+        Some(merged)
+    }
+
     /// The price of `item`, or of the line item that its tokens are billed as where the list has no price of its own:
     /// cached and image tokens cost what their uncached or text tokens cost. Audio is never priced as text.
     fn effective(&self, item: LineItem) -> Option<Money> {

@@ -1,7 +1,10 @@
 //! The sums of one bucket of time, per API key and tariff, and how they are kept: packed, because reports read very many
 //! of them at once.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
 
 use super::usage::{LineItem, Usage};
 
@@ -12,6 +15,16 @@ pub struct Cell {
     pub tariff: u32,
     pub requests: u64,
     pub usage: Usage,
+}
+
+/// How far the cells of a rollup tell apart who made the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    Keys,
+    /// In the place of a key stands the first key of its project.
+    Projects,
+    /// In the place of a key stands 0.
+    Together,
 }
 
 /// Cells of one bucket; no two of the same key and tariff.
@@ -31,7 +44,36 @@ const LAYOUT: u8 = 1;
 /// Sums stay within 63 bits, so that every reader of SQL and JSON can hold them.
 const MAX_SUM: u64 = i64::MAX as u64;
 
+impl Detail {
+    pub const ALL: [Self; 3] = [Self::Keys, Self::Projects, Self::Together];
+
+    /// The number in SQL.
+    pub const fn number(self) -> i64 {
+        self as i64
+    }
+
+    /// Whether rollups of this detail are kept for buckets of `width_s` seconds. In an hour or a minute there are about as
+    /// many projects as keys, so that sums of projects would save nothing.
+    pub const fn is_kept(self, width_s: u64) -> bool {
+        match self {
+            Self::Keys => true,
+            Self::Projects => width_s >= 86_400,
+            Self::Together => width_s >= 3_600,
+        }
+    }
+}
+
 impl Rollup {
+    /// The same sums with fewer told apart: `place` says what stands in the place of a key.
+    pub fn coarser(&self, place: impl Fn(u32) -> Option<u32>) -> Result<Self, RollupError> {
+        let mut coarser = Self::default();
+        for cell in self.cells() {
+            let api_key = place(cell.api_key).ok_or(RollupError::Unreadable)?;
+            coarser.add(&Cell { api_key, ..cell })?;
+        }
+        Ok(coarser)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -84,6 +126,26 @@ fn push(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push((value & 0x7f) as u8);
 }
 
+/// Requests and quantities, by whatever they are told apart by.
+pub type Totals<P> = HashMap<P, (u64, Usage), foldhash::fast::RandomState>;
+
+/// Where a cell counts.
+pub enum Place<P> {
+    Of(P),
+    /// It is not asked for.
+    Nowhere,
+    /// There is no such key or tariff.
+    Unknown,
+}
+
+/// All of a cell but its quantities; `used` has a bit for each of those.
+struct Head {
+    api_key: u32,
+    tariff: u32,
+    requests: u64,
+    used: u64,
+}
+
 /// The cells of [`Rollup::encode`]'s bytes, one after the other; ends after the first that cannot be read.
 pub struct Cells<'b> {
     rest: &'b [u8],
@@ -98,22 +160,89 @@ impl<'b> Cells<'b> {
         }
     }
 
-    fn read(&mut self) -> Option<Cell> {
+    /// What the next cell is of; its quantities must be read or passed over before the one after it.
+    fn head(&mut self) -> Option<Head> {
         let small = |value: u64| u32::try_from(value).ok();
         self.api_key = self.api_key.checked_add(small(self.number()?)?)?;
         let tariff = small(self.number()?)?;
-        let requests = self.number()?;
-        let mut used = self.number()?;
-        let mut usage = Usage::default();
-        while used != 0 {
-            let item = LineItem::ALL.get(used.trailing_zeros() as usize)?;
-            usage.set(*item, self.number()?);
-            used &= used - 1;
-        }
-        Some(Cell { api_key: self.api_key, tariff, requests, usage })
+        let (requests, used) = (self.number()?, self.number()?);
+        // Bits of line items that there are not.
+        let known = used >> LineItem::COUNT == 0;
+        known.then_some(Head { api_key: self.api_key, tariff, requests, used })
     }
 
+    fn quantities(&mut self, head: &Head, mut each: impl FnMut(LineItem, u64) -> Option<()>) -> Option<()> {
+        let mut used = head.used;
+        while used != 0 {
+            let item = LineItem::ALL.get(used.trailing_zeros() as usize)?;
+            each(*item, self.number()?)?;
+            used &= used - 1;
+        }
+        Some(())
+    }
+
+    fn read(&mut self) -> Option<Cell> {
+        let head = self.head()?;
+        let mut usage = Usage::default();
+        self.quantities(&head, |item, quantity| {
+            usage.set(item, quantity);
+            Some(())
+        })?;
+        Some(Cell { api_key: head.api_key, tariff: head.tariff, requests: head.requests, usage })
+    }
+
+    /// Adds each cell to the total that `place` says, or to none. Faster than making cells of them first.
+    pub fn add_up<P>(
+        mut self,
+        totals: &mut Totals<P>,
+        mut place: impl FnMut(u32, u32) -> Place<P>,
+    ) -> Result<(), RollupError>
+    where
+        P: Eq + Hash,
+    {
+        while !self.rest.is_empty() {
+            let head = self.head().ok_or(RollupError::Unreadable)?;
+            let read = match place(head.api_key, head.tariff) {
+                Place::Unknown => None,
+                Place::Nowhere => self.quantities(&head, |_, _| Some(())),
+                Place::Of(place) => {
+                    let (requests, usage) = totals.entry(place).or_default();
+                    *requests = sum(*requests, head.requests)?;
+                    let mut fits = true;
+                    let read = self.quantities(&head, |item, quantity| {
+                        let sum = sum(usage.get(item), quantity);
+                        fits &= sum.is_ok();
+                        usage.set(item, sum.unwrap_or(0));
+                        Some(())
+                    });
+                    if !fits {
+                        return Err(RollupError::Overflow);
+                    }
+                    read
+                }
+            };
+            read.ok_or(RollupError::Unreadable)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
     fn number(&mut self) -> Option<u64> {
+        // Most are small.
+        match *self.rest {
+            [low @ 0..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Some(low.into())
+            }
+            [low, high @ 0..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Some(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    fn long_number(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let (byte, rest) = self.rest.split_first()?;
@@ -180,6 +309,47 @@ mod tests {
                 let _ = cells.collect::<Result<Vec<_>, _>>();
             }
         }
+    }
+
+    #[test]
+    fn cells_add_up_where_they_belong() {
+        let cell = |api_key, tariff, text| Cell {
+            api_key,
+            tariff,
+            requests: 1,
+            usage: Usage::default().with(LineItem::InputText, text).with(LineItem::OutputAudio, 300),
+        };
+        let mut rollup = Rollup::default();
+        [cell(1, 1, 5), cell(1, 2, 7), cell(2, 1, 200), cell(3, 9, 1)]
+            .iter()
+            .for_each(|cell| rollup.add(cell).unwrap());
+        let bytes = rollup.encode();
+        let mut sums = Totals::default();
+        let place = |key, tariff| match (key, tariff) {
+            (3, _) => Place::Nowhere,
+            (_, tariff) => Place::Of(tariff),
+        };
+        Cells::of(&bytes).unwrap().add_up(&mut sums, place).unwrap();
+        let usage = |text, audio| Usage::default().with(LineItem::InputText, text).with(LineItem::OutputAudio, audio);
+        assert_eq!(
+            sums.into_iter().collect::<BTreeMap<_, _>>(),
+            [(1, (2, usage(205, 600))), (2, (1, usage(7, 300)))].into()
+        );
+        let unknown = |_, _| Place::<u32>::Unknown;
+        assert_eq!(Cells::of(&bytes).unwrap().add_up(&mut Totals::default(), unknown), Err(RollupError::Unreadable));
+    }
+
+    #[test]
+    fn a_coarser_rollup_has_the_same_sums() {
+        let usage = Usage::default().with(LineItem::InputText, 5);
+        let mut rollup = Rollup::default();
+        for (api_key, tariff) in [(1, 1), (2, 1), (3, 1), (3, 2)] {
+            rollup.add(&Cell { api_key, tariff, requests: 1, usage }).unwrap();
+        }
+        let coarser = rollup.coarser(|key| Some(if key == 3 { 3 } else { 1 })).unwrap();
+        let found: Vec<_> = coarser.cells().map(|cell| (cell.api_key, cell.tariff, cell.requests)).collect();
+        assert_eq!(found, [(1, 1, 2), (3, 1, 1), (3, 2, 1)]);
+        assert!(rollup.coarser(|_| None).is_err());
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Tariff {
     pub service_tier: ServiceTier,
     /// When these prices came into force; `None` without prices.
     pub prices_from: Option<UnixNanos>,
-    /// Of the line items that were used, and of no others.
+    /// At least of the line items that were used.
     pub rates: Rates,
     /// False when something was used that has no price: `rates` does not hold it.
     pub priced: bool,

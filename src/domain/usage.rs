@@ -97,6 +97,15 @@ impl Usage {
         self
     }
 
+    /// `None` when a sum does not fit.
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        let mut sum = *self;
+        for (own, other) in sum.0.iter_mut().zip(&other.0) {
+            *own = own.checked_add(*other)?;
+        }
+        Some(sum)
+    }
+
     /// The line items that are not zero, in a fixed order.
     pub fn items(&self) -> impl Iterator<Item = (LineItem, u64)> + '_ {
         LineItem::ALL.into_iter().map(|item| (item, self.get(item))).filter(|(_, quantity)| *quantity > 0)

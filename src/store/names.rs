@@ -8,7 +8,10 @@ use std::{
 
 use sqlx::{Sqlite, SqliteConnection, query::QueryScalar, sqlite::SqliteArguments};
 
-use super::{Store, StoreError, tariffs};
+use super::{
+    Store, StoreError,
+    tariffs::{self, Kept},
+};
 use crate::domain::{
     ids::KeyId,
     ledger::{Entry, Hold},
@@ -99,8 +102,14 @@ impl Names {
             model: self.name(connection, &tariff.model).await?,
             service_tier: self.name(connection, tariff.service_tier.name()).await?,
         };
-        let number = number(connection, tariffs::INSERT, tariffs::SELECT, |query| tariffs::bind(query, tariff, row));
-        let number = number.await?;
+        let kept = tariffs::kept(connection, tariff, row).await?;
+        let number = match kept {
+            Kept::There(number) => number,
+            Kept::ToBeAdded(added) => {
+                let bind = |query| tariffs::bind(query, &added, row);
+                number(connection, tariffs::INSERT, tariffs::SELECT, bind).await?
+            }
+        };
         Ok(remembered(&mut self.tariffs, tariff, number))
     }
 

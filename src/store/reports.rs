@@ -11,7 +11,7 @@ use sqlx::AssertSqlSafe;
 
 use self::sums::Sums;
 use super::{Store, StoreError};
-use crate::domain::report::{Row, Selection};
+use crate::domain::report::{Piece, Row, Selection};
 
 pub(super) use directory::Directory;
 
@@ -25,19 +25,22 @@ pub async fn rows(store: &Store, selection: &Selection) -> Result<Vec<Row>, Stor
     let directory = store.directory().await?;
     let selection = selection.clone();
     // Many buckets of many keys take milliseconds, which are not to be taken from requests.
-    tokio::task::spawn_blocking(move || Sums::new(&selection, &directory).of(&parts)).await?
+    tokio::task::spawn_blocking(move || Sums::new(&selection, &directory).of(parts)).await?
 }
 
 /// One statement for all pieces, so that they are of one moment.
 async fn parts(store: &Store, selection: &Selection) -> Result<Parts, StoreError> {
     let pieces = selection.pieces.iter();
-    let pieces: Vec<_> = pieces.map(|piece| (piece.width.seconds(), piece.range.start_s, piece.range.end_s)).collect();
+    let detail = |piece: &Piece| selection.detail(piece.width).number();
+    let pieces: Vec<_> =
+        pieces.map(|piece| (detail(piece), piece.width.seconds(), piece.range.start_s, piece.range.end_s)).collect();
     let pieces = serde_json::to_string(&pieces).map_err(|error| sqlx::Error::Encode(error.into()))?;
     Ok(sqlx::query_as(AssertSqlSafe(PARTS)).bind(pieces).fetch_all(store.reader()).await?)
 }
 
 /// `CROSS JOIN` keeps the order of the tables: for each piece one range of the primary key.
 const PARTS: &str = "SELECT r.bucket_start_s, r.cells
-     FROM (SELECT value ->> 0 AS width_s, value ->> 1 AS start_s, value ->> 2 AS end_s FROM json_each(?1)) pieces
-     CROSS JOIN rollups r ON r.width_s = pieces.width_s
+     FROM (SELECT value ->> 0 AS detail, value ->> 1 AS width_s, value ->> 2 AS start_s, value ->> 3 AS end_s
+           FROM json_each(?1)) pieces
+     CROSS JOIN rollups r ON r.detail = pieces.detail AND r.width_s = pieces.width_s
          AND r.bucket_start_s >= pieces.start_s AND r.bucket_start_s < pieces.end_s";

@@ -1,14 +1,17 @@
-//! Sums per minute, hour and day. Each batch adds one part to the buckets that it touches; parts are made into one when
+//! Sums per minute, hour and day, of hours and days also coarser ones. Each batch adds one part to the buckets that it touches; parts are made into one when
 //! there are many, and when time has moved on from their bucket. So a batch writes little, and a report reads little.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
 use futures_util::TryStreamExt as _;
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Store, StoreError, ledger::Row};
 use crate::domain::{
-    rollup::{Cell, Cells, Rollup, RollupError},
+    rollup::{Cell, Cells, Detail, Rollup, RollupError},
     usage::{LineItem, Usage},
 };
 
@@ -53,49 +56,91 @@ impl Rollups {
     }
 
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let projects = Projects::of(connection, self.0.values()).await?;
         for ((width_s, start_s), rollup) in &self.0 {
-            let bucket = Bucket { width_s: *width_s, start_s: *start_s };
-            match bucket.parts(connection, 0).await? {
-                0 => {
-                    if let Some(before) = bucket.latest_before(connection).await? {
-                        before.make_whole(connection).await?;
-                    }
-                }
-                parts if parts >= MAX_PARTS => bucket.promote(connection, 0).await?,
-                _ => {}
+            for detail in details(*width_s) {
+                let bucket = Bucket { detail, width_s: *width_s, start_s: *start_s };
+                let seen = projects.seen_with(rollup, detail)?;
+                bucket.add(connection, &seen).await?;
             }
-            bucket.insert(connection, 0, rollup).await?;
         }
         Ok(())
     }
 }
 
+fn details(width_s: i64) -> impl Iterator<Item = Detail> {
+    Detail::ALL.into_iter().filter(move |detail| detail.is_kept(width_s.cast_unsigned()))
+}
+
+/// The first key of each key's project, by numbers. Keys are never taken away, so it stays the first.
+struct Projects(HashMap<u32, u32>);
+
+impl Projects {
+    async fn of(connection: &mut SqliteConnection, rollups: impl Iterator<Item = &Rollup>) -> Result<Self, StoreError> {
+        let keys: BTreeSet<u32> = rollups.flat_map(|rollup| rollup.cells().map(|cell| cell.api_key)).collect();
+        let keys = serde_json::to_string(&keys).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let found: Vec<(u32, u32)> = sqlx::query_as(
+            "SELECT k.number, (SELECT min(number) FROM api_keys WHERE project_id = k.project_id)
+             FROM json_each(?) wanted JOIN api_keys k ON k.number = wanted.value",
+        )
+        .bind(keys)
+        .fetch_all(connection)
+        .await?;
+        Ok(Self(found.into_iter().collect()))
+    }
+
+    fn seen_with<'r>(&self, rollup: &'r Rollup, detail: Detail) -> Result<Cow<'r, Rollup>, StoreError> {
+        Ok(match detail {
+            Detail::Keys => Cow::Borrowed(rollup),
+            Detail::Projects => Cow::Owned(rollup.coarser(|key| self.0.get(&key).copied())?),
+            Detail::Together => Cow::Owned(rollup.coarser(|_| Some(0))?),
+        })
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Bucket {
+    detail: Detail,
     width_s: i64,
     start_s: i64,
 }
 
 impl Bucket {
+    /// As one more part, after making room for it.
+    async fn add(self, connection: &mut SqliteConnection, rollup: &Rollup) -> Result<(), StoreError> {
+        match self.parts(connection, 0).await? {
+            0 => {
+                if let Some(before) = self.latest_before(connection).await? {
+                    before.make_whole(connection).await?;
+                }
+            }
+            parts if parts >= MAX_PARTS => self.promote(connection, 0).await?,
+            _ => {}
+        }
+        self.insert(connection, 0, rollup).await
+    }
+
     async fn parts(self, connection: &mut SqliteConnection, level: i64) -> Result<i64, StoreError> {
-        let sql = "SELECT count(*) FROM rollups WHERE width_s = ? AND bucket_start_s = ? AND level = ?";
-        let query = sqlx::query_scalar(sql).bind(self.width_s).bind(self.start_s).bind(level);
+        let sql = "SELECT count(*) FROM rollups WHERE detail = ? AND width_s = ? AND bucket_start_s = ? AND level = ?";
+        let query =
+            sqlx::query_scalar(sql).bind(self.detail.number()).bind(self.width_s).bind(self.start_s).bind(level);
         Ok(query.fetch_one(connection).await?)
     }
 
     async fn latest_before(self, connection: &mut SqliteConnection) -> Result<Option<Self>, StoreError> {
-        let sql = "SELECT max(bucket_start_s) FROM rollups WHERE width_s = ? AND bucket_start_s < ?";
-        let query = sqlx::query_scalar(sql).bind(self.width_s).bind(self.start_s);
+        let sql = "SELECT max(bucket_start_s) FROM rollups WHERE detail = ? AND width_s = ? AND bucket_start_s < ?";
+        let query = sqlx::query_scalar(sql).bind(self.detail.number()).bind(self.width_s).bind(self.start_s);
         let start_s: Option<i64> = query.fetch_one(connection).await?;
         Ok(start_s.map(|start_s| Self { start_s, ..self }))
     }
 
     async fn insert(self, connection: &mut SqliteConnection, level: i64, rollup: &Rollup) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO rollups (width_s, bucket_start_s, level, part, cells)
-             SELECT ?1, ?2, ?3, 1 + coalesce(max(part), 0), ?4
-             FROM rollups WHERE width_s = ?1 AND bucket_start_s = ?2 AND level = ?3",
+            "INSERT INTO rollups (detail, width_s, bucket_start_s, level, part, cells)
+             SELECT ?1, ?2, ?3, ?4, 1 + coalesce(max(part), 0), ?5
+             FROM rollups WHERE detail = ?1 AND width_s = ?2 AND bucket_start_s = ?3 AND level = ?4",
         )
+        .bind(self.detail.number())
         .bind(self.width_s)
         .bind(self.start_s)
         .bind(level)
@@ -105,19 +150,37 @@ impl Bucket {
         Ok(())
     }
 
-    /// All parts of `levels` become one of the level after `levels`.
-    async fn gather(self, connection: &mut SqliteConnection, levels: [i64; 2]) -> Result<(), StoreError> {
-        let place = "width_s = ? AND bucket_start_s = ? AND level BETWEEN ? AND ?";
-        let select = format!("SELECT cells FROM rollups WHERE {place}");
-        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(select)).bind(self.width_s).bind(self.start_s);
-        let parts: Vec<Vec<u8>> = query.bind(levels[0]).bind(levels[1]).fetch_all(&mut *connection).await?;
+    async fn read(self, connection: &mut SqliteConnection, levels: [i64; 2]) -> Result<Rollup, StoreError> {
+        let parts: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT cells FROM rollups WHERE detail = ? AND width_s = ? AND bucket_start_s = ? AND level BETWEEN ? AND ?",
+        )
+        .bind(self.detail.number())
+        .bind(self.width_s)
+        .bind(self.start_s)
+        .bind(levels[0])
+        .bind(levels[1])
+        .fetch_all(connection)
+        .await?;
         let mut whole = Rollup::default();
         for part in &parts {
             Cells::of(part)?.try_for_each(|cell| whole.add(&cell?))?;
         }
-        let delete = format!("DELETE FROM rollups WHERE {place}");
-        let query = sqlx::query(sqlx::AssertSqlSafe(delete)).bind(self.width_s).bind(self.start_s);
-        query.bind(levels[0]).bind(levels[1]).execute(&mut *connection).await?;
+        Ok(whole)
+    }
+
+    /// All parts of `levels` become one of the level after `levels`.
+    async fn gather(self, connection: &mut SqliteConnection, levels: [i64; 2]) -> Result<(), StoreError> {
+        let whole = self.read(connection, levels).await?;
+        sqlx::query(
+            "DELETE FROM rollups WHERE detail = ? AND width_s = ? AND bucket_start_s = ? AND level BETWEEN ? AND ?",
+        )
+        .bind(self.detail.number())
+        .bind(self.width_s)
+        .bind(self.start_s)
+        .bind(levels[0])
+        .bind(levels[1])
+        .execute(&mut *connection)
+        .await?;
         self.insert(connection, levels[1] + 1, &whole).await
     }
 
@@ -135,8 +198,8 @@ impl Bucket {
 
     /// Of a bucket that time has moved on from: one part is all that it should have.
     async fn make_whole(self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        let sql = "SELECT count(*), max(level) FROM rollups WHERE width_s = ? AND bucket_start_s = ?";
-        let query = sqlx::query_as(sql).bind(self.width_s).bind(self.start_s);
+        let sql = "SELECT count(*), max(level) FROM rollups WHERE detail = ? AND width_s = ? AND bucket_start_s = ?";
+        let query = sqlx::query_as(sql).bind(self.detail.number()).bind(self.width_s).bind(self.start_s);
         let (parts, highest): (i64, Option<i64>) = query.fetch_one(&mut *connection).await?;
         match highest {
             Some(highest) if parts > 1 => self.gather(connection, [0, highest]).await,
@@ -148,20 +211,43 @@ impl Bucket {
 // === from the entries ===
 
 impl Store {
-    /// Sums up the entries of a ledger that has no sums yet: of one that an earlier version wrote.
+    /// Makes the sums that an earlier version did not write: all of them from the entries, or the coarse ones from the
+    /// fine ones.
     pub(super) async fn sum_up_if_new(&self) -> Result<(), StoreError> {
         let mut transaction = self.writer().begin_with("BEGIN IMMEDIATE").await?;
-        let missing: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM entries) AND NOT EXISTS (SELECT 1 FROM rollups)")
-                .fetch_one(&mut *transaction)
-                .await?;
-        if missing {
+        let (any_entry, any_fine, any_coarse): (bool, bool, bool) = sqlx::query_as(
+            "SELECT EXISTS (SELECT 1 FROM entries), EXISTS (SELECT 1 FROM rollups WHERE detail = 0),
+                    EXISTS (SELECT 1 FROM rollups WHERE detail > 0)",
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if any_entry && !any_fine {
             let mut rollups = Rollups::default();
             add_entries(&mut rollups, &mut transaction).await?;
             rollups.write(&mut transaction).await?;
+        } else if any_fine && !any_coarse {
+            add_coarse(&mut transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
+}
+
+/// Bucket by bucket: all cells of a large ledger at once would not fit into memory.
+async fn add_coarse(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let buckets: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT DISTINCT width_s, bucket_start_s FROM rollups WHERE detail = 0")
+            .fetch_all(&mut *connection)
+            .await?;
+    for (width_s, start_s) in buckets {
+        let fine = Bucket { detail: Detail::Keys, width_s, start_s };
+        let rollup = fine.read(connection, [0, i64::MAX]).await?;
+        let projects = Projects::of(connection, std::iter::once(&rollup)).await?;
+        for detail in details(width_s).filter(|detail| *detail != Detail::Keys) {
+            let coarse = projects.seen_with(&rollup, detail)?;
+            Bucket { detail, ..fine }.insert(connection, 0, &coarse).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds entries and adjustments, one by one: all of them would not fit into memory.

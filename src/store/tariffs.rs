@@ -1,7 +1,7 @@
 //! Tariffs as rows: written when a batch needs a new one, read by reports.
 
 use serde_json::{Map, Value};
-use sqlx::{Sqlite, query::QueryScalar, sqlite::SqliteArguments};
+use sqlx::{Sqlite, SqliteConnection, query::QueryScalar, sqlite::SqliteArguments};
 
 use super::{Store, StoreError};
 use crate::domain::{
@@ -18,6 +18,10 @@ pub(super) const INSERT: &str =
 pub(super) const SELECT: &str = "SELECT number FROM tariffs WHERE endpoint = ?1 AND model = ?2 AND service_tier = ?3
      AND prices_from_s = ?4 AND priced = ?5 AND adjusts = ?6 AND prices = ?7";
 
+/// Of one price list, the newest first.
+const FAMILY: &str = "SELECT number, prices FROM tariffs WHERE endpoint = ? AND model = ? AND service_tier = ?
+     AND prices_from_s = ? AND priced = 1 AND adjusts = 0 ORDER BY number DESC";
+
 /// No price began before 1970, so this stands for none: `UNIQUE` takes no two `NULL`s for the same.
 const NO_PRICES: i64 = -1;
 
@@ -29,18 +33,55 @@ pub(super) struct Row {
     pub(super) service_tier: i64,
 }
 
+/// How a tariff is kept.
+pub(super) enum Kept {
+    /// By one that is there and has at least its prices.
+    There(i64),
+    ToBeAdded(Tariff),
+}
+
+/// Requests of one price list use different line items of it. They share a tariff that has the prices of all that were
+/// used so far, since few tariffs make few sums: an amount is a product, and prices of what was not used change none.
+pub(super) async fn kept(connection: &mut SqliteConnection, tariff: &Tariff, row: Row) -> Result<Kept, StoreError> {
+    let mut added = tariff.clone();
+    if tariff.kind == TariffKind::Adjustment || !tariff.priced {
+        return Ok(Kept::ToBeAdded(added));
+    }
+    let family: Vec<(i64, String)> = sqlx::query_as(FAMILY)
+        .bind(row.endpoint)
+        .bind(row.model)
+        .bind(row.service_tier)
+        .bind(from_s(tariff))
+        .fetch_all(connection)
+        .await?;
+    for (number, text) in family {
+        let rates = read_prices(&text).ok_or(StoreError::Unreadable(text))?;
+        if rates.covers(&tariff.rates) {
+            return Ok(Kept::There(number));
+        }
+        // The newest that fits has the most prices. A long context has others: those do not fit.
+        if added.rates == tariff.rates {
+            added.rates = rates.merged(&tariff.rates).unwrap_or(tariff.rates);
+        }
+    }
+    Ok(Kept::ToBeAdded(added))
+}
+
 type Scalar<'q> = QueryScalar<'q, Sqlite, i64, SqliteArguments>;
 
 pub(super) fn bind<'q>(query: Scalar<'q>, tariff: &Tariff, row: Row) -> Scalar<'q> {
-    let from_s = tariff.prices_from.and_then(|from| i64::try_from(from.seconds()).ok());
     query
         .bind(row.endpoint)
         .bind(row.model)
         .bind(row.service_tier)
-        .bind(from_s.unwrap_or(NO_PRICES))
+        .bind(from_s(tariff))
         .bind(tariff.priced)
         .bind(tariff.kind == TariffKind::Adjustment)
         .bind(prices(&tariff.rates))
+}
+
+fn from_s(tariff: &Tariff) -> i64 {
+    tariff.prices_from.and_then(|from| i64::try_from(from.seconds()).ok()).unwrap_or(NO_PRICES)
 }
 
 /// `{"input_text":150000}`, in the order of the line items.

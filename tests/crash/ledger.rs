@@ -165,7 +165,7 @@ impl Ledger {
 
     /// By width.
     async fn sums_of_rollups(&self) -> BTreeMap<u64, Sums> {
-        let sql = "SELECT width_s, bucket_start_s, cells FROM rollups";
+        let sql = "SELECT width_s, bucket_start_s, cells FROM rollups WHERE detail = 0";
         let parts: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(sql).fetch_all(&self.0).await.unwrap();
         let mut widths = BTreeMap::from([60, 3_600, 86_400].map(|width_s| (width_s, Sums::new())));
         for (width_s, start_s, cells) in parts {

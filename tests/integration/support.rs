@@ -206,11 +206,12 @@ impl Gateway {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.ledger_path()).read_only(true);
         let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
         let rows = sqlx::query_as("SELECT * FROM ledger ORDER BY request_id").fetch_all(&pool).await.unwrap();
-        let parts: Vec<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT width_s, cells FROM rollups").fetch_all(&pool).await.unwrap();
-        let mut sums = BTreeMap::from([60, 3_600, 86_400].map(|width_s| (width_s, (0, 0, 0))));
-        for (width_s, cells) in parts {
-            let (requests, input, output) = sums.get_mut(&width_s).unwrap();
+        let parts: Vec<(i64, i64, Vec<u8>)> =
+            sqlx::query_as("SELECT detail, width_s, cells FROM rollups").fetch_all(&pool).await.unwrap();
+        let kinds = [(0, 60), (0, 3_600), (0, 86_400), (1, 86_400), (2, 3_600), (2, 86_400)];
+        let mut sums = BTreeMap::from(kinds.map(|kind| (kind, (0, 0, 0))));
+        for (detail, width_s, cells) in parts {
+            let (requests, input, output) = sums.get_mut(&(detail, width_s)).unwrap();
             for cell in Cells::of(&cells).unwrap().map(Result::unwrap) {
                 let tokens =
                     |items: [LineItem; 2]| items.iter().map(|item| cell.usage.get(*item).cast_signed()).sum::<i64>();
@@ -225,8 +226,8 @@ impl Gateway {
             count(|row| row.input_text + row.input_audio),
             count(|row| row.output_text + row.output_audio),
         );
-        for (width_s, sums) in sums {
-            assert_eq!(sums, expected, "rollups of {width_s} s differ from the rows");
+        for (kind, sums) in sums {
+            assert_eq!(sums, expected, "rollups of detail and width {kind:?} differ from the rows");
         }
         rows
     }

@@ -132,9 +132,7 @@ impl Sums {
     fn add(&mut self, other: &Self) -> Result<(), Overflow> {
         self.requests = self.requests.checked_add(other.requests).ok_or(Overflow)?;
         self.unpriced_requests = self.unpriced_requests.checked_add(other.unpriced_requests).ok_or(Overflow)?;
-        for (item, quantity) in other.usage.items() {
-            self.usage.set(item, self.usage.get(item).checked_add(quantity).ok_or(Overflow)?);
-        }
+        self.usage = self.usage.checked_add(&other.usage).ok_or(Overflow)?;
         self.amount = self.amount.checked_add(other.amount).map_err(|_| Overflow)?;
         Ok(())
     }

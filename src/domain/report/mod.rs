@@ -17,7 +17,7 @@ pub use kind::{Grouping, ImageSource, Kind, PageLimit, Width};
 pub use layout::{Page, Piece, Range, pieces};
 pub use zone::Zone;
 
-use super::catalog::Catalog;
+use super::{catalog::Catalog, rollup::Detail};
 
 /// 9999-12-31: a later time is milliseconds by mistake.
 pub const LATEST_TIME_S: u64 = 253_402_300_799;
@@ -63,6 +63,8 @@ pub struct Selection {
     /// Where buckets do not start at multiples of their width: the starts of all of them.
     pub bucket_starts: Vec<u64>,
     pub by_api_key: bool,
+    /// Keys of a project are summed together, unless they are told apart.
+    pub by_project: bool,
     pub by_model: bool,
     pub by_service_tier: bool,
     pub endpoints: Option<Vec<String>>,
@@ -89,7 +91,8 @@ impl Report {
             pieces: page.pieces(self.bucket_width),
             bucket_width: self.bucket_width,
             bucket_starts: self.shifting_zone().map(|_| page.starts()).unwrap_or_default(),
-            by_api_key: self.is_by(Grouping::ApiKeyId) || self.is_by(Grouping::ProjectId),
+            by_api_key: self.is_by(Grouping::ApiKeyId),
+            by_project: self.is_by(Grouping::ProjectId),
             by_model: self.is_by(Grouping::Model) || self.is_by(Grouping::LineItem),
             by_service_tier: self.is_by(Grouping::ServiceTier) || self.is_by(Grouping::Batch),
             endpoints,
@@ -114,6 +117,18 @@ impl Report {
 }
 
 impl Selection {
+    /// Which rollups of a width to read: those that tell apart no more than is needed, if they are kept.
+    pub fn detail(&self, width: Width) -> Detail {
+        let needed = if self.by_api_key || self.api_key_ids.is_some() {
+            Detail::Keys
+        } else if self.by_project || self.project_ids.is_some() {
+            Detail::Projects
+        } else {
+            Detail::Together
+        };
+        if needed.is_kept(width.seconds()) { needed } else { Detail::Keys }
+    }
+
     /// The bucket of a rollup row, by the start of either: that of the first may lie after the row's.
     pub fn bucket_start_s(&self, row_start_s: u64) -> u64 {
         let following = self.bucket_starts.partition_point(|start_s| *start_s <= row_start_s);
@@ -178,11 +193,12 @@ mod tests {
     fn rows_are_told_apart_only_as_far_as_results_are() {
         let by = |group_by: &[Grouping]| {
             let selection = selection(Filter::default(), group_by).unwrap();
-            (selection.by_api_key, selection.by_model, selection.by_service_tier)
+            [selection.by_project, selection.by_api_key, selection.by_model, selection.by_service_tier]
         };
-        assert_eq!(by(&[]), (false, false, false));
-        assert_eq!(by(&[Grouping::UserId]), (false, false, false));
-        assert_eq!(by(&[Grouping::ProjectId, Grouping::Batch]), (true, false, true));
-        assert_eq!(by(&[Grouping::LineItem]), (false, true, false));
+        assert_eq!(by(&[]), [false; 4]);
+        assert_eq!(by(&[Grouping::UserId]), [false; 4]);
+        assert_eq!(by(&[Grouping::ProjectId, Grouping::Batch]), [true, false, false, true]);
+        assert_eq!(by(&[Grouping::ApiKeyId]), [false, true, false, false]);
+        assert_eq!(by(&[Grouping::LineItem]), [false, false, true, false]);
     }
 }

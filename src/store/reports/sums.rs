@@ -1,25 +1,33 @@
 //! From packed cells to the rows of a report.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     super::StoreError,
     directory::{Directory, Key},
 };
 use crate::domain::{
+    ids::ProjectId,
     money::Total,
     pricing::ServiceTier,
     report::{Line, Row, Selection},
-    rollup::{Cell, Cells},
+    rollup::{self, Cells, Place},
     tariff::{Tariff, TariffKind},
-    usage::LineItem,
+    usage::{LineItem, Usage},
 };
+
+/// By key and tariff.
+/// A product is made at the end: one for many cells.
+type Places = rollup::Totals<(u32, u32)>;
 
 /// How a selection sees keys and tariffs: by number, the group that each belongs to; `None` for what is not selected.
 pub(super) struct Sums<'a> {
     selection: &'a Selection,
     directory: &'a Directory,
-    /// A key's own number, or 0 when keys are not told apart.
+    /// A key's own number, that of its project's first key, or 0 when not even projects are told apart.
     keys: Vec<Option<u32>>,
     tariffs: Vec<Option<(u32, &'a Arc<Tariff>)>>,
     /// What the tariffs of a group have in common.
@@ -28,8 +36,8 @@ pub(super) struct Sums<'a> {
 
 type Kind = (Option<Arc<str>>, Option<ServiceTier>);
 
-/// Bucket, key and kind.
-type Group = (u64, u32, u32);
+/// Key and kind.
+type Group = (u32, u32);
 
 #[derive(Clone, Default)]
 struct Sum {
@@ -43,9 +51,14 @@ impl<'a> Sums<'a> {
     pub(super) fn new(selection: &'a Selection, directory: &'a Directory) -> Self {
         let mut kinds = Vec::new();
         let mut numbers: HashMap<Kind, u32> = HashMap::new();
+        let mut projects: HashMap<&ProjectId, u32> = HashMap::new();
         let keys = directory.keys().zip(0..).map(|(key, number)| {
-            let selected = key.is_some_and(|key| is_selected_key(selection, key));
-            selected.then_some(if selection.by_api_key { number } else { 0 })
+            let key = key.filter(|key| is_selected_key(selection, key))?;
+            Some(match (selection.by_api_key, selection.by_project) {
+                (true, _) => number,
+                (false, true) => *projects.entry(&key.project_id).or_insert(number),
+                (false, false) => 0,
+            })
         });
         let tariffs = directory.tariffs().map(|tariff| {
             let tariff = tariff.filter(|tariff| is_selected_tariff(selection, tariff))?;
@@ -58,41 +71,57 @@ impl<'a> Sums<'a> {
             });
             Some((number, tariff))
         });
-        let (keys, tariffs) = (keys.collect(), tariffs.collect());
+        let (mut keys, tariffs): (Vec<_>, _) = (keys.collect(), tariffs.collect());
+        // Cells in which nobody is told apart.
+        keys.resize(keys.len().max(1), None);
+        if let Some(nobody) = keys.first_mut() {
+            *nobody = Some(0);
+        }
         Self { selection, directory, keys, tariffs, kinds }
     }
 
-    pub(super) fn of(&self, parts: &[(i64, Vec<u8>)]) -> Result<Vec<Row>, StoreError> {
-        let mut places: HashMap<Group, usize> = HashMap::new();
-        let mut sums: Vec<(Group, Sum)> = Vec::new();
-        for (start_s, cells) in parts {
+    pub(super) fn of(&self, mut parts: Vec<(i64, Vec<u8>)>) -> Result<Vec<Row>, StoreError> {
+        parts.sort_by_key(|(start_s, _)| *start_s);
+        let mut rows = Vec::new();
+        let mut places = Places::default();
+        let mut current = None;
+        for (start_s, cells) in &parts {
             let start_s = u64::try_from(*start_s).map_err(|_| StoreError::Unreadable(start_s.to_string()))?;
             let bucket_s = self.selection.bucket_start_s(start_s);
-            for cell in Cells::of(cells)? {
-                let cell = cell?;
-                let Some((key, kind, tariff)) = self.place(&cell)? else { continue };
-                let group = (bucket_s, key, kind);
-                let at = *places.entry(group).or_insert_with(|| {
-                    sums.push((group, Sum::default()));
-                    sums.len() - 1
-                });
-                if let Some((_, sum)) = sums.get_mut(at) {
-                    sum.add(&cell, tariff).ok_or(StoreError::SumOverflow)?;
-                }
+            if let Some(finished) = current.replace(bucket_s).filter(|finished| *finished != bucket_s) {
+                self.finish(finished, &mut places, &mut rows)?;
             }
+            Cells::of(cells)?.add_up(&mut places, |key, tariff| self.place(key, tariff))?;
         }
-        sums.sort_unstable_by_key(|(group, _)| *group);
-        sums.iter().map(|(group, sum)| self.row(*group, sum)).collect()
+        if let Some(last) = current {
+            self.finish(last, &mut places, &mut rows)?;
+        }
+        Ok(rows)
     }
 
-    fn place(&self, cell: &Cell) -> Result<Option<(u32, u32, &Tariff)>, StoreError> {
-        let unknown = |what: &str| StoreError::Unreadable(format!("a sum of an unknown {what}"));
-        let key = self.keys.get(cell.api_key as usize).ok_or_else(|| unknown("API key"))?;
-        let tariff = self.tariffs.get(cell.tariff as usize).ok_or_else(|| unknown("tariff"))?;
-        Ok(key.zip(*tariff).map(|(key, (kind, tariff))| (key, kind, &**tariff)))
+    /// The key's group and the tariff that a cell counts for.
+    fn place(&self, key: u32, tariff: u32) -> Place<(u32, u32)> {
+        match (self.keys.get(key as usize), self.tariffs.get(tariff as usize)) {
+            (Some(Some(key)), Some(Some(_))) => Place::Of((*key, tariff)),
+            (Some(_), Some(_)) => Place::Nowhere,
+            _ => Place::Unknown,
+        }
     }
 
-    fn row(&self, (bucket_start_s, key, kind): Group, sum: &Sum) -> Result<Row, StoreError> {
+    /// Empties `places` into the rows of the bucket, in order.
+    fn finish(&self, bucket_s: u64, places: &mut Places, rows: &mut Vec<Row>) -> Result<(), StoreError> {
+        let mut sums: BTreeMap<Group, Sum> = BTreeMap::new();
+        for ((key, tariff), (requests, usage)) in places.drain() {
+            let Some((kind, tariff)) = self.tariffs.get(tariff as usize).copied().flatten() else { continue };
+            sums.entry((key, kind)).or_default().add(requests, &usage, tariff).ok_or(StoreError::SumOverflow)?;
+        }
+        for (group, sum) in &sums {
+            rows.push(self.row(bucket_s, *group, sum)?);
+        }
+        Ok(())
+    }
+
+    fn row(&self, bucket_start_s: u64, (key, kind): Group, sum: &Sum) -> Result<Row, StoreError> {
         let key = self.directory.key(key);
         let (model, service_tier) = self.kinds.get(kind as usize).cloned().unwrap_or_default();
         let lines = LineItem::ALL.into_iter().zip(sum.quantities).zip(sum.amounts);
@@ -100,7 +129,7 @@ impl<'a> Sums<'a> {
         Ok(Row {
             bucket_start_s,
             project_id: key.map(|key| key.project_id.clone()),
-            api_key_id: key.map(|key| key.id.clone()),
+            api_key_id: key.filter(|_| self.selection.by_api_key).map(|key| key.id.clone()),
             model,
             service_tier,
             requests: sum.requests,
@@ -113,11 +142,11 @@ impl<'a> Sums<'a> {
 }
 
 impl Sum {
-    fn add(&mut self, cell: &Cell, tariff: &Tariff) -> Option<()> {
+    fn add(&mut self, requests: u64, usage: &Usage, tariff: &Tariff) -> Option<()> {
         let places = self.quantities.iter_mut().zip(&mut self.amounts);
         let is_request = tariff.kind == TariffKind::Request;
         for (item, (quantity, amount)) in LineItem::ALL.into_iter().zip(places) {
-            let used = cell.usage.get(item);
+            let used = usage.get(item);
             if used == 0 {
                 continue;
             }
@@ -128,11 +157,11 @@ impl Sum {
         }
         match (tariff.kind, tariff.priced) {
             (TariffKind::Request, priced) => {
-                self.requests = self.requests.checked_add(cell.requests)?;
-                self.unpriced_requests += if priced { 0 } else { i128::from(cell.requests) };
+                self.requests = self.requests.checked_add(requests)?;
+                self.unpriced_requests += if priced { 0 } else { i128::from(requests) };
             }
             // Those that have a price since.
-            (TariffKind::Adjustment, _) => self.unpriced_requests -= i128::from(cell.requests),
+            (TariffKind::Adjustment, _) => self.unpriced_requests -= i128::from(requests),
         }
         Some(())
     }

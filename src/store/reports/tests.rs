@@ -32,6 +32,7 @@ fn all_of(range: Range, bucket_width: Width) -> Selection {
         bucket_width,
         bucket_starts: Vec::new(),
         by_api_key: false,
+        by_project: false,
         by_model: false,
         by_service_tier: false,
         endpoints: None,
@@ -50,7 +51,7 @@ async fn each_piece_is_one_range_of_the_primary_key() {
     let statement = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {PARTS}"));
     let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(statement).fetch_all(store.reader()).await.unwrap();
     let steps: Vec<&str> = plan.iter().map(|step| step.3.as_str()).collect();
-    let range = "SEARCH r USING INDEX sqlite_autoindex_rollups_1 (width_s=? AND bucket_start_s>? AND bucket_start_s<?)";
+    let range = "SEARCH r USING INDEX sqlite_autoindex_rollups_1 (detail=? AND width_s=? AND bucket_start_s>? AND bucket_start_s<?)";
     assert!(steps.contains(&range), "{steps:#?}");
     assert!(!steps.iter().any(|step| step.starts_with("SCAN r")), "{steps:#?}");
 }
@@ -98,6 +99,22 @@ async fn rows_are_told_apart_as_selected() {
         ..bare(86_400, 1)
     };
     assert_eq!(apart.last(), Some(&full));
+}
+
+#[tokio::test]
+async fn keys_of_a_project_are_summed_together_where_only_projects_are_told_apart() {
+    let (_folder, path, store) = open().await;
+    let line = [(LineItem::InputText, 5, 50)];
+    let first = Settled { lines: &line, ..Settled::default() };
+    let second = Settled { api_key_id: "key_a2", ..first };
+    let other = Settled { project_id: "proj_b", api_key_id: "key_b", ..first };
+    seed(&path, &[other, first, second, other]).await;
+    let selection = Selection { by_project: true, ..all_of(TWO_DAYS, Width::Day) };
+    let rows = rows(&store, &selection).await.unwrap();
+    let mut found: Vec<_> = rows.iter().map(|row| (row.project_id.as_ref().unwrap().as_str(), row.requests)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("proj_a", 2), ("proj_b", 2)]);
+    assert!(rows.iter().all(|row| row.api_key_id.is_none()));
 }
 
 #[tokio::test]

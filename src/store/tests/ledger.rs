@@ -172,14 +172,49 @@ async fn entries_without_sums_are_summed_up_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     append_each(&store, (0..40).map(|number| vec![entry(number)])).await;
-    sqlx::query("DELETE FROM rollups").execute(store.writer()).await.unwrap();
     store.close().await;
-    for _ in 0..2 {
+    for lost in ["DELETE FROM rollups", "DELETE FROM rollups WHERE detail > 0", "SELECT 1"] {
+        let store = super::store(dir.path()).await;
+        sqlx::query(lost).execute(store.writer()).await.unwrap();
+        store.close().await;
         let store = super::store(dir.path()).await;
         assert_balanced(&store).await;
         assert_eq!(parts(&store, 86_400).await, 1);
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn requests_of_one_price_list_share_a_tariff_whatever_they_used_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let used = |items: &[LineItem]| items.iter().fold(Usage::default(), |usage, item| usage.with(*item, 10));
+    let (input, output, audio) = (LineItem::InputText, LineItem::OutputText, LineItem::OutputAudio);
+    let kinds = [used(&[input]), used(&[output, audio]), used(&[]), used(&[input, output, audio]), used(&[audio])];
+    let mut entries: Vec<_> =
+        kinds.into_iter().zip(1..).map(|(usage, number)| with_usage(number, usage, charges(&usage))).collect();
+    // Of a long context: each price is another.
+    let long = charges(&kinds[3]).into_iter();
+    let long = long.map(|charge| Charge { price: charge.price.map(|price| price.checked_times(2).unwrap()), ..charge });
+    entries.push(with_usage(6, kinds[3], long.collect()));
+    let mut unpriced = charges(&kinds[0]);
+    unpriced[0].price = None;
+    entries.push(with_usage(7, kinds[0], unpriced));
+    let costs: Vec<_> = entries.iter().map(|entry| entry.cost().unwrap().amount.pico()).collect();
+    // One by one and over a restart, so that what is shared is found in the ledger, not remembered.
+    append_each(&store, entries.into_iter().map(|entry| vec![entry])).await;
+    let tariffs: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT t.prices FROM entries e JOIN tariffs t ON t.number = e.tariff ORDER BY 1")
+            .fetch_all(store.reader())
+            .await
+            .unwrap();
+    let full = r#"{"input_text":1,"output_text":8,"output_audio":9}"#;
+    let long = r#"{"input_text":2,"output_text":16,"output_audio":18}"#;
+    assert_eq!(tariffs, [full, r#"{"input_text":1}"#, long, "{}"]);
+    let booked: Vec<Option<i64>> =
+        sqlx::query_scalar("SELECT cost_pico FROM ledger ORDER BY request_id").fetch_all(store.reader()).await.unwrap();
+    assert_eq!(booked.iter().map(|cost| cost.unwrap_or(0)).collect::<Vec<_>>(), costs);
+    assert_balanced(&store).await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use std::{
 use super::{Store, reports};
 use crate::domain::{
     report::{LATEST_TIME_S, Piece, Range, Selection, Width},
+    rollup::Detail,
     usage::LineItem,
 };
 
@@ -63,7 +64,7 @@ pub(super) async fn entries(store: &Store) -> i64 {
     number(store, "SELECT count(*) FROM entries").await
 }
 
-/// Fails unless each width's rollups add up to the entries.
+/// Fails unless the rollups of each width and detail add up to the entries.
 pub(super) async fn assert_balanced(store: &Store) {
     let quantities = LineItem::ALL.map(|item| format!("coalesce(sum({}), 0)", item.name())).join(", ");
     let sql = format!(
@@ -71,9 +72,15 @@ pub(super) async fn assert_balanced(store: &Store) {
     );
     let ledger: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(store.reader()).await.unwrap();
     let ledger: Vec<i128> = serde_json::from_str(&ledger).unwrap();
-    for width in [Width::Minute, Width::Hour, Width::Day] {
+    let widths = [Width::Minute, Width::Hour, Width::Day];
+    for (width, told_apart) in widths.into_iter().flat_map(|width| Detail::ALL.map(|detail| (width, detail))) {
+        let selection = Selection {
+            by_api_key: told_apart == Detail::Keys,
+            by_project: told_apart == Detail::Projects,
+            ..everything(width)
+        };
         let mut sums = vec![0_i128; 3 + LineItem::COUNT];
-        for row in reports::rows(store, &everything(width)).await.unwrap() {
+        for row in reports::rows(store, &selection).await.unwrap() {
             assert_eq!(row.bucket_start_s % width.seconds(), 0);
             sums[0] += i128::from(row.requests);
             sums[1] += i128::from(row.unpriced_requests);
@@ -82,7 +89,7 @@ pub(super) async fn assert_balanced(store: &Store) {
                 sums[3 + line.line_item.index()] += i128::from(line.quantity);
             }
         }
-        assert_eq!(sums, ledger, "{width:?}");
+        assert_eq!(sums, ledger, "{width:?} {told_apart:?}");
     }
 }
 
@@ -93,6 +100,7 @@ fn everything(width: Width) -> Selection {
         bucket_width: width,
         bucket_starts: Vec::new(),
         by_api_key: false,
+        by_project: false,
         by_model: false,
         by_service_tier: false,
         endpoints: None,
@@ -105,6 +113,6 @@ fn everything(width: Width) -> Selection {
 
 /// Parts of the rollups of one width.
 pub(super) async fn parts(store: &Store, width_s: i64) -> i64 {
-    let sql = "SELECT count(*) FROM rollups WHERE width_s = ?";
+    let sql = "SELECT count(*) FROM rollups WHERE detail = 0 AND width_s = ?";
     sqlx::query_scalar(sql).bind(width_s).fetch_one(store.reader()).await.unwrap()
 }
