@@ -94,6 +94,7 @@ impl AdminSide {
 
     pub(crate) fn router(&self) -> Router {
         super::management_routes()
+            .into_router()
             .method_not_allowed_fallback(super::error::method_not_allowed)
             .with_state(self.clone())
     }
