@@ -225,10 +225,13 @@ async fn every_refusal_takes_the_same_time() {
     }
     let median = |nanos: &mut Vec<u128>| *nanos.select_nth_unstable(ROUNDS / 2).1;
     let medians: Vec<_> = texts.iter().zip(&mut nanos).map(|((what, _), nanos)| (median(nanos), *what)).collect();
-    let (fastest, slowest) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
-    // A hash that is left out makes a difference of two and more; what the machine does, of some percent.
-    println!("{medians:?}");
-    assert!(slowest.0 * 10 < fastest.0 * 14, "{fastest:?} against {slowest:?} nanoseconds: {medians:?}");
+    let at_most = |percent, medians: &[(u128, &str)]| {
+        let (fastest, slowest) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
+        assert!(slowest.0 * 100 < fastest.0 * percent, "{fastest:?} and {slowest:?} in {medians:?} nanoseconds");
+    };
+    // Which ids there are, nobody can tell. What is wrong with a text alone, its sender knows: reading it may stop early.
+    at_most(120, &medians[..3]);
+    at_most(140, &medians);
 }
 
 #[tokio::test]
