@@ -18,6 +18,8 @@ const TEAMS: Statuses = [401, 200, 401, 401, 401];
 const ADMINS: Statuses = [401, 403, 200, 401, 401];
 const ANYBODY: Statuses = [200, 200, 200, 200, 200];
 
+const UNAUTHENTICATED: &str = "requests_unauthenticated_total";
+
 /// What the address for calls serves.
 pub const CALLS: &[Row] = &[
     ("POST", "/v1/chat/completions", TEAMS),
@@ -154,7 +156,8 @@ async fn each_route_answers_each_credential_as_its_row_says() {
         let rows = in_order(rows.collect(), |(_, row)| (row.0.to_owned(), row.1.to_owned()));
         let actor =
             |url: &str, key: &Option<String>| Actor { url: url.to_owned(), key: key.clone(), ..gateway.admin() };
-        let before = state(&gateway).await;
+        let (before, counted) = (state(&gateway).await, gateway.metric(UNAUTHENTICATED).await);
+        let mut unauthenticated = 0;
         for (url, row @ (method, template, statuses)) in &rows {
             let path = query(method, &things.path(template));
             let refused = credentials.iter().zip(statuses).filter(|(_, status)| **status != 200);
@@ -164,13 +167,16 @@ async fn each_route_answers_each_credential_as_its_row_says() {
                 let code = if wrong_key { json!("invalid_api_key") } else { Value::Null };
                 let reply = call(&actor(url, key), method, &path, &body_of(method, template)).await;
                 assert_refused(&reply, *status, &code, &what);
+                unauthenticated += u64::from(*status == 401);
                 if *method == "GET" {
                     let reply = call(&actor(url, key), "HEAD", &path, &Value::Null).await;
                     assert_eq!((reply.status.as_u16(), reply.body.len()), (*status, 0), "HEAD: {what}");
+                    unauthenticated += u64::from(*status == 401);
                 }
             }
         }
         assert_eq!(state(&gateway).await, before, "a refused request changed something");
+        assert_eq!(gateway.metric(UNAUTHENTICATED).await - counted, unauthenticated);
         for (url, (method, template, statuses)) in &rows {
             let path = query(method, &things.path(template));
             for (key, _) in credentials.iter().zip(statuses).filter(|(_, status)| **status == 200) {

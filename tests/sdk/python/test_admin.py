@@ -69,6 +69,8 @@ def test_a_key_made_here_calls_is_seen_in_usage_and_costs_and_ends(gateway, orga
     keys = organization.projects.api_keys
     assert {it.id for it in keys.list(project.id, limit=1)} == {account.api_key.id, second.id}
     assert keys.retrieve(second.id, project_id=project.id).last_used_at >= since
+    ends_at = keys.update(second.id, project_id=project.id, expires_in_seconds=600).expires_at
+    assert since + 600 < ends_at <= time.time() + 600
     assert keys.delete(second.id, project_id=project.id).deleted
     assert [it.id for it in keys.list(project.id)] == [account.api_key.id]
     with pytest.raises(AuthenticationError):
