@@ -11,12 +11,16 @@ pub struct Things {
     pub rate_limit_id: String,
     /// Of an admin key that is not the one of the settings.
     pub admin_key_id: String,
+    /// Of a chat completion that has been answered.
+    pub request_id: String,
 }
 
 impl Things {
     pub async fn new(gateway: &Gateway) -> Self {
         let (team, admin) = (gateway.project("tier1").await, gateway.admin());
-        assert_eq!((team.say("Hi").await.status.as_u16(), team.chat(&spoken("wav")).await.status.as_u16()), (200, 200));
+        let (said, heard) = (team.say("Hi").await, team.chat(&spoken("wav")).await);
+        assert_eq!((said.status.as_u16(), heard.status.as_u16()), (200, 200));
+        let request_id = said.header("x-request-id").to_owned();
         gateway.at_rest().await;
         let first = async |list: &str| {
             let path = format!("/v1/organization/projects/{}/{list}", team.project_id);
@@ -25,7 +29,7 @@ impl Things {
         let (service_account_id, rate_limit_id) = (first("service_accounts").await, first("rate_limits").await);
         let admin_key = admin.post("/v1/organization/admin_api_keys", &json!({"name": "second"})).await.json();
         let admin_key_id = admin_key["id"].as_str().unwrap().to_owned();
-        Self { team, service_account_id, rate_limit_id, admin_key_id }
+        Self { team, service_account_id, rate_limit_id, admin_key_id, request_id }
     }
 
     /// `template` with ids in place of its names. Ours and `OpenAI`'s documents name them differently.
@@ -38,6 +42,7 @@ impl Things {
             ("{api_key_id}", &self.team.key_id),
             ("{service_account_id}", &self.service_account_id),
             ("{rate_limit_id}", &self.rate_limit_id),
+            ("{request_id}", &self.request_id),
             ("{id}", &TEXT_MODEL.to_owned()),
         ];
         let path = ids.into_iter().fold(template.to_owned(), |path, (name, id)| path.replace(name, id));
