@@ -40,6 +40,8 @@ pub struct Accounts {
     changing: Mutex<()>,
     /// Compared with when the presented id is nobody's, so that the time taken does not tell which ids exist.
     decoy: Arc<ApiKey>,
+    /// Hashed in place of a text that cannot be a key.
+    decoy_text: PlainKey,
 }
 
 #[derive(Clone, Default)]
@@ -74,18 +76,20 @@ impl Accounts {
             keys: saved.keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect(),
         };
         let organization_limit = Arc::new(OrganizationLimit::new(saved.organization_spend_limit));
-        let (current, decoy) = (ArcSwap::from_pointee(directory), Arc::new(decoy()));
-        Ok(Arc::new(Self { store, pepper, current, organization_limit, changing: Mutex::new(()), decoy }))
+        let (current, changing) = (ArcSwap::from_pointee(directory), Mutex::new(()));
+        let decoy = Arc::new(decoy());
+        let decoy_text = PlainKey::renew(&decoy.id, &mut random);
+        Ok(Arc::new(Self { store, pepper, current, organization_limit, changing, decoy, decoy_text }))
     }
 
-    /// Who presents this credential. What cannot be a key of ours is refused by its checksum; every other reason costs
-    /// the same hash and comparisons, and all are told alike.
+    /// Who presents this credential. Every refusal costs the same hash, look-up and comparisons, whether the text can be a
+    /// key of ours or not, and all are told alike.
     pub fn authenticate(&self, credential: &str, now: UnixNanos) -> Result<Caller, ApiError> {
-        let caller = PlainKey::parse(credential).and_then(|(id, presented)| {
-            let presented = presented.hash(&self.pepper);
-            let directory = self.current.load();
-            directory.keys.get(&id).unwrap_or(&self.decoy).authenticate(&presented, now)
-        });
+        let parsed = PlainKey::parse(credential);
+        let (id, presented) = parsed.as_ref().map_or((&self.decoy.id, &self.decoy_text), |(id, plain)| (id, plain));
+        let presented = presented.hash(&self.pepper);
+        let directory = self.current.load();
+        let caller = directory.keys.get(id).unwrap_or(&self.decoy).authenticate(&presented, now);
         caller.ok_or_else(|| ApiError::wrong_key(&redact(credential)))
     }
 

@@ -17,7 +17,8 @@
 //! - [`proxy`] the hot path: [`proxy::Proxy::forward`], limits, meter, the answer's body.
 //! - [`accounts`] projects, keys and admin keys in memory, written through. [`secrets`] the pepper, and randomness.
 //! - [`config`] settings and model pages. [`clock`] the only reader of the time. [`app`] all long-lived parts, started and
-//!   stopped in order. [`server`] the accept loop. [`api`] HTTP in: every route on one page. [`cli`] the commands.
+//!   stopped in order. [`server`] the accept loop. [`api`] HTTP in: every route on one page, and
+//!   described in `api/openapi.json`. [`cli`] the commands.
 //! - [`simulator`] the built-in look-alike of OpenAI behind `tollgate demo` and the tests.
 //!
 //! # Two journeys

@@ -227,6 +227,18 @@ fn only_audited_changes_and_the_ledger_write_to_the_database() {
     assert!(writes(&root().join("src/store/x.rs"), "store.writer().acquire()"));
 }
 
+/// A route past `api/routes.rs` would be on no list, and nobody would ask who may use it.
+#[test]
+fn every_route_is_on_the_list_of_routes() {
+    let past = |text: &str| {
+        let code: String = code_lines(text).flat_map(|line| [line, "\n"]).collect();
+        ["Router::new()", "axum::routing", "routing::"].into_iter().any(|word| code.contains(word))
+    };
+    let api = sources().into_iter().filter(|(path, _)| room(path) == "api" && !is_test_file(path));
+    let found: Vec<_> = api.filter(|(_, text)| past(text)).map(|(path, _)| path).collect();
+    assert_eq!(found, [root().join("src/api/routes.rs")]);
+}
+
 #[test]
 fn the_checks_of_this_file_can_fail() {
     assert_eq!(

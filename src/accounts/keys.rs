@@ -10,6 +10,7 @@ use crate::{
         keys::{AllowedModels, ApiKey, KeyTerms, LastUsed, PlainKey, PreviousSecret},
         limits::Limits,
         projects::{Project, ServiceAccount},
+        time::UnixNanos,
     },
     secrets::random,
     store,
@@ -22,6 +23,8 @@ pub struct KeyUpdate {
     pub limits: Option<Limits>,
     /// `Some(None)`: every model.
     pub allowed_models: Option<Option<AllowedModels>>,
+    /// `Some(None)`: never.
+    pub expires_at: Option<Option<UnixNanos>>,
 }
 
 impl Accounts {
@@ -61,6 +64,7 @@ impl Accounts {
             key.name = update.name.unwrap_or_else(|| key.name.clone());
             key.terms.limits = update.limits.unwrap_or(key.terms.limits);
             key.terms.allowed_models = update.allowed_models.unwrap_or_else(|| key.terms.allowed_models.clone());
+            key.terms.expires_at = update.expires_at.unwrap_or(key.terms.expires_at);
         };
         self.change_key(project_id, key_id, by, change).await
     }

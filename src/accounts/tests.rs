@@ -176,11 +176,62 @@ async fn no_credential_good_or_bad_uses_the_database() {
     let (_, unknown) = PlainKey::generate(&mut random);
     let wrong_secret = PlainKey::renew(&gone.id, &mut random);
     let before = used();
-    for text in [good.reveal(), revoked.reveal(), unknown.reveal(), wrong_secret.reveal(), "", "sk-tg_", "' OR 1=1--"] {
+    let wrong_checksum = other_end(good.reveal());
+    let known = [good.reveal(), revoked.reveal(), wrong_secret.reveal(), &wrong_checksum];
+    for text in known.into_iter().chain([unknown.reveal(), "", "sk-tg_", "' OR 1=1--"]) {
         assert_eq!(fixture.accounts.authenticate(text, NOW).is_ok(), text == good.reveal());
         assert!(admin_keys.authenticate(text, NOW).is_none());
     }
     assert_eq!(used(), before);
+}
+
+/// `text` with another last character, which makes its checksum wrong.
+fn other_end(text: &str) -> String {
+    let (body, last) = text.split_at(text.len() - 1);
+    format!("{body}{}", if last == "0" { "1" } else { "0" })
+}
+
+/// Texts of one length, refused in turns: what the machine does meanwhile happens to all of them.
+#[tokio::test]
+async fn every_refusal_takes_the_same_time() {
+    const ROUNDS: usize = 401;
+    const BATCH: usize = 25;
+    let fixture = Fixture::new().await;
+    let project = fixture.project("a").await;
+    for _ in 0..50 {
+        fixture.key(&project).await;
+    }
+    let ((known, plain), (gone, revoked)) = (fixture.key(&project).await, fixture.key(&project).await);
+    fixture.accounts.revoke_key(&project.id, &gone.id, &BY).await.unwrap();
+    let (_, unknown) = PlainKey::generate(&mut random);
+    let texts = [
+        ("an unknown id", unknown.reveal().to_owned()),
+        ("a known id, another secret", PlainKey::renew(&known.id, &mut random).reveal().to_owned()),
+        ("a revoked key", revoked.reveal().to_owned()),
+        ("a key with another checksum", other_end(plain.reveal())),
+        ("an unknown id with another checksum", other_end(unknown.reveal())),
+        ("another prefix", plain.reveal().replace("sk-tg_", "sk-xx_")),
+        ("no key at all", "x".repeat(plain.reveal().len())),
+    ];
+    let mut nanos = vec![Vec::with_capacity(ROUNDS); texts.len()];
+    for _ in 0..ROUNDS {
+        for (nanos, (_, text)) in nanos.iter_mut().zip(&texts) {
+            let start = std::time::Instant::now();
+            for _ in 0..BATCH {
+                assert!(fixture.accounts.authenticate(std::hint::black_box(text), NOW).is_err());
+            }
+            nanos.push(start.elapsed().as_nanos());
+        }
+    }
+    let median = |nanos: &mut Vec<u128>| *nanos.select_nth_unstable(ROUNDS / 2).1;
+    let medians: Vec<_> = texts.iter().zip(&mut nanos).map(|((what, _), nanos)| (median(nanos), *what)).collect();
+    let at_most = |percent, medians: &[(u128, &str)]| {
+        let (fastest, slowest) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
+        assert!(slowest.0 * 100 < fastest.0 * percent, "{fastest:?} and {slowest:?} in {medians:?} nanoseconds");
+    };
+    // Which ids there are, nobody can tell. What is wrong with a text alone, its sender knows: reading it may stop early.
+    at_most(120, &medians[..3]);
+    at_most(140, &medians);
 }
 
 #[tokio::test]

@@ -61,11 +61,12 @@ impl AdminSide {
         }
     }
 
-    /// With model pages in the catalog, each with one snapshot `<id>-1`. The first has limits of its own for `tier1`.
+    /// With model pages in the catalog, each with one snapshot `<id>-1`, which answers. The first has limits of its own for `tier1`.
     pub(crate) fn with_models(mut self, ids: &[&str]) -> Self {
         let model = |id: &str| Model {
             id: id.into(),
             snapshots: vec![Snapshot { id: format!("{id}-1").into(), ..Snapshot::default() }],
+            default_snapshot: Some(format!("{id}-1").into()),
             ..Model::default()
         };
         let mut models: Vec<_> = ids.iter().map(|id| model(id)).collect();
@@ -94,6 +95,7 @@ impl AdminSide {
 
     pub(crate) fn router(&self) -> Router {
         super::management_routes()
+            .into_router()
             .method_not_allowed_fallback(super::error::method_not_allowed)
             .with_state(self.clone())
     }

@@ -11,18 +11,18 @@ pub(crate) mod fixture;
 mod headers;
 mod health;
 mod models;
+mod openapi;
 mod projects;
 mod reports;
+mod routes;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::FromRef,
-    routing::{get, post},
-};
+use axum::{Router, extract::FromRef};
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use self::routes::Operation;
+use self::routes::{Routes, get, post};
 use crate::{
     accounts::{Accounts, AdminKeys},
     app::{App, AppState},
@@ -33,12 +33,12 @@ use crate::{
 
 /// What teams use: `/v1/*` and `/health`, nothing else.
 pub fn calls(app: &Arc<App>) -> Router {
-    finish(call_routes().merge(health_route()), app)
+    finish(calls_listener(), app)
 }
 
 /// What administrators use.
 pub fn administration(app: &Arc<App>) -> Router {
-    finish(admin_routes().merge(health_route()), app)
+    finish(admin_listener(), app)
 }
 
 /// Both on one address.
@@ -46,19 +46,41 @@ pub fn everything(app: &Arc<App>) -> Router {
     finish(call_routes().merge(admin_routes()).merge(health_route()), app)
 }
 
-fn call_routes() -> Router<AppState> {
-    Router::new()
+/// Everything that [`calls`] serves.
+pub fn calls_operations() -> Vec<Operation> {
+    calls_listener().into_operations()
+}
+
+/// Everything that [`administration`] serves.
+pub fn admin_operations() -> Vec<Operation> {
+    admin_listener().into_operations()
+}
+
+fn calls_listener() -> Routes<AppState> {
+    call_routes().merge(health_route())
+}
+
+fn admin_listener() -> Routes<AppState> {
+    admin_routes().merge(health_route())
+}
+
+fn call_routes() -> Routes<AppState> {
+    Routes::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::retrieve))
 }
 
-fn admin_routes() -> Router<AppState> {
-    Router::new().merge(management_routes()).merge(report_routes()).route("/metrics", get(health::metrics))
+fn admin_routes() -> Routes<AppState> {
+    Routes::new()
+        .merge(management_routes())
+        .merge(report_routes())
+        .route("/v1/organization/openapi.json", get(openapi::retrieve))
+        .route("/metrics", get(health::metrics))
 }
 
-fn report_routes() -> Router<AppState> {
-    Router::new()
+fn report_routes() -> Routes<AppState> {
+    Routes::new()
         .route("/v1/organization/usage/completions", reports::of(Kind::Completions))
         .route("/v1/organization/usage/embeddings", reports::of(Kind::Embeddings))
         .route("/v1/organization/usage/moderations", reports::of(Kind::Moderations))
@@ -73,7 +95,7 @@ fn report_routes() -> Router<AppState> {
 }
 
 /// Generic, so that tests need no whole app.
-fn management_routes<S>() -> Router<S>
+fn management_routes<S>() -> Routes<S>
 where
     S: Clone + Send + Sync + 'static,
     Arc<Accounts>: FromRef<S>,
@@ -82,7 +104,7 @@ where
     Arc<Store>: FromRef<S>,
     Clock: FromRef<S>,
 {
-    Router::new()
+    Routes::new()
         .route("/v1/organization/audit_logs", get(audit::list))
         .route("/v1/organization/admin_api_keys", get(admin_keys::list).post(admin_keys::create))
         .route("/v1/organization/admin_api_keys/{key_id}", get(admin_keys::retrieve).delete(admin_keys::delete))
@@ -94,7 +116,7 @@ where
         .merge(terms_routes())
 }
 
-fn service_account_routes<S>() -> Router<S>
+fn service_account_routes<S>() -> Routes<S>
 where
     S: Clone + Send + Sync + 'static,
     Arc<Accounts>: FromRef<S>,
@@ -102,7 +124,7 @@ where
     Clock: FromRef<S>,
 {
     use projects::service_accounts::{create, create_key, delete, list, modify, retrieve};
-    Router::new()
+    Routes::new()
         .route("/v1/organization/projects/{project_id}/service_accounts", get(list).post(create))
         .route(
             "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
@@ -114,7 +136,7 @@ where
         )
 }
 
-fn key_routes<S>() -> Router<S>
+fn key_routes<S>() -> Routes<S>
 where
     S: Clone + Send + Sync + 'static,
     Arc<Accounts>: FromRef<S>,
@@ -122,13 +144,13 @@ where
     Clock: FromRef<S>,
 {
     use projects::keys::{create, list, modify, retrieve, revoke, rotate};
-    Router::new()
+    Routes::new()
         .route("/v1/organization/projects/{project_id}/api_keys", get(list).post(create))
         .route("/v1/organization/projects/{project_id}/api_keys/{key_id}", get(retrieve).post(modify).delete(revoke))
         .route("/v1/organization/projects/{project_id}/api_keys/{key_id}/rotate", post(rotate))
 }
 
-fn terms_routes<S>() -> Router<S>
+fn terms_routes<S>() -> Routes<S>
 where
     S: Clone + Send + Sync + 'static,
     Arc<Accounts>: FromRef<S>,
@@ -140,7 +162,7 @@ where
         model_permissions, rate_limits,
         spend_limit::{delete, delete_common, retrieve, retrieve_common, update, update_common},
     };
-    Router::new()
+    Routes::new()
         .route("/v1/organization/projects/{project_id}/rate_limits", get(rate_limits::list))
         .route("/v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}", post(rate_limits::modify))
         .route(
@@ -151,14 +173,15 @@ where
         .route("/v1/organization/spend_limit", get(retrieve_common).post(update_common).delete(delete_common))
 }
 
-fn health_route() -> Router<AppState> {
-    Router::new().route("/health", get(health::health))
+fn health_route() -> Routes<AppState> {
+    Routes::new().route("/health", get(health::health))
 }
 
 /// What is the same for all routes: unknown URLs and methods in `OpenAI`'s words, a request id, and no panic gets out.
-fn finish(routes: Router<AppState>, app: &Arc<App>) -> Router {
+fn finish(routes: Routes<AppState>, app: &Arc<App>) -> Router {
     let state = AppState(Arc::clone(app));
     routes
+        .into_router()
         .fallback(error::unknown_url)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(CatchPanicLayer::custom(error::panicked))

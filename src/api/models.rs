@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) async fn list(State(AppState(app)): State<AppState>, caller: Caller) -> Response {
-    json(models::list(&app.catalog, |name, page| caller.may_use(name, Some(page))))
+    json(models::list(&app.catalog, |name, named| caller.may_use(name, Some(named))))
 }
 
 pub(super) async fn retrieve(
@@ -21,8 +21,8 @@ pub(super) async fn retrieve(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let shown = |name: &str, page: &str| caller.may_use(name, Some(page));
-    models::one(&app.catalog, &id, shown).map(json).ok_or_else(|| ApiError::no_such_model(&id))
+    let shown = models::one(&app.catalog, &id, |name, named| caller.may_use(name, Some(named)));
+    shown.map(json).ok_or_else(|| ApiError::no_such_model(&id))
 }
 
 fn json(body: impl Into<axum::body::Body>) -> Response {

@@ -5,11 +5,13 @@ use std::fmt::Display;
 use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get},
 };
 use http::{HeaderValue, header::CONTENT_TYPE};
 
-use super::auth::Admin;
+use super::{
+    auth::Admin,
+    routes::{Handlers, get},
+};
 use crate::{
     app::{App, AppState},
     domain::{catalog::Catalog, report::Kind, time::UnixNanos},
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// `GET /v1/organization/usage/{kind}` and `GET /v1/organization/costs`
-pub(super) fn of(kind: Kind) -> MethodRouter<AppState> {
+pub(super) fn of(kind: Kind) -> Handlers<AppState> {
     get(move |_: Admin, State(AppState(app)): State<AppState>, RawQuery(query): RawQuery| async move {
         answer(kind, &app, query).await
     })

@@ -157,13 +157,17 @@ impl KeysCommand {
 
 impl Create {
     async fn run(&self, api: &AdminApi) -> Result<String, CliError> {
-        let project = self.project(api).await?;
+        let (project, is_new) = self.project(api).await?;
         let mut body = json!({ "name": self.name, "limits": self.limits.to_json() });
         if let Some(days) = self.expires_in_days {
             body["expires_in_seconds"] = json!(days * 86_400);
         }
         let path = format!("projects/{}/service_accounts", text(&project, "id"));
-        let mut answer = api.post(&path, &body).await?;
+        let mut answer = match api.post(&path, &body).await {
+            Ok(answer) => answer,
+            Err(error) if is_new => return Err(close(api, &project, error).await),
+            Err(error) => return Err(error),
+        };
         if self.json {
             answer["project"] = project;
             return Ok(pretty(&answer));
@@ -181,14 +185,15 @@ impl Create {
         Ok(format!("{}\nThe key is shown this once only: store it now.\n", table(&rows)))
     }
 
-    async fn project(&self, api: &AdminApi) -> Result<Value, CliError> {
+    /// The project, and whether it has been made for this key.
+    async fn project(&self, api: &AdminApi) -> Result<(Value, bool), CliError> {
         let found = find_project(api, &self.project).await?;
         let Some(project) = found else {
             let mut body = json!({ "name": self.project });
             if let Some(tier) = &self.tier {
                 body["tier"] = json!(tier);
             }
-            return api.post("projects", &body).await;
+            return Ok((api.post("projects", &body).await?, true));
         };
         match &self.tier {
             Some(tier) if text(&project, "tier") != tier => Err(CliError::Mistake(format!(
@@ -196,7 +201,7 @@ impl Create {
                 text(&project, "name"),
                 text(&project, "tier"),
             ))),
-            _ => Ok(project),
+            _ => Ok((project, false)),
         }
     }
 }
@@ -206,6 +211,15 @@ impl LimitArgs {
         let limits = [self.requests_per_minute, self.requests_per_day, self.tokens_per_minute, self.batch_queue_tokens];
         let set = LIMITS.iter().zip(limits).filter_map(|((name, _), limit)| Some(((*name).to_owned(), json!(limit?))));
         Value::Object(set.collect::<Map<_, _>>())
+    }
+}
+
+/// Archives a project that was made for a key which then was not; what went wrong is said either way.
+async fn close(api: &AdminApi, project: &Value, error: CliError) -> CliError {
+    let [name, id] = ["name", "id"].map(|field| text(project, field));
+    match api.post(&format!("projects/{id}/archive"), &json!({})).await {
+        Ok(_) => error,
+        Err(_) => CliError::Mistake(format!("{error}\nThe new project {name} ({id}) is left without a key.")),
     }
 }
 

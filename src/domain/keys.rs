@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 pub use self::terms::{AllowedModels, KeyTerms, LastUsed, PreviousSecret};
 
 use super::{
+    catalog::Named,
     ids::{KeyId, Random, fixed_base62, random_base62},
     projects::{Project, ServiceAccount},
     time::UnixNanos,
@@ -165,12 +166,14 @@ impl Caller {
         &self.key.project
     }
 
-    /// Whether the model called `requested` may be called, by the key's terms and the project's; `page` is the name of the model it belongs to, where it has a
-    /// page.
-    pub fn may_use(&self, requested: &str, page: Option<&str>) -> bool {
+    /// Whether the model called `requested` may be called, by the key's terms and the project's; `named` is what the catalog
+    /// has under that name.
+    pub fn may_use(&self, requested: &str, named: Option<&Named<'_>>) -> bool {
         let (key, project) = (&self.key.terms.allowed_models, &self.key.project.terms.model_permissions);
+        let page = named.map(|named| named.model.id.as_ref());
+        let stands_for = named.map(|named| named.billed_name().as_ref());
         key.as_ref().is_none_or(|allowed| allowed.allows(requested, page))
-            && project.as_ref().is_none_or(|permissions| permissions.allow(requested, page))
+            && project.as_ref().is_none_or(|permissions| permissions.allow(requested, page, stands_for))
     }
 }
 

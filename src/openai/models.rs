@@ -1,8 +1,10 @@
 //! `GET /v1/models`: the catalog as OpenAI lists it, snapshots beside their models.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use crate::domain::catalog::{Catalog, Model, Snapshot};
+use crate::domain::catalog::{Catalog, Model, Named, Snapshot};
 
 #[derive(Serialize)]
 struct List<'a> {
@@ -33,22 +35,23 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The body of the list: each model, followed by its snapshots, if `shown` says so of the name and of the model's own.
-pub fn list(catalog: &Catalog, shown: impl Fn(&str, &str) -> bool) -> Vec<u8> {
-    let entries = |model| names(model).map(move |snapshot| (model, Entry::of(model, snapshot)));
-    let entries = catalog.models().iter().flat_map(|model| entries(model));
-    let data = entries.filter(|(model, entry)| shown(entry.id, &model.id)).map(|(_, entry)| entry).collect();
+/// The body of the list: each model, followed by its snapshots, if `shown` says so of the name and what is under it.
+pub fn list(catalog: &Catalog, shown: impl Fn(&str, &Named<'_>) -> bool) -> Vec<u8> {
+    let names = catalog.models().iter().flat_map(names);
+    let entries = names.map(|named| (named, Entry::of(named.model, named.snapshot)));
+    let data = entries.filter(|(named, entry)| shown(entry.id, named)).map(|(_, entry)| entry).collect();
     print(&List { object: "list", data })
 }
 
 /// The body about one model or snapshot; `None` when there is none of that name, or `shown` denies it.
-pub fn one(catalog: &Catalog, name: &str, shown: impl Fn(&str, &str) -> bool) -> Option<Vec<u8>> {
-    let named = catalog.resolve(name).filter(|named| shown(name, &named.model.id))?;
+pub fn one(catalog: &Catalog, name: &str, shown: impl Fn(&str, &Named<'_>) -> bool) -> Option<Vec<u8>> {
+    let named = catalog.resolve(name).filter(|named| shown(name, named))?;
     Some(print(&Entry::of(named.model, named.snapshot)))
 }
 
-fn names(model: &Model) -> impl Iterator<Item = Option<&Snapshot>> {
-    std::iter::once(None).chain(model.snapshots.iter().map(Some))
+fn names(model: &Arc<Model>) -> impl Iterator<Item = Named<'_>> {
+    let snapshots = std::iter::once(None).chain(model.snapshots.iter().map(Some));
+    snapshots.map(move |snapshot| Named { model, snapshot })
 }
 
 fn print(value: &impl Serialize) -> Vec<u8> {
@@ -98,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_the_caller_may_not_use_is_not_there() {
-        let only_one = |name: &str, page: &str| page == "gpt-audio" && name == "gpt-audio-x";
+        let only_one = |name: &str, named: &Named<'_>| &*named.model.id == "gpt-audio" && name == "gpt-audio-x";
         let body = String::from_utf8(list(&catalog(), only_one)).unwrap();
         assert!(body.contains("gpt-audio-x") && !body.contains("2025-08-28"), "{body}");
         assert!(one(&catalog(), "gpt-audio-x", only_one).is_some());

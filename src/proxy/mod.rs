@@ -143,7 +143,7 @@ impl Proxy {
     }
 
     fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        if caller.may_use(model, terms.named.map(|named| named.model.id.as_ref())) {
+        if caller.may_use(model, terms.named.as_ref()) {
             return Ok(());
         }
         self.metrics.invalid.inc();

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod access;
 mod answers;
 mod bad_requests;
 mod broken_streams;
@@ -16,6 +17,7 @@ mod limits;
 mod management;
 mod many_streams;
 mod metering;
+mod openapi;
 mod raw;
 mod recordings;
 mod reports;
@@ -32,3 +34,4 @@ mod terms;
 mod unpriced;
 mod upstream_errors;
 mod upstream_faults;
+mod walk;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 /// An `OpenAPI` document.
-pub(crate) struct Specification(Value);
+pub(crate) struct Specification(pub(crate) Value);
 
 impl Specification {
     /// `OpenAI`'s own, which lies beside the repository on some machines.

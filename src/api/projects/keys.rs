@@ -18,7 +18,7 @@ use crate::{
         error::ApiError,
         management::{
             answers::{ApiKeyCreated, ApiKeyObject, Deleted, Page, project_access},
-            requests::{KeyUpdateRequest, NewKey, overlap_seconds},
+            requests::{KeyUpdateRequest, NewKey, after, overlap_seconds},
         },
     },
 };
@@ -71,9 +71,14 @@ pub(in crate::api) async fn modify(
     OfProject(key): OfProject,
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
-    let KeyUpdateRequest { name, limits, allowed_models } = KeyUpdateRequest::parse(&body)?;
-    let update = KeyUpdate { name, limits, allowed_models };
-    let modified = accounts.modify_key(&key.project.id, &key.id, update, &admin.acts(clock.now())).await;
+    let KeyUpdateRequest { name, limits, allowed_models, expires_in_seconds } = KeyUpdateRequest::parse(&body)?;
+    let by = admin.acts(clock.now());
+    if expires_in_seconds.is_some() && key.terms.expires_at.is_some_and(|at| at <= by.at) {
+        return Err(expired(key.id.as_str()));
+    }
+    let expires_at = expires_in_seconds.map(|seconds| seconds.map(|seconds| after(by.at, seconds)));
+    let update = KeyUpdate { name, limits, allowed_models, expires_at };
+    let modified = accounts.modify_key(&key.project.id, &key.id, update, &by).await;
     let key = modified.map_err(|error| refused(&error))?;
     Ok(Json(ApiKeyObject::from(&*key)).into_response())
 }
@@ -106,6 +111,12 @@ pub(in crate::api) async fn revoke(
     } else {
         Err(no_such_key(key.id.as_str()))
     }
+}
+
+/// Whoever was told that a key has ended can rely on it.
+fn expired(id: &str) -> ApiError {
+    let message = format!("The API key {id} has expired and cannot be given more time: make another one.");
+    ApiError::invalid(message, Some("expires_in_seconds".into()), Some("api_key_expired".into()))
 }
 
 #[cfg(test)]

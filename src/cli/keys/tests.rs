@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
 
+use axum::response::IntoResponse as _;
 use clap::Parser;
 
 use super::*;
@@ -21,9 +22,14 @@ struct Gateway {
 impl Gateway {
     async fn start() -> Self {
         let side = AdminSide::new().await;
+        let router = side.router();
+        Self::behind(side, router).await
+    }
+
+    /// `router` leads to `side`, by whatever way.
+    async fn behind(side: AdminSide, router: axum::Router) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = side.router();
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { side, url, key_file: file(&format!("{ADMIN_KEY}\n")) }
     }
@@ -71,6 +77,26 @@ async fn a_new_name_makes_a_project_and_a_known_one_is_used_again() {
         assert_eq!(again.key().name, "ci");
     }
     assert_eq!(gateway.side.accounts.projects().len(), 1);
+}
+
+#[tokio::test]
+async fn a_project_made_for_a_key_that_then_was_not_is_closed_again() {
+    use crate::openai::error::ApiError;
+    let side = AdminSide::new().await;
+    side.accounts.create_project("old", "tier1".into(), &By::gateway(side.clock.now())).await.unwrap();
+    let broken = async |request: axum::extract::Request, next: axum::middleware::Next| {
+        let fails = request.uri().path().ends_with("/service_accounts");
+        if fails { ApiError::internal().into_response() } else { next.run(request).await }
+    };
+    let router = side.router().layer(axum::middleware::from_fn(broken));
+    let gateway = Gateway::behind(side, router).await;
+    for project in ["new", "old"] {
+        let error = gateway.keys(&["create", "--project", project]).await.unwrap_err();
+        assert!(matches!(error, CliError::Refused { status, .. } if status == 500), "{error}");
+    }
+    let projects = gateway.side.accounts.projects();
+    let open: Vec<_> = projects.iter().filter(|it| it.archived_at.is_none()).map(|it| it.name.as_str()).collect();
+    assert_eq!((projects.len(), open), (2, vec!["old"]));
 }
 
 #[tokio::test]

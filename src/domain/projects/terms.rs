@@ -56,13 +56,17 @@ impl PermissionMode {
 }
 
 impl ModelPermissions {
-    /// A model's own name stands for its snapshots too; the name of a snapshot for nothing else. `page` is the name of the
-    /// model that `requested` belongs to, where it has a page.
-    pub fn allow(&self, requested: &str, page: Option<&str>) -> bool {
-        let listed = self.model_ids.contains(requested) || page.is_some_and(|page| self.model_ids.contains(page));
+    /// A model's own name stands for its snapshots too. `page` is the name of the model that `requested` belongs to, where it
+    /// has a page, and `stands_for` the snapshot that is expected to answer.
+    ///
+    /// In doubt it is no: a snapshot that is denied is not to be had by its model's name, while one that is allowed does not
+    /// open that name, behind which the upstream may put another.
+    pub fn allow(&self, requested: &str, page: Option<&str>, stands_for: Option<&str>) -> bool {
+        let lists = |name: Option<&str>| name.is_some_and(|name| self.model_ids.contains(name));
+        let listed = lists(Some(requested)) || lists(page);
         match self.mode {
             PermissionMode::AllowList => listed,
-            PermissionMode::DenyList => !listed,
+            PermissionMode::DenyList => !listed && !lists(stands_for),
         }
     }
 }
@@ -95,17 +99,20 @@ mod tests {
 
     #[test]
     fn a_list_allows_or_denies_models_with_their_snapshots() {
-        for (requested, page, listed) in [
-            ("gpt-4o", Some("gpt-4o"), true),
-            ("gpt-4o-2024-08-06", Some("gpt-4o"), true),
-            ("gpt-4o-mini", Some("gpt-4o-mini"), false),
-            ("gpt-audio-2025-08-28", Some("gpt-audio"), true),
-            ("gpt-audio", Some("gpt-audio"), false),
-            ("unlisted", None, false),
+        for (requested, page, stands_for, allowed, denied) in [
+            ("gpt-4o", Some("gpt-4o"), Some("gpt-4o-2024-08-06"), true, true),
+            ("gpt-4o-2024-08-06", Some("gpt-4o"), Some("gpt-4o-2024-08-06"), true, true),
+            ("gpt-4o-mini", Some("gpt-4o-mini"), Some("gpt-4o-mini-2024-07-18"), false, false),
+            ("gpt-audio-2025-08-28", Some("gpt-audio"), Some("gpt-audio-2025-08-28"), true, true),
+            // The model's name may lead to the snapshot that is denied, and need not lead to the one that is allowed.
+            ("gpt-audio", Some("gpt-audio"), Some("gpt-audio-2025-08-28"), false, true),
+            ("gpt-audio-2024-01-01", Some("gpt-audio"), Some("gpt-audio-2024-01-01"), false, false),
+            ("unlisted", None, None, false, false),
         ] {
-            let ids = ["gpt-4o", "gpt-audio-2025-08-28"];
-            assert_eq!(permissions(PermissionMode::AllowList, &ids).allow(requested, page), listed, "{requested}");
-            assert_eq!(permissions(PermissionMode::DenyList, &ids).allow(requested, page), !listed, "{requested}");
+            let allow =
+                |mode| permissions(mode, &["gpt-4o", "gpt-audio-2025-08-28"]).allow(requested, page, stands_for);
+            assert_eq!(allow(PermissionMode::AllowList), allowed, "{requested}");
+            assert_eq!(allow(PermissionMode::DenyList), !denied, "{requested}");
         }
     }
 

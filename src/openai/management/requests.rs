@@ -27,8 +27,9 @@ const MAX_OVERLAP_SECONDS: u64 = 7 * 86_400;
 /// What `OpenAI` takes for a project, and we have no use for. Whoever manages projects there may send it here.
 const OF_OPENAI_PROJECTS: &[&str] = &["residency", "geography", "external_key_id"];
 const OF_PROJECTS: &[&str] = &["name", "tier"];
-/// What [`NewKeyTerms`] reads.
-const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", "expires_in_seconds"];
+const EXPIRES_IN_SECONDS: &str = "expires_in_seconds";
+/// The name of a key, and its terms.
+const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", EXPIRES_IN_SECONDS];
 /// The name that `OpenAI` gives to a service account's key.
 const KEY_NAME: &str = "Secret Key";
 
@@ -85,6 +86,8 @@ pub struct KeyUpdateRequest {
     pub name: Option<String>,
     pub limits: Option<Limits>,
     pub allowed_models: Option<Option<AllowedModels>>,
+    /// `Some(None)`: the key does not expire any more.
+    pub expires_in_seconds: Option<Option<u64>>,
 }
 
 /// `POST /v1/organization/admin_api_keys`.
@@ -171,21 +174,9 @@ impl NewKey {
 
 impl NewKeyTerms {
     fn read(fields: &Map<String, Value>) -> Result<Self, ApiError> {
-        match fields.get("scopes") {
-            None | Some(Value::Null) => {}
-            Some(Value::Array(scopes)) if scopes.is_empty() => {}
-            Some(_) => {
-                // Left unread it would be a key that may do more than was asked for.
-                let message = "Unsupported parameter: 'scopes' is not supported by this gateway. Narrow a key with \
-                    'allowed_models' and 'limits'.";
-                return Err(ApiError::invalid(message, Some("scopes".into()), Some("unsupported_parameter".into())));
-            }
-        }
-        Ok(Self {
-            limits: limits(fields)?,
-            allowed_models: allowed_models(fields)?,
-            expires_in_seconds: integer(fields, "", "expires_in_seconds", MAX_EXPIRY_SECONDS)?,
-        })
+        no_scopes(fields)?;
+        let (limits, allowed_models) = (limits(fields)?, allowed_models(fields)?);
+        Ok(Self { limits, allowed_models, expires_in_seconds: expiry_seconds(fields)? })
     }
 
     pub fn from(self, now: UnixNanos) -> KeyTerms {
@@ -197,22 +188,41 @@ impl NewKeyTerms {
 impl KeyUpdateRequest {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
-        only(&fields, &[&["name", "limits", "allowed_models"]])?;
+        only(&fields, &[OF_KEYS])?;
+        no_scopes(&fields)?;
         let given = |name: &str| fields.contains_key(name);
         Ok(Self {
             name: optional_name(&fields)?,
             // Null takes them away.
             limits: given("limits").then(|| limits(&fields)).transpose()?,
             allowed_models: given("allowed_models").then(|| allowed_models(&fields)).transpose()?,
+            expires_in_seconds: given(EXPIRES_IN_SECONDS).then(|| expiry_seconds(&fields)).transpose()?,
         })
     }
+}
+
+/// Left unread they would make a key that may do more than was asked for.
+fn no_scopes(fields: &Map<String, Value>) -> Result<(), ApiError> {
+    match fields.get("scopes") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Array(scopes)) if scopes.is_empty() => Ok(()),
+        Some(_) => {
+            let message = "Unsupported parameter: 'scopes' is not supported by this gateway. Narrow a key with \
+                'allowed_models' and 'limits'.";
+            Err(ApiError::invalid(message, Some("scopes".into()), Some("unsupported_parameter".into())))
+        }
+    }
+}
+
+fn expiry_seconds(fields: &Map<String, Value>) -> Result<Option<u64>, ApiError> {
+    integer(fields, "", EXPIRES_IN_SECONDS, MAX_EXPIRY_SECONDS)
 }
 
 impl NewAdminKey {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
-        only(&fields, &[&["name", "expires_in_seconds"]])?;
-        let expires_in_seconds = integer(&fields, "", "expires_in_seconds", MAX_ADMIN_KEY_EXPIRY_SECONDS)?;
+        only(&fields, &[&["name", EXPIRES_IN_SECONDS]])?;
+        let expires_in_seconds = integer(&fields, "", EXPIRES_IN_SECONDS, MAX_ADMIN_KEY_EXPIRY_SECONDS)?;
         Ok(Self { name: name(&fields)?, expires_in_seconds })
     }
 }

@@ -277,7 +277,7 @@ mod tests {
             assert_eq!(told(model_permissions(body.to_string().as_bytes())), expected, "{body}");
         }
         let none_denied = model_permissions(br#"{"mode":"deny_list","model_ids":[]}"#).unwrap();
-        assert!(none_denied.allow("m", None));
+        assert!(none_denied.allow("m", None, None));
     }
 
     #[test]

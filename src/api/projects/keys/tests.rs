@@ -57,6 +57,35 @@ async fn a_key_is_made_with_an_account_of_its_own_or_for_one_that_is_there() {
 }
 
 #[tokio::test]
+async fn a_key_can_be_given_another_end_until_it_has_come() {
+    let side = AdminSide::new().await;
+    let path = keys(&side).await;
+    let (_, key) = side.post(&path, json!({"name": "ci", "expires_in_seconds": 60})).await;
+    let there = format!("{path}/{}", text(&key["id"]));
+    pass(&side, 50);
+    let (status, modified) = side.post(&there, json!({"expires_in_seconds": 100, "scopes": []})).await;
+    assert_eq!((status, &modified["expires_at"]), (200, &json!(NOW_SECONDS + 150)));
+    let (_, renamed) = side.post(&there, json!({"name": "nightly"})).await;
+    assert_eq!(renamed["expires_at"], modified["expires_at"]);
+    pass(&side, 50);
+    assert!(works(&side, &key["value"]));
+    let (_, endless) = side.post(&there, json!({"expires_in_seconds": null})).await;
+    assert_eq!(endless["expires_at"], Value::Null);
+    side.post(&there, json!({"expires_in_seconds": 10})).await;
+    pass(&side, 10);
+    for accounts in [Arc::clone(&side.accounts), side.reloaded().await] {
+        assert!(accounts.authenticate(text(&key["value"]), side.clock.now()).is_err());
+    }
+    for more_time in [json!(60), Value::Null] {
+        let (status, answer) = side.post(&there, json!({ "expires_in_seconds": more_time })).await;
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("api_key_expired")));
+    }
+    assert!(!works(&side, &key["value"]));
+    let (status, answer) = side.post(&there, json!({"scopes": ["api.all.read"]})).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("unsupported_parameter")));
+}
+
+#[tokio::test]
 async fn what_is_modified_holds_at_once_and_the_rest_stays() {
     let side = AdminSide::new().await;
     let path = keys(&side).await;

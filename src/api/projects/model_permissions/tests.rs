@@ -53,12 +53,13 @@ async fn keys_are_held_to_them_at_once_and_after_a_restart() {
     side.post(&format!("/{project}/api_keys/{id}"), json!({"allowed_models": ["m-a"]})).await;
     let may = |accounts: &crate::accounts::Accounts| {
         let caller = accounts.authenticate(&value, side.clock.now()).unwrap();
-        ["m-a", "m-a-1", "m-b"].map(|name| caller.may_use(name, Some(&name[..3])))
+        ["m-a", "m-a-1", "m-b"].map(|name| caller.may_use(name, side.catalog.resolve(name).as_ref()))
     };
     assert_eq!(may(&side.accounts), [true, true, false]);
     for (permissions, expected) in [
         (json!({"mode": "deny_list", "model_ids": ["m-a"]}), [false, false, false]),
-        (json!({"mode": "deny_list", "model_ids": ["m-a-1"]}), [true, false, false]),
+        (json!({"mode": "deny_list", "model_ids": ["m-a-1"]}), [false, false, false]),
+        (json!({"mode": "allow_list", "model_ids": ["m-a-1"]}), [false, true, false]),
         // The key's own terms still hold.
         (json!({"mode": "allow_list", "model_ids": ["m-a", "m-b"]}), [true, true, false]),
         (json!({"mode": "allow_list", "model_ids": ["m-b"]}), [false, false, false]),

@@ -219,6 +219,17 @@ async fn every_page_fits_the_specification() {
     }
 }
 
+#[test]
+fn a_result_of_every_kind_fits_our_own_document() {
+    let document = schema::Specification(serde_json::from_str(include_str!("../../openapi.json")).unwrap());
+    let operations = document.operations("/v1/organization/");
+    for (kind, name, ..) in NAMES {
+        let path = name.replace("admin_", "/v1/organization/").replacen("usage_", "usage/", 1);
+        let (.., schema) = operations.iter().find(|(_, served, _)| *served == path).unwrap();
+        assert_eq!(document.problems(schema, &printed(kind)), [""; 0], "{path}");
+    }
+}
+
 /// Everything that is recorded is there, and of the same type; what is null on one side may be anything on the other.
 fn assert_covers(ours: &Value, recorded: &Value) {
     match (ours, recorded) {
