@@ -13,6 +13,7 @@ mod health;
 mod models;
 mod projects;
 mod reports;
+mod requests;
 
 use std::sync::Arc;
 
@@ -54,7 +55,17 @@ fn call_routes() -> Router<AppState> {
 }
 
 fn admin_routes() -> Router<AppState> {
-    Router::new().merge(management_routes()).merge(report_routes()).route("/metrics", get(health::metrics))
+    Router::new()
+        .merge(management_routes())
+        .merge(report_routes())
+        .merge(request_routes())
+        .route("/metrics", get(health::metrics))
+}
+
+fn request_routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/organization/requests", get(requests::list))
+        .route("/v1/organization/requests/{request_id}", get(requests::retrieve))
 }
 
 fn report_routes() -> Router<AppState> {

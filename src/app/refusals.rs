@@ -1,0 +1,97 @@
+//! Writes refusals into the database, about once a second: in batches, and only so many.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use crate::{
+    clock::Clock,
+    proxy::refusals::Refusals,
+    store::{self, Store, StoreError},
+};
+
+const PERIOD: Duration = Duration::from_secs(1);
+/// While nothing is refused, what has become old is deleted so often: in periods.
+const TIDY_PERIODS: u32 = 600;
+/// About thirty megabytes.
+const MOST_KEPT: u64 = 100_000;
+
+pub(super) struct RefusalWriter {
+    store: Arc<Store>,
+    refusals: Arc<Refusals>,
+    clock: Clock,
+    /// How many the database holds; locked while they are written.
+    kept: Mutex<u64>,
+}
+
+impl App {
+    /// Returns when every refusal so far is in the database.
+    pub async fn write_refusals(&self) {
+        self.refusals.write().await;
+    }
+
+    /// Returns when the ledger holds all of the journal, or after a second.
+    pub async fn await_ledger(&self) {
+        const STEP: Duration = Duration::from_millis(20);
+        const STEPS: u32 = 50;
+        for _ in 0..STEPS {
+            if self.projection.state().lag_bytes == 0 {
+                return;
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+}
+
+impl RefusalWriter {
+    pub(super) async fn load(store: Arc<Store>, refusals: Arc<Refusals>, clock: Clock) -> Result<Self, StoreError> {
+        let kept = Mutex::new(store::refusals::count(&store).await?);
+        Ok(Self { store, refusals, clock, kept })
+    }
+
+    /// Until it is told to stop, and then once more.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut periods: u32 = 0;
+        loop {
+            let stopping = timeout_at(Instant::now() + PERIOD, stop.cancelled()).await.is_ok();
+            periods = periods.wrapping_add(1);
+            if periods.is_multiple_of(TIDY_PERIODS) {
+                self.tidy().await;
+            }
+            self.write().await;
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Returns when every refusal of before the call is in the database, or lost to it.
+    pub(super) async fn write(&self) {
+        // Taken under the lock: who finds nothing left has waited for whoever took it.
+        let mut kept = self.kept.lock().await;
+        let refused = self.refusals.take();
+        if refused.is_empty() {
+            return;
+        }
+        match store::refusals::save(&self.store, &refused, self.clock.now(), *kept, MOST_KEPT).await {
+            Ok(now_kept) => *kept = now_kept,
+            Err(error) => {
+                self.refusals.lost(refused.len());
+                tracing::warn!(%error, refusals = refused.len(), "refusals could not be written: nobody can look them up");
+            }
+        }
+    }
+
+    async fn tidy(&self) {
+        let mut kept = self.kept.lock().await;
+        match store::refusals::save(&self.store, &[], self.clock.now(), *kept, MOST_KEPT).await {
+            Ok(now_kept) => *kept = now_kept,
+            Err(error) => tracing::warn!(%error, "old refusals could not be deleted; it is tried again"),
+        }
+    }
+}
