@@ -4,11 +4,7 @@ use serde::Serialize;
 
 use super::details::Head;
 use crate::{
-    domain::{
-        explanation::Explained,
-        ids::RequestId,
-        money::{MoneyError, Total},
-    },
+    domain::{explanation::Explained, ids::RequestId, money::MoneyError},
     openai::report::Amount,
 };
 
@@ -28,7 +24,9 @@ struct ShortObject<'a> {
     head: Head<'a>,
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
-    /// `null` without a price.
+    /// False when something was used that has no price, which `cost` does not hold.
+    priced: Option<bool>,
+    /// `null` without any price.
     cost: Option<Amount>,
     /// Why a request was refused.
     reason: Option<&'static str>,
@@ -54,13 +52,15 @@ impl<'a> ShortObject<'a> {
                 head: Head::of_finished(it),
                 input_tokens: Some(it.usage.input_total()),
                 output_tokens: Some(it.usage.output_total()),
-                cost: it.cost()?.map(|cost: Total| Amount::of(cost)),
+                priced: Some(it.priced()),
+                cost: it.cost()?.map(Amount::of),
                 reason: None,
             },
             Explained::Refused(it) => Self {
                 head: Head::of_refused(it),
                 input_tokens: None,
                 output_tokens: None,
+                priced: None,
                 cost: None,
                 reason: Some(it.reason.name()),
             },
