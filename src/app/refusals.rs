@@ -95,3 +95,70 @@ impl RefusalWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{
+            ids::{KeyId, ProjectId, RequestId},
+            limits::Headrooms,
+            refusals::{Reason, RefusedRequest},
+            time::UnixNanos,
+        },
+        metrics::Metrics,
+    };
+
+    const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
+
+    fn refused(number: u128) -> RefusedRequest {
+        RefusedRequest {
+            request_id: RequestId::new(NOW.millis(), number),
+            refused_at: NOW,
+            project_id: ProjectId::parse("proj_a").unwrap(),
+            key_id: KeyId::parse("key_a").unwrap(),
+            endpoint: "chat.completions".into(),
+            model: "m".into(),
+            stream: false,
+            status: 404,
+            code: None,
+            reason: Reason::UnknownModel,
+            headrooms: Headrooms::default(),
+        }
+    }
+
+    async fn writer(directory: &std::path::Path, clock: &Clock, metrics: &Arc<Metrics>) -> Arc<RefusalWriter> {
+        let store = Arc::new(Store::open(&directory.join("tollgate.db")).await.unwrap());
+        let refusals = Arc::new(Refusals::new(Arc::clone(metrics)));
+        Arc::new(RefusalWriter::load(store, refusals, clock.clone()).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_written_at_the_stop_and_counted_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (clock, metrics) = (Clock::manual(NOW), Arc::default());
+        let first = writer(directory.path(), &clock, &metrics).await;
+        for number in 0..3 {
+            first.refusals.push(|| refused(number));
+        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        Arc::clone(&first).run(stop).await;
+        let second = writer(directory.path(), &clock, &metrics).await;
+        assert_eq!(*second.kept.lock().await, 3);
+        clock.advance(crate::domain::refusals::KEPT_NANOS + 1_000_000);
+        second.tidy().await;
+        assert_eq!((*second.kept.lock().await, store::refusals::count(&second.store).await.unwrap()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_the_database_does_not_take_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (clock, metrics) = (Clock::manual(NOW), Arc::default());
+        let writer = writer(directory.path(), &clock, &metrics).await;
+        writer.store.close().await;
+        writer.refusals.push(|| refused(1));
+        writer.write().await;
+        assert_eq!(metrics.refusals_not_kept.get(), 1);
+    }
+}

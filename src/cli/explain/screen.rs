@@ -151,20 +151,20 @@ fn refused(refusal: &Refusal) -> String {
 
 fn over_limit(limit: &HitLimit) -> String {
     let HitLimit { used, requested, .. } = limit;
-    let mut text = format!(
-        "Over the limit of {} on {}\n  used {} of {}, requested {}\n",
+    let when = match limit.admissible_at_ms.zip(limit.wait_ms) {
+        Some((at, wait)) => format!("would have been admitted at {}, {} later", moment_ms(at), seconds(wait)),
+        None => {
+            "is larger than the whole limit: waiting does not help, only a smaller request or a larger limit".to_owned()
+        }
+    };
+    format!(
+        "Over the limit of {} on {}\n  used {} of {}, requested {}\n  {when}\nNothing was sent, and nothing is charged.",
         spaced(&limit.name),
         limit.limit_group,
         grouped(*used),
         grouped(limit.limit),
         grouped(*requested)
-    );
-    text.push_str(&match limit.admissible_at_ms.zip(limit.wait_ms) {
-        Some((at, wait)) => format!("  would have been admitted at {}, {} later\n", moment_ms(at), seconds(wait)),
-        None => "  is larger than the whole limit: waiting does not help, only a smaller request or a larger limit\n"
-            .to_owned(),
-    });
-    format!("{text}Nothing was sent, and nothing is charged.")
+    )
 }
 
 fn amount(amount: Option<&Amount>) -> String {

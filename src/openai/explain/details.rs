@@ -14,6 +14,7 @@ use crate::{
         pricing::Charge,
         refusals::{OverLimit, Reason, RefusedRequest},
         tariff::Tariff,
+        time::UnixNanos,
         usage::{Basis, Usage},
     },
     openai::{
@@ -324,7 +325,7 @@ fn line(tariff: &Tariff, charge: &Charge) -> Result<LineObject, MoneyError> {
 }
 
 fn prices_from(tariff: &Tariff) -> Option<u64> {
-    tariff.prices_from.map(|from| from.seconds())
+    tariff.prices_from.map(UnixNanos::seconds)
 }
 
 impl<'a> AdjustmentObject<'a> {

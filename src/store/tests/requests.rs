@@ -29,8 +29,7 @@ const DAY_MS: u64 = 86_400_000;
 
 fn entry(number: u64, outcome: Outcome) -> Entry {
     let admission = admission(number);
-    let settlement = Settlement { outcome, ..settlement(&admission) };
-    Entry { settlement, admission }
+    Entry { settlement: Settlement { outcome, ..settlement(&admission) }, admission }
 }
 
 async fn append(store: &Store, entries: Vec<Entry>) {
