@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::Mutex,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// While nothing is refused, what has become old is deleted so often: in periods.
 const TIDY_PERIODS: u32 = 600;
-/// About thirty megabytes.
+/// About fifty megabytes.
 const MOST_KEPT: u64 = 100_000;
 
 pub(super) struct RefusalWriter {
@@ -30,9 +30,12 @@ pub(super) struct RefusalWriter {
 }
 
 impl App {
-    /// Returns when every refusal so far is in the database.
+    /// Returns when every refusal so far is in the database, or after a second. In a task of its own: whoever asks may leave,
+    /// and what has been taken from the list must not go with them.
     pub async fn write_refusals(&self) {
-        self.refusals.write().await;
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let writer = Arc::clone(&self.refusals);
+        let _ = timeout(PATIENCE, tokio::spawn(async move { writer.write().await })).await;
     }
 
     /// Returns when the ledger holds all of the journal, or after a second.
@@ -82,6 +85,8 @@ impl RefusalWriter {
             Ok(now_kept) => *kept = now_kept,
             Err(error) => {
                 self.refusals.lost(refused.len());
+                // Some of them may be there: the number decides what is deleted.
+                *kept = store::refusals::count(&self.store).await.unwrap_or(*kept);
                 tracing::warn!(%error, refusals = refused.len(), "refusals could not be written: nobody can look them up");
             }
         }
