@@ -1,11 +1,13 @@
 //! Requests explained: every charge from its tokens to the last digit of its cost, every refusal with the limit it hit.
 
+mod lists;
+
 use std::{collections::BTreeMap, process::Output};
 
 use serde_json::{Value, json};
 use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
 
-use crate::support::{ADMIN_KEY, Actor, Gateway, MODEL, Reply, SNAPSHOT, TEXT_MODEL, spoken, text, with};
+use crate::support::{ADMIN_KEY, Actor, Gateway, MODEL, Reply, TEXT_MODEL, model_without_price, spoken, text, with};
 
 const REQUESTS: &str = "/v1/organization/requests";
 const START_S: u64 = 1_790_000_000;
@@ -198,6 +200,7 @@ async fn every_kind_of_refusal_is_explained_at_once() {
         (&narrow, text(TEXT_MODEL, "Hi"), "model_not_allowed", 403),
         (&narrow, text("gpt-unknown", "Hi"), "unknown_model", 404),
         (&spent, text(TEXT_MODEL, "Hi"), "spend_limit", 429),
+        (&small, text("whisper-1", "Hi"), "wrong_endpoint", 404),
     ] {
         let reply = team.chat(&body).await;
         assert_eq!(reply.status, status, "{}", reply.text());
@@ -215,94 +218,26 @@ async fn every_kind_of_refusal_is_explained_at_once() {
 }
 
 #[tokio::test]
-async fn pages_are_newest_first_and_lose_and_repeat_nothing() {
-    let gateway = gateway().await;
-    let team = gateway.project_with("tier1", json!({"requests_per_minute": 12})).await;
-    let mut expected = Vec::new();
-    for _ in 0..17 {
-        expected.push(id(&team.say("Hi").await));
-        gateway.clock.advance(MILLISECOND);
-    }
-    expected.reverse();
-    gateway.at_rest().await;
-    for limit in [1, 5, 17, 100] {
-        let (mut seen, mut after) = (Vec::new(), String::new());
-        loop {
-            let page = list(&gateway, &format!("limit={limit}{after}")).await;
-            let ids = ids(&page);
-            assert_eq!((&page["object"], page["first_id"].as_str()), (&json!("list"), ids.first().map(String::as_str)));
-            seen.extend(ids);
-            let last = page["last_id"].as_str().unwrap();
-            assert_eq!(seen.last().map(String::as_str), Some(last));
-            if page["has_more"] == false {
-                break;
-            }
-            after = format!("&after={last}");
+async fn what_has_no_price_is_explained_as_unpriced_or_as_refused_for_it() {
+    for (allow_unpriced, outcome) in [(true, "completed"), (false, "refused")] {
+        let gateway = Gateway::start_with(|settings| {
+            settings.allow_unpriced = allow_unpriced;
+            model_without_price(settings);
+        })
+        .await;
+        let team = gateway.project("tier1").await;
+        let reply = team.chat(&text("no-price", "Hi")).await;
+        let object = explained(&gateway, &reply).await.json();
+        assert_eq!((&object["outcome"], &object["cost"]), (&json!(outcome), &Value::Null));
+        if allow_unpriced {
+            assert_eq!((&object["priced"], &object["prices_from"]), (&json!(false), &Value::Null));
+            let lines = object["lines"].as_array().unwrap();
+            assert!(!lines.is_empty() && lines.iter().all(|line| line["price"].is_null() && line["amount"].is_null()));
+            let shown = String::from_utf8(explain(&gateway, &[&id(&reply)]).await.stdout).unwrap();
+            assert!(shown.contains("unpriced, which is not free") && !shown.contains('$'), "{shown}");
+        } else {
+            assert_eq!(object["refusal"]["reason"], "unpriced_model");
         }
-        assert_eq!(seen, expected, "in pages of {limit}");
-    }
-    let default = list(&gateway, "").await;
-    assert_eq!((ids(&default).len(), &default["has_more"]), (17, &json!(false)));
-    assert_eq!(default["data"][0]["reason"], "limit");
-    assert_eq!(default["data"][16]["outcome"], "completed");
-}
-
-#[tokio::test]
-async fn lists_are_filtered_by_project_key_model_outcome_and_time() {
-    let gateway = gateway().await;
-    let (one, two) = (gateway.project("tier1").await, gateway.project("tier1").await);
-    let second_key = gateway.key_of(&one.project_id, json!({"requests_per_minute": 1})).await;
-    let first = id(&one.say("Hi").await);
-    gateway.clock.advance(10_000 * MILLISECOND);
-    let spoken = id(&two.chat(&spoken("wav")).await);
-    let failed = id(&two.chat_with_fault("400", &text(TEXT_MODEL, "Hi")).await);
-    gateway.clock.advance(10_000 * MILLISECOND);
-    let passed = id(&second_key.say("Hi").await);
-    let refused = id(&second_key.say("Hi").await);
-    gateway.at_rest().await;
-    let sorted = |mut ids: Vec<String>| {
-        ids.sort();
-        ids
-    };
-    for (query, expected) in [
-        (String::new(), vec![&first, &spoken, &failed, &passed, &refused]),
-        (format!("project_id={}", one.project_id), vec![&first, &passed, &refused]),
-        (format!("api_key_ids[]={}&api_key_ids[]={}", one.key_id, two.key_id), vec![&first, &spoken, &failed]),
-        (format!("api_key_ids={},{}", second_key.key_id, one.key_id), vec![&first, &passed, &refused]),
-        (format!("project_id={}&api_key_ids={}", two.project_id, one.key_id), vec![]),
-        (format!("model={MODEL}"), vec![&spoken]),
-        (format!("model={SNAPSHOT}"), vec![&spoken]),
-        (format!("model={TEXT_MODEL}"), vec![&first, &failed, &passed, &refused]),
-        ("model=gpt-nothing".to_owned(), vec![]),
-        ("outcome=refused".to_owned(), vec![&refused]),
-        ("outcome=completed,upstream_failed".to_owned(), vec![&first, &spoken, &failed, &passed]),
-        ("outcome=interrupted".to_owned(), vec![]),
-        (format!("start_time={}", START_S + 10), vec![&spoken, &failed, &passed, &refused]),
-        (format!("start_time={}&end_time={}", START_S + 10, START_S + 20), vec![&spoken, &failed]),
-    ] {
-        let expected = sorted(expected.into_iter().cloned().collect());
-        assert_eq!(sorted(ids(&list(&gateway, &query).await)), expected, "{query}");
-    }
-}
-
-#[tokio::test]
-async fn what_is_not_understood_or_not_there_is_said() {
-    let gateway = gateway().await;
-    let admin = gateway.admin();
-    for (query, param) in [
-        ("project_ids=proj_a", "project_ids"),
-        ("outcome=lost", "outcome"),
-        ("limit=101", "limit"),
-        ("after=req_1", "after"),
-        ("start_time=9&end_time=9", "end_time"),
-    ] {
-        let reply = admin.get(&format!("{REQUESTS}?{query}")).await;
-        assert_eq!((reply.status.as_u16(), reply.error()["param"].as_str()), (400, Some(param)), "{query}");
-    }
-    for unknown in ["req_00000000000000000000000000000000", "chatcmpl-1"] {
-        let reply = admin.get(&format!("{REQUESTS}/{unknown}")).await;
-        let message = format!("No such request object: {unknown}");
-        assert_eq!((reply.status.as_u16(), reply.error()["message"].as_str()), (404, Some(message.as_str())));
     }
 }
 
