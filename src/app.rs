@@ -4,6 +4,7 @@ mod audit;
 mod data_dir;
 mod last_used;
 mod listeners;
+mod refusals;
 mod request_ids;
 
 use std::{
@@ -20,7 +21,9 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::audit::{AuditError, verify_audit_log};
-use self::{data_dir::DataDir, last_used::LastUses, listeners::Listeners, request_ids::RequestIds};
+use self::{
+    data_dir::DataDir, last_used::LastUses, listeners::Listeners, refusals::RefusalWriter, request_ids::RequestIds,
+};
 pub use crate::store::audit::Verified;
 use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
@@ -39,6 +42,7 @@ use crate::{
         drain::{DrainOptions, Drainer},
         limiter::Limiter,
         recorder::Recorder,
+        refusals::Refusals,
     },
     secrets::{self, SecretsError},
     server::Server,
@@ -59,6 +63,7 @@ pub struct App {
     pub body_limits: BodyLimits,
     journal: Arc<Journal>,
     projection: Progress,
+    refusals: Arc<RefusalWriter>,
     stopping: AtomicBool,
 }
 
@@ -96,7 +101,8 @@ pub struct Running {
     tasks: TaskTracker,
     projection: JoinHandle<()>,
     last_uses: JoinHandle<()>,
-    /// Ends both of them.
+    refusals: JoinHandle<()>,
+    /// Ends these three.
     stop_writing: CancellationToken,
     shutdown_grace: Duration,
     _data_dir: DataDir,
@@ -179,6 +185,8 @@ impl Running {
         let spending = Arc::new(restored_spending(&store, &accounts, now).await?);
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
+        let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
+        let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;
         let proxy = Arc::new(Proxy {
             limiter,
             recorder: Arc::new(Recorder {
@@ -191,6 +199,7 @@ impl Running {
             catalog: Arc::clone(&catalog),
             upstream,
             drainer: Arc::new(Drainer::new(drain_options(settings), tasks.clone(), Arc::clone(&metrics))),
+            refusals: waiting,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             options: proxy_options(settings),
@@ -210,6 +219,7 @@ impl Running {
             },
             journal,
             projection: projector.progress(),
+            refusals: Arc::new(refusals),
             stopping: AtomicBool::new(false),
         });
         let started = Started { new_admin_key, recovered, tasks, projector, data_dir };
@@ -241,6 +251,7 @@ impl Running {
         let stop_writing = CancellationToken::new();
         let parts = (Arc::clone(&app.store), Arc::clone(&app.accounts), Arc::clone(&app.admin_keys));
         let last_uses = LastUses::new(parts.0, parts.1, parts.2).run(stop_writing.clone());
+        let refusals = Arc::clone(&app.refusals).run(stop_writing.clone());
         Self {
             app,
             listen,
@@ -251,6 +262,7 @@ impl Running {
             tasks: started.tasks,
             projection: tokio::spawn(started.projector.run(stop_writing.clone())),
             last_uses: tokio::spawn(last_uses),
+            refusals: tokio::spawn(refusals),
             stop_writing,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
@@ -281,6 +293,7 @@ impl Running {
             tracing::warn!("the ledger is behind the journal; it catches up at the next start");
         }
         let _ = timeout(AFTER_THE_CUT, self.last_uses).await;
+        let _ = timeout(AFTER_THE_CUT, self.refusals).await;
         self.app.store.close().await;
     }
 }

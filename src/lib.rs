@@ -10,8 +10,9 @@
 //!
 //! # Rooms
 //!
-//! - [`domain`] the rules as plain values: money, usage, prices, limits, keys, the ledger's facts, reports. No I/O, no
-//!   clock, no float. [`openai`] their wire format: reading requests and answers, printing errors and headers. As pure.
+//! - [`domain`] the rules as plain values: money, usage, prices, limits, keys, the ledger's facts, reports, what explains a
+//!   request. No I/O, no clock, no float. [`openai`] their wire format: reading requests and answers, printing errors and
+//!   headers. As pure.
 //! - [`journal`] the append-only file that makes a request durable. [`store`] SQL and nothing but SQL, and the projector
 //!   that feeds the ledger from the journal. [`upstream`] HTTP out. [`metrics`] what is counted.
 //! - [`proxy`] the hot path: [`proxy::Proxy::forward`], limits, meter, the answer's body.
@@ -30,6 +31,10 @@
 //!
 //! A usage query: `api/reports` -> `api/auth` demands an admin -> `domain/report` checks parameters and lays out buckets
 //! -> `store/reports` reads rollups -> `openai/report` writes the page and its cursor.
+//!
+//! A request explained: `api/requests` -> `store/requests` reads the entry with its tariff, limits and adjustments, or the
+//! refusal -> [`domain::explanation`] multiplies -> `openai/explain` prints. A refusal gets there from [`proxy::refusals`], a
+//! bounded list that `app` writes down once a second, and before anybody looks.
 //!
 //! Money in the books: what a request was billed by is a [`domain::tariff::Tariff`] (endpoint, model, service tier, and the
 //! price of each line item that it used), which the ledger writes once and refers to. An entry holds quantities, never

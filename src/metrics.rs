@@ -46,6 +46,8 @@ pub struct Metrics {
     pub over_spend_limit: Count,
     /// Requests refused because they could not be recorded.
     pub not_recorded: Count,
+    /// Refusals that cannot be explained later: too many at once, or the database did not take them.
+    pub refusals_not_kept: Count,
     /// Settled requests with at least one line without a price.
     pub unpriced: Count,
     /// Calls sent to the upstream, retries included.
@@ -93,6 +95,11 @@ impl Metrics {
                 "Requests refused with 429: a spend limit was reached",
             ),
             not_recorded: counter(&mut registry, "requests_not_recorded", "Requests refused with 503: not recordable"),
+            refusals_not_kept: counter(
+                &mut registry,
+                "refusals_not_kept",
+                "Refusals that cannot be explained: too many at once, or not written",
+            ),
             unpriced: counter(&mut registry, "requests_unpriced", "Settled requests with a line that has no price"),
             upstream_calls: counter(&mut registry, "upstream_calls", "Calls sent to the upstream, retries included"),
             upstream_retries: counter(&mut registry, "upstream_retries", "Calls sent again after a failed connect"),

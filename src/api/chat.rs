@@ -18,14 +18,14 @@ use super::{
 };
 use crate::{
     app::{App, AppState},
-    domain::{ids::RequestId, keys::Caller},
+    domain::{ids::RequestId, keys::Caller, limits::Headrooms},
     openai::{
         endpoint::Endpoint,
         error::ApiError,
         estimate::text_tokens,
         request::{self, ChatRequest},
     },
-    proxy::{Answer, AnswerBody, Call, Refused, estimate::Size},
+    proxy::{Answer, AnswerBody, Call, estimate::Size},
     upstream::{self, SliceBody},
 };
 
@@ -42,16 +42,16 @@ pub(super) async fn create(
     let limits = BodyLimits { max_bytes: app.body_limits.max_bytes, idle: app.body_limits.idle };
     let body = match body::read(&head.headers, body, &limits).await {
         Ok(body) => body,
-        Err(NoBody::Refused(error)) => return invalid(&app, &caller, None, &error),
+        Err(NoBody::Refused(error)) => return invalid(&app, &caller, None, error),
         Err(NoBody::Gone) => return ApiError::request_timeout().into_response(),
     };
     let call = match call(request_id, &head.headers, body) {
         Ok(call) => call,
-        Err((model, error)) => return invalid(&app, &caller, model.as_deref(), &error),
+        Err((model, error)) => return invalid(&app, &caller, model.as_deref(), error),
     };
     match app.proxy.forward(&caller, call).await {
         Ok(answer) => respond(answer),
-        Err(refused) => refuse(&refused),
+        Err(refused) => refuse(refused.error, &refused.headrooms),
     }
 }
 
@@ -97,15 +97,15 @@ fn respond(answer: Answer) -> Response {
     response
 }
 
-fn refuse(refused: &Refused) -> Response {
-    let mut response = refused.error.clone().into_response();
-    show_headrooms(&refused.headrooms, response.headers_mut());
+fn refuse(error: ApiError, headrooms: &Headrooms) -> Response {
+    let mut response = error.into_response();
+    show_headrooms(headrooms, response.headers_mut());
     response
 }
 
 /// A request that is wrong in itself: nothing is sent, nothing is consumed, and the limits are shown as they are.
-fn invalid(app: &App, caller: &Caller, model: Option<&str>, error: &ApiError) -> Response {
+fn invalid(app: &App, caller: &Caller, model: Option<&str>, error: ApiError) -> Response {
     app.metrics.invalid.inc();
     let headrooms = model.map(|model| app.proxy.headrooms(caller, model)).unwrap_or_default();
-    refuse(&Refused { error: error.clone(), headrooms })
+    refuse(error, &headrooms)
 }

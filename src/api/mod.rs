@@ -14,6 +14,7 @@ mod models;
 mod openapi;
 mod projects;
 mod reports;
+mod requests;
 mod routes;
 
 use std::sync::Arc;
@@ -75,8 +76,15 @@ fn admin_routes() -> Routes<AppState> {
     Routes::new()
         .merge(management_routes())
         .merge(report_routes())
+        .merge(request_routes())
         .route("/v1/organization/openapi.json", get(openapi::retrieve))
         .route("/metrics", get(health::metrics))
+}
+
+fn request_routes() -> Routes<AppState> {
+    Routes::new()
+        .route("/v1/organization/requests", get(requests::list))
+        .route("/v1/organization/requests/{request_id}", get(requests::retrieve))
 }
 
 fn report_routes() -> Routes<AppState> {

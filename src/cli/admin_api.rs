@@ -186,7 +186,19 @@ impl AdminApi {
         }
     }
 
+    /// The answer as it came: a [`Value`] would make floats of amounts.
+    pub async fn get_text(&self, path: &str) -> Result<String, CliError> {
+        let (text, _) = self.exchange(Method::GET, path, None).await?;
+        Ok(text)
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
+        let (_, answer) = self.exchange(method, path, body).await?;
+        Ok(answer)
+    }
+
+    /// The answer's text, and what it says.
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(String, Value), CliError> {
         let mut request = self.client.request(method, format!("{}/v1/organization/{path}", self.base));
         if let Some(body) = body {
             request = request.json(body);
@@ -201,7 +213,7 @@ impl AdminApi {
         let answer: Value =
             serde_json::from_slice(&bytes).map_err(|_| self.not_a_gateway(&format!("{status}, not JSON")))?;
         match answer["error"]["message"].as_str() {
-            _ if status.is_success() => Ok(answer),
+            _ if status.is_success() => Ok((String::from_utf8_lossy(&bytes).into_owned(), answer)),
             // As the address for calls says it, and OpenAI's own.
             Some(message) if message.starts_with("Invalid URL") => {
                 Err(CliError::WrongAddress { url: self.base.clone(), message: message.to_owned() })

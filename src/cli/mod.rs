@@ -4,6 +4,7 @@ pub mod admin_api;
 pub mod audit;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod healthcheck;
 pub mod keys;
 pub mod serve;
@@ -30,6 +31,7 @@ Start here:
   tollgate demo                          everything on this machine, nothing to set up
   OPENAI_API_KEY=sk-... tollgate         the real thing on http://127.0.0.1:8080
   tollgate keys create --project demo    a key for a team
+  tollgate explain req_...               why a request was charged or refused
 Every setting is in config/tollgate.toml, and is also an environment variable (TOLLGATE_LISTEN, ...).";
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +45,8 @@ pub enum Command {
     /// Create, list, rotate and revoke API keys on a running gateway.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Tell what a request was charged and why, or why it was refused.
+    Explain(explain::ExplainArgs),
     /// Check the log of what administrators have changed.
     #[command(subcommand)]
     Audit(audit::AuditCommand),

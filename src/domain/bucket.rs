@@ -19,6 +19,7 @@ use governor::{
     nanos::Nanos,
     state::{NotKeyed, StateStore},
 };
+use serde::{Deserialize, Serialize};
 
 pub use self::holds::{HoldNumber, Holds};
 use super::time::UnixNanos;
@@ -68,7 +69,7 @@ pub enum Refusal {
 }
 
 /// What is left of a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headroom {
     pub limit: u32,
     pub remaining: u32,

@@ -119,6 +119,17 @@ impl RequestId {
         valid.then(|| u128::from_str_radix(hex, 16).ok().map(Self))?
     }
 
+    /// Not later than any id of a request that arrived in this millisecond or after it.
+    pub fn earliest(arrived_ms: u64) -> Self {
+        Self::new(arrived_ms, 0)
+    }
+
+    /// The id that sorts right behind this one.
+    #[must_use]
+    pub const fn successor(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }

@@ -103,7 +103,7 @@ impl Limits {
 }
 
 /// The limit that refused a request, and its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitExceeded {
     pub dimension: Dimension,
     pub limit: u32,
@@ -114,7 +114,7 @@ pub struct LimitExceeded {
 }
 
 /// What is left after a request: the values behind the six `x-ratelimit-*` headers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headrooms {
     /// The day bucket where the model has one, else the minute bucket (as recorded from `OpenAI`).
     pub requests: Option<Headroom>,

@@ -40,10 +40,20 @@ pub enum Enforcement {
 }
 
 /// Whose limit refused a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Spender {
     Project,
     Organization,
+}
+
+impl Spender {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Project => "project",
+            Self::Organization => "organization",
+        }
+    }
 }
 
 /// The organization's limit: changed by one, read with each request.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     ledger::Settlement,
     money::{Money, MoneyError, Total},
-    pricing::{Rates, ServiceTier},
+    pricing::{Charge, Rates, ServiceTier},
     time::UnixNanos,
     usage::{LineItem, Usage},
 };
@@ -57,6 +57,12 @@ impl Tariff {
         let price = self.rates.get(item).unwrap_or(Money::ZERO);
         let product = i128::from(price.pico()).checked_mul(i128::from(quantity)).ok_or(MoneyError::Overflow)?;
         Ok(Total::from_pico(product))
+    }
+
+    /// The lines of what was used, each at its price.
+    pub fn charges(&self, usage: &Usage) -> Vec<Charge> {
+        let price = |item| self.rates.get(item);
+        usage.items().map(|(line_item, quantity)| Charge { line_item, quantity, price: price(line_item) }).collect()
     }
 
     /// `None` when nothing of it has a price: then the cost is not known, which is not nothing.

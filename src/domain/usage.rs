@@ -70,6 +70,8 @@ pub enum Basis {
 }
 
 impl Basis {
+    pub const ALL: [Self; 2] = [Self::Reported, Self::Estimated];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Reported => "reported",

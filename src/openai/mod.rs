@@ -5,6 +5,7 @@ pub mod audio;
 pub mod endpoint;
 pub mod error;
 pub mod estimate;
+pub mod explain;
 pub mod headers;
 mod json;
 pub mod management;

@@ -10,6 +10,7 @@ pub mod estimate;
 mod intake;
 pub mod limiter;
 pub mod recorder;
+pub mod refusals;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use self::{
     estimate::{Estimate, Size, estimate},
     limiter::{Buckets, Limiter, Reservation},
     recorder::{Consumed, Ending, Facts, Meter, Recorder},
+    refusals::Refusals,
 };
 pub use self::{
     answer::{Answer, AnswerBody},
@@ -36,6 +38,7 @@ use crate::{
         limits::{Headrooms, LimitExceeded, Limits},
         pricing::Prices,
         projects::TierId,
+        refusals::{OverLimit, Reason},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -76,6 +79,8 @@ pub struct Proxy {
     pub catalog: Arc<Catalog>,
     pub upstream: Upstream,
     pub drainer: Arc<Drainer>,
+    /// What was refused and is not written down yet.
+    pub refusals: Arc<Refusals>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub options: Options,
@@ -86,6 +91,7 @@ pub struct Proxy {
 pub struct Refused {
     pub error: ApiError,
     pub headrooms: Headrooms,
+    pub reason: Reason,
 }
 
 /// What the catalog and the limiter know about a caller's use of a model.
@@ -105,17 +111,24 @@ impl Proxy {
     /// request is settled exactly once, whatever happens.
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
-        let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
-        self.check_permission(caller, &call.model, &terms, now)?;
-        self.check_endpoint(&call, &terms)?;
-        let prices = self.prices(&call.model, &terms, now)?;
-        self.check_spending(caller, &terms, now)?;
-        let estimate = self.estimate(&call, &terms);
-        let reservation = self.reserve(caller, &call, &terms, &estimate, now)?;
-        let headrooms = reservation.headrooms(now);
-        let meter = self.admit(caller, &call, &terms, prices, &estimate, reservation, now)?;
+        let taken = self.take(caller, &call, now);
+        let (meter, headrooms) = taken.inspect_err(|refused| self.refusals.add(caller, &call, refused, now))?;
         let answer = self.exchange(call, meter).await;
         Ok(answer.with_headrooms(headrooms))
+    }
+
+    /// All that must be so before anything is sent.
+    fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<(Meter, Headrooms), Refused> {
+        let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
+        self.check_permission(caller, &call.model, &terms, now)?;
+        self.check_endpoint(call, &terms)?;
+        let prices = self.prices(&call.model, &terms, now)?;
+        self.check_spending(caller, &terms, now)?;
+        let estimate = self.estimate(call, &terms);
+        let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
+        let headrooms = reservation.headrooms(now);
+        let meter = self.admit(caller, call, &terms, prices, &estimate, reservation, now)?;
+        Ok((meter, headrooms))
     }
 
     /// What is left of a caller's limits on `model`, for answers that consume nothing.
@@ -139,7 +152,8 @@ impl Proxy {
     fn unknown_model(&self, model: &str) -> Refused {
         self.metrics.invalid.inc();
         tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
-        Refused { error: ApiError::unknown_model(model), headrooms: Headrooms::default() }
+        let error = ApiError::unknown_model(model);
+        Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
     }
 
     fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
@@ -148,7 +162,8 @@ impl Proxy {
         }
         self.metrics.invalid.inc();
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
-        Err(Refused { error, headrooms: terms.buckets.headrooms(&terms.limits, now) })
+        let headrooms = terms.buckets.headrooms(&terms.limits, now);
+        Err(Refused { error, headrooms, reason: Reason::ModelNotAllowed })
     }
 
     /// A page that lists its model's endpoints is believed; one that lists none says nothing.
@@ -158,7 +173,8 @@ impl Proxy {
             return Ok(());
         }
         self.metrics.invalid.inc();
-        Err(Refused { error: ApiError::not_a_chat_model(), headrooms: Headrooms::default() })
+        let error = ApiError::not_a_chat_model();
+        Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
     }
 
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
@@ -166,7 +182,8 @@ impl Proxy {
         if prices.is_none() && !self.options.allow_unpriced {
             self.metrics.invalid.inc();
             let headrooms = terms.buckets.headrooms(&terms.limits, now);
-            return Err(Refused { error: ApiError::unpriced_model(model), headrooms });
+            let error = ApiError::unpriced_model(model);
+            return Err(Refused { error, headrooms, reason: Reason::UnpricedModel });
         }
         Ok(prices)
     }
@@ -175,7 +192,8 @@ impl Proxy {
         let Some(spender) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
         self.metrics.over_spend_limit.inc();
         let headrooms = terms.buckets.headrooms(&terms.limits, now);
-        Err(Refused { error: ApiError::spend_limit_reached(spender), headrooms })
+        let error = ApiError::spend_limit_reached(spender);
+        Err(Refused { error, headrooms, reason: Reason::SpendLimit(spender) })
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
@@ -198,7 +216,10 @@ impl Proxy {
             let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
             let free = caller.project().tier.as_str() == TierId::FREE;
             let error = if free { error.with_free_tier_hint() } else { error };
-            Refused { error, headrooms: terms.buckets.headrooms(&terms.limits, now) }
+            let limit_group = Arc::clone(&terms.limit_group);
+            let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };
+            let headrooms = terms.buckets.headrooms(&terms.limits, now);
+            Refused { error, headrooms, reason: Reason::Limit(Box::new(over)) }
         })
     }
 
@@ -226,7 +247,7 @@ impl Proxy {
         admitted.map_err(|error: JournalError| {
             self.metrics.not_recorded.inc();
             tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");
-            Refused { error: ApiError::storage_unavailable(), headrooms }
+            Refused { error: ApiError::storage_unavailable(), headrooms, reason: Reason::NotRecorded }
         })
     }
 

@@ -12,6 +12,7 @@ mod disconnects;
 mod doors;
 mod drains;
 mod estimates;
+mod explain;
 mod headers;
 mod limits;
 mod management;

@@ -16,8 +16,8 @@ use crate::{
     openai::{error::ApiError, report::query::enumeration},
 };
 
-pub(super) const DEFAULT_PAGE_LENGTH: usize = 20;
-pub(super) const MAX_PAGE_LENGTH: usize = 100;
+pub(in crate::openai) const DEFAULT_PAGE_LENGTH: usize = 20;
+pub(in crate::openai) const MAX_PAGE_LENGTH: usize = 100;
 /// A hundred years, so that no sum of times overflows.
 const MAX_EXPIRY_SECONDS: u64 = 100 * 366 * 86_400;
 /// As `OpenAI`'s: a year.
@@ -305,7 +305,7 @@ pub(super) fn both_cursors() -> ApiError {
 }
 
 /// `after` or `before` names nothing in the list.
-pub(super) fn no_such_cursor(param: &'static str, id: &str) -> ApiError {
+pub(in crate::openai) fn no_such_cursor(param: &'static str, id: &str) -> ApiError {
     let message = format!("Invalid '{param}': no object in this list has the id '{}'.", shown(id));
     ApiError::invalid(message, Some(param.into()), Some("invalid_value".into()))
 }

@@ -7,4 +7,6 @@ pub(super) mod query;
 mod usage;
 
 pub use page::print;
+pub(super) use page::{Amount, exact_number, words};
+pub(super) use parameters::ends_before_it_starts;
 pub use parameters::read;

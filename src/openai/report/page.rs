@@ -53,11 +53,17 @@ struct CostsResult<'a> {
     unpriced_requests: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Amount {
+#[derive(Debug, Serialize)]
+pub(in crate::openai) struct Amount {
     #[serde(serialize_with = "exact_number")]
     value: Total,
     currency: &'static str,
+}
+
+impl Amount {
+    pub(in crate::openai) const fn of(value: Total) -> Self {
+        Self { value, currency: "usd" }
+    }
 }
 
 pub fn print(report: &Report, page: &Page, buckets: &[Bucket]) -> serde_json::Result<Vec<u8>> {
@@ -87,7 +93,7 @@ fn costs_result<'a>(report: &Report, group: &'a Group, sums: &Sums) -> CostsResu
     });
     CostsResult {
         object: "organization.costs.result",
-        amount: sums.known_amount().map(|value| Amount { value, currency: "usd" }),
+        amount: sums.known_amount().map(Amount::of),
         line_item,
         project_id: group.project_id.as_ref().map(ProjectId::as_str),
         api_key_id: group.api_key_id.as_ref().map(KeyId::as_str),
@@ -99,7 +105,7 @@ fn costs_result<'a>(report: &Report, group: &'a Group, sums: &Sums) -> CostsResu
 }
 
 /// Text goes without saying, as on `OpenAI`'s bills.
-const fn words(item: LineItem) -> &'static str {
+pub(in crate::openai) const fn words(item: LineItem) -> &'static str {
     match item {
         LineItem::InputText => "input",
         LineItem::InputCachedText => "cached input",
@@ -115,7 +121,7 @@ const fn words(item: LineItem) -> &'static str {
 }
 
 /// All digits of the amount: through a float they would be rounded.
-fn exact_number<S: Serializer>(amount: &Total, serializer: S) -> Result<S::Ok, S::Error> {
+pub(in crate::openai) fn exact_number<S: Serializer>(amount: &Total, serializer: S) -> Result<S::Ok, S::Error> {
     let digits = RawValue::from_string(amount.to_string()).map_err(S::Error::custom)?;
     digits.serialize(serializer)
 }

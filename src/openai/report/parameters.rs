@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, convert::identity};
 use super::{
     super::error::ApiError,
     cursor,
-    query::{Query, choice},
+    query::{Query, choice, choices},
 };
 use crate::domain::{
     report::{Filter, Grouping, ImageSource, Kind, LATEST_TIME_S, Page, Report, Width, Zone},
@@ -74,17 +74,6 @@ fn unrecorded<T: Into<String>>(filter: &mut Filter, name: &'static str, values: 
     filter.unrecorded.extend(values.map(|values| (name, values)));
 }
 
-/// Some of `all`, by name; `None` when the parameter is not there.
-fn choices<T: Copy + Ord>(
-    query: &Query,
-    param: &'static str,
-    all: &[T],
-    name: impl Fn(T) -> &'static str,
-) -> Result<Option<BTreeSet<T>>, ApiError> {
-    let names = query.list(param)?;
-    names.map(|names| names.iter().map(|it| choice(param, it, all, &name)).collect()).transpose()
-}
-
 fn zone(name: &str) -> Result<Zone, ApiError> {
     Zone::named(name).ok_or_else(|| {
         let message =
@@ -93,7 +82,7 @@ fn zone(name: &str) -> Result<Zone, ApiError> {
     })
 }
 
-fn ends_before_it_starts(start_s: u64, end_s: u64) -> ApiError {
+pub(in crate::openai) fn ends_before_it_starts(start_s: u64, end_s: u64) -> ApiError {
     let message =
         format!("Invalid 'end_time': expected a time after 'start_time' ({start_s}), but got {end_s} instead.");
     ApiError::invalid(message, Some("end_time".into()), Some("invalid_value".into()))

@@ -11,6 +11,14 @@ impl Query {
         Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
     }
 
+    /// Fails for a parameter with another name: where filters are our own, one that is misspelt must not be none.
+    pub(in crate::openai) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
+        match self.0.iter().find(|(key, _)| !names.contains(&list_name(key))) {
+            Some((key, _)) => Err(ApiError::unknown_parameter(key)),
+            None => Ok(()),
+        }
+    }
+
     /// `None` when the parameter is not there.
     pub(in crate::openai) fn list(&self, name: &'static str) -> Result<Option<BTreeSet<String>>, ApiError> {
         let given = self.0.iter().filter(|(key, _)| list_name(key) == name);
@@ -78,6 +86,17 @@ pub(in crate::openai) fn choice<T: Copy>(
         let message = format!("Invalid value: '{value}'. Supported values are: {}.", enumeration(&names));
         ApiError::invalid(message, Some(param.into()), Some("invalid_value".into()))
     })
+}
+
+/// Some of `all`, by name; `None` when the parameter is not there.
+pub(in crate::openai) fn choices<T: Copy + Ord>(
+    query: &Query,
+    param: &'static str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<Option<BTreeSet<T>>, ApiError> {
+    let names = query.list(param)?;
+    names.map(|names| names.iter().map(|it| choice(param, it, all, &name)).collect()).transpose()
 }
 
 /// `a`, `a and b`, `a, b, and c`.

@@ -1,0 +1,271 @@
+//! Single requests, read to be explained: entries of the ledger with their adjustments, and refusals, in the order of their
+//! ids, which is that of their arrival.
+
+use std::{cmp::Reverse, collections::HashMap, sync::LazyLock};
+
+use sqlx::{AssertSqlSafe, Row as _, sqlite::SqliteRow};
+
+use super::{
+    Store, StoreError,
+    accounts::unreadable,
+    refusals::{self, id, read_id},
+    reports::Directory,
+};
+use crate::domain::{
+    explanation::{Adjustment, AdmittedUnder, Explained, Finished},
+    ids::{KeyId, ProjectId, RequestId},
+    ledger::Outcome,
+    limits::Dimension,
+    time::UnixNanos,
+    usage::{Basis, LineItem, Usage},
+};
+
+/// Which requests a page shows. An empty list is no filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// The first id that is shown, and the first that is not.
+    pub from: RequestId,
+    pub before: RequestId,
+    pub project_ids: Vec<String>,
+    pub api_key_ids: Vec<String>,
+    /// As requested or as billed.
+    pub models: Vec<String>,
+    /// How finished requests ended; empty with `finished` is all.
+    pub outcomes: Vec<Outcome>,
+    pub finished: bool,
+    pub refused: bool,
+}
+
+impl Filter {
+    pub(super) fn between(from: RequestId, before: RequestId) -> Self {
+        let (project_ids, api_key_ids, models, outcomes) = Default::default();
+        Self { from, before, project_ids, api_key_ids, models, outcomes, finished: true, refused: true }
+    }
+}
+
+/// The request of this id; `None` when there is none, or a refusal that is a day old at `now`.
+pub async fn find(store: &Store, request_id: RequestId, now: UnixNanos) -> Result<Option<Explained>, StoreError> {
+    let filter = Filter::between(request_id, request_id.successor());
+    Ok(page(store, &filter, now, 1).await?.pop())
+}
+
+/// At most `limit` requests, newest first.
+pub async fn page(store: &Store, filter: &Filter, now: UnixNanos, limit: usize) -> Result<Vec<Explained>, StoreError> {
+    let mut found = Vec::new();
+    if filter.finished {
+        let finished = finished(store, filter, limit).await?;
+        found.extend(finished.into_iter().map(|it| Explained::Finished(Box::new(it))));
+    }
+    if filter.refused {
+        let refused = refusals::page(store, filter, now, limit).await?;
+        found.extend(refused.into_iter().map(|it| Explained::Refused(Box::new(it))));
+    }
+    found.sort_unstable_by_key(|it| Reverse(it.request_id()));
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// The limit is applied to the entries alone: words are looked up for those that are shown. What a filter names comes as
+/// numbers, so that each entry is compared without a look-up.
+pub(super) const ENTRIES: &str =
+    "SELECT e.*, k.id AS key_id, k.project_id, n.status, n.stream, r.name AS requested_model, o.name AS outcome,
+            b.name AS basis, t.limit_group, t.limits
+     FROM (
+         SELECT * FROM entries WHERE request_id >= ?1 AND request_id < ?2
+             AND (?3 IS NULL OR api_key IN (SELECT value FROM json_each(?3)))
+             AND (?4 IS NULL OR tariff IN (SELECT value FROM json_each(?4)) OR ending IN (SELECT value FROM json_each(?5)))
+             AND (?6 IS NULL OR ending IN (SELECT value FROM json_each(?6)))
+         ORDER BY request_id DESC LIMIT ?7
+     ) e
+     JOIN api_keys k ON k.number = e.api_key
+     JOIN endings n ON n.number = e.ending
+     JOIN names r ON r.number = n.requested_model
+     JOIN names o ON o.number = n.outcome
+     JOIN names b ON b.number = n.basis
+     LEFT JOIN terms t ON t.number = e.terms
+     ORDER BY e.request_id DESC";
+
+static ADJUSTMENTS: LazyLock<String> = LazyLock::new(|| {
+    let items = LineItem::ALL.map(LineItem::name).join(", ");
+    format!(
+        "SELECT request_id, tariff, requests, adjusted_at_ms, reason, {items} FROM adjustments
+         WHERE request_id IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY number"
+    )
+});
+
+async fn finished(store: &Store, filter: &Filter, limit: usize) -> Result<Vec<Finished>, StoreError> {
+    let Some(numbers) = Numbers::of(store, filter).await? else { return Ok(Vec::new()) };
+    let rows = sqlx::query(ENTRIES)
+        .bind(id(filter.from))
+        .bind(id(filter.before))
+        .bind(numbers.keys)
+        .bind(numbers.tariffs)
+        .bind(numbers.requested)
+        .bind(numbers.endings)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(store.reader())
+        .await?;
+    let ids: Vec<RequestId> =
+        rows.iter().map(|row| read_id(row.try_get("request_id")?)).collect::<Result<_, sqlx::Error>>()?;
+    let corrections = adjustments(store, &ids).await?;
+    // Read afterwards: it holds every tariff that the rows can name.
+    let directory = store.directory().await?;
+    let mut adjustments: HashMap<RequestId, Vec<Adjustment>> = HashMap::new();
+    for row in corrections {
+        let request_id = read_id(row.try_get("request_id")?)?;
+        adjustments.entry(request_id).or_default().push(adjustment(&row, &directory)?);
+    }
+    let finished = rows.iter().zip(ids).map(|(row, id)| {
+        let adjustments = adjustments.remove(&id).unwrap_or_default();
+        read(row, id, &directory, adjustments)
+    });
+    finished.collect()
+}
+
+async fn adjustments(store: &Store, ids: &[RequestId]) -> Result<Vec<SqliteRow>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let hex = ids.iter().map(|id| id.text().as_str().trim_start_matches("req_").to_owned());
+    let query = sqlx::query(AssertSqlSafe(ADJUSTMENTS.as_str())).bind(json(&hex.collect::<Vec<_>>())?);
+    Ok(query.fetch_all(store.reader()).await?)
+}
+
+/// What a filter names, in numbers: JSON lists, `None` where nothing is filtered.
+#[derive(Default)]
+struct Numbers {
+    keys: Option<String>,
+    tariffs: Option<String>,
+    /// Endings of requests for one of the models.
+    requested: Option<String>,
+    /// Endings with one of the outcomes.
+    endings: Option<String>,
+}
+
+impl Numbers {
+    /// `None` when no entry can match.
+    async fn of(store: &Store, filter: &Filter) -> Result<Option<Self>, StoreError> {
+        let mut numbers = Self::default();
+        if !filter.project_ids.is_empty() || !filter.api_key_ids.is_empty() {
+            const KEYS: &str = "SELECT number FROM api_keys
+                WHERE (?1 = '[]' OR project_id IN (SELECT value FROM json_each(?1)))
+                  AND (?2 = '[]' OR id IN (SELECT value FROM json_each(?2)))";
+            let keys = numbered(store, KEYS, &filter.project_ids, &filter.api_key_ids).await?;
+            if keys.is_empty() {
+                return Ok(None);
+            }
+            numbers.keys = Some(json(&keys)?);
+        }
+        if !filter.models.is_empty() {
+            const TARIFFS: &str = "SELECT t.number FROM tariffs t JOIN names m ON m.number = t.model
+                WHERE ?2 = '[]' AND m.name IN (SELECT value FROM json_each(?1))";
+            const ENDINGS: &str = "SELECT n.number FROM endings n JOIN names m ON m.number = n.requested_model
+                WHERE ?2 = '[]' AND m.name IN (SELECT value FROM json_each(?1))";
+            let tariffs = numbered(store, TARIFFS, &filter.models, &[]).await?;
+            let endings = numbered(store, ENDINGS, &filter.models, &[]).await?;
+            if tariffs.is_empty() && endings.is_empty() {
+                return Ok(None);
+            }
+            (numbers.tariffs, numbers.requested) = (Some(json(&tariffs)?), Some(json(&endings)?));
+        }
+        if !filter.outcomes.is_empty() {
+            const ENDINGS: &str = "SELECT n.number FROM endings n JOIN names o ON o.number = n.outcome
+                WHERE ?2 = '[]' AND o.name IN (SELECT value FROM json_each(?1))";
+            let outcomes: Vec<_> = filter.outcomes.iter().map(|outcome| outcome.name().to_owned()).collect();
+            let endings = numbered(store, ENDINGS, &outcomes, &[]).await?;
+            if endings.is_empty() {
+                return Ok(None);
+            }
+            numbers.endings = Some(json(&endings)?);
+        }
+        Ok(Some(numbers))
+    }
+}
+
+async fn numbered(
+    store: &Store,
+    sql: &'static str,
+    first: &[String],
+    second: &[String],
+) -> Result<Vec<i64>, StoreError> {
+    let query = sqlx::query_scalar(sql).bind(json(first)?).bind(json(second)?);
+    Ok(query.fetch_all(store.reader()).await?)
+}
+
+fn json<T: serde::Serialize + ?Sized>(values: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(values).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn read(
+    row: &SqliteRow,
+    request_id: RequestId,
+    directory: &Directory,
+    adjustments: Vec<Adjustment>,
+) -> Result<Finished, StoreError> {
+    let text = |column| row.try_get::<&str, _>(column);
+    let unknown = |column: &str| StoreError::Unreadable(column.to_owned());
+    let (outcome, basis) = (text("outcome")?, text("basis")?);
+    Ok(Finished {
+        request_id,
+        project_id: ProjectId::parse(text("project_id")?).ok_or_else(|| unknown("a project id"))?,
+        key_id: KeyId::parse(text("key_id")?).ok_or_else(|| unknown("a key id"))?,
+        requested_model: text("requested_model")?.to_owned(),
+        stream: row.try_get("stream")?,
+        outcome: Outcome::ALL.into_iter().find(|it| it.name() == outcome).ok_or_else(|| unknown(outcome))?,
+        status: row.try_get("status")?,
+        admitted_at_ms: whole(row, "admitted_at_ms")?,
+        duration_ms: whole(row, "duration_ms")?,
+        basis: Basis::ALL.into_iter().find(|it| it.name() == basis).ok_or_else(|| unknown(basis))?,
+        usage: usage(row)?,
+        tariff: directory.tariff(row.try_get("tariff")?).ok_or_else(|| unknown("a tariff"))?,
+        admitted_under: admitted_under(row)?,
+        adjustments,
+    })
+}
+
+/// `None` for entries of before it was written down.
+fn admitted_under(row: &SqliteRow) -> Result<Option<AdmittedUnder>, StoreError> {
+    let terms: (Option<String>, Option<String>) = (row.try_get("limit_group")?, row.try_get("limits")?);
+    let (Some(limit_group), Some(limits)) = terms else { return Ok(None) };
+    let used = |dimension: Dimension| -> Result<Option<u64>, sqlx::Error> {
+        let used: Option<i64> = row.try_get(format!("used_{}", dimension.name()).as_str())?;
+        Ok(used.and_then(|used| u64::try_from(used).ok()))
+    };
+    let [per_minute, per_day, tokens] = Dimension::ALL;
+    let estimated = [LineItem::InputText, LineItem::InputAudio, LineItem::OutputText, LineItem::OutputAudio];
+    let estimate = estimated.into_iter().try_fold(Usage::default(), |usage, item| {
+        Ok::<_, sqlx::Error>(usage.with(item, whole(row, &format!("estimated_{}", item.name()))?))
+    });
+    Ok(Some(AdmittedUnder {
+        limit_group,
+        limits: serde_json::from_str(&limits).map_err(|_| StoreError::Unreadable(limits))?,
+        reserved_tokens: whole(row, "reserved_tokens")?,
+        used_before: [used(per_minute)?, used(per_day)?, used(tokens)?],
+        estimate: estimate?,
+    }))
+}
+
+fn adjustment(row: &SqliteRow, directory: &Directory) -> Result<Adjustment, StoreError> {
+    let unknown = || StoreError::Unreadable("the tariff of an adjustment".to_owned());
+    Ok(Adjustment {
+        reason: row.try_get("reason")?,
+        adjusted_at_ms: whole(row, "adjusted_at_ms")?,
+        usage: usage(row)?,
+        tariff: directory.tariff(row.try_get("tariff")?).ok_or_else(unknown)?,
+        gives_price: row.try_get("requests")?,
+    })
+}
+
+fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
+    LineItem::ALL.into_iter().try_fold(Usage::default(), |usage, item| Ok(usage.with(item, whole(row, item.name())?)))
+}
+
+/// A clock that was set back can make a duration negative; no time passed then.
+fn whole(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
+    let number: i64 = row.try_get(column)?;
+    match u64::try_from(number) {
+        Ok(number) => Ok(number),
+        Err(_) if column == "duration_ms" => Ok(0),
+        Err(_) => Err(unreadable("a count below zero")),
+    }
+}
