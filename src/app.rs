@@ -2,9 +2,11 @@
 
 mod audit;
 mod data_dir;
+mod export;
 mod last_used;
 mod listeners;
 mod request_ids;
+mod retention;
 
 use std::{
     net::SocketAddr,
@@ -19,9 +21,17 @@ use axum::{Router, extract::FromRef};
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::audit::{AuditError, verify_audit_log};
-use self::{data_dir::DataDir, last_used::LastUses, listeners::Listeners, request_ids::RequestIds};
-pub use crate::store::audit::Verified;
+pub use self::{
+    audit::{AuditError, verify_audit_log},
+    export::{ExportError, open_export},
+};
+use self::{
+    data_dir::DataDir, last_used::LastUses, listeners::Listeners, request_ids::RequestIds, retention::Retention,
+};
+pub use crate::store::{
+    audit::Verified,
+    export::{Export, Settled},
+};
 use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
@@ -96,7 +106,8 @@ pub struct Running {
     tasks: TaskTracker,
     projection: JoinHandle<()>,
     last_uses: JoinHandle<()>,
-    /// Ends both of them.
+    retention: JoinHandle<()>,
+    /// Ends all of them.
     stop_writing: CancellationToken,
     shutdown_grace: Duration,
     _data_dir: DataDir,
@@ -241,6 +252,13 @@ impl Running {
         let stop_writing = CancellationToken::new();
         let parts = (Arc::clone(&app.store), Arc::clone(&app.accounts), Arc::clone(&app.admin_keys));
         let last_uses = LastUses::new(parts.0, parts.1, parts.2).run(stop_writing.clone());
+        let retention = Retention {
+            store: Arc::clone(&app.store),
+            progress: app.projection.clone(),
+            metrics: Arc::clone(&app.metrics),
+            clock: app.clock.clone(),
+            days: settings.retention_days,
+        };
         Self {
             app,
             listen,
@@ -251,6 +269,7 @@ impl Running {
             tasks: started.tasks,
             projection: tokio::spawn(started.projector.run(stop_writing.clone())),
             last_uses: tokio::spawn(last_uses),
+            retention: tokio::spawn(retention.run(stop_writing.clone())),
             stop_writing,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
@@ -280,7 +299,7 @@ impl Running {
         if timeout(Duration::from_secs(10), self.projection).await.is_err() {
             tracing::warn!("the ledger is behind the journal; it catches up at the next start");
         }
-        let _ = timeout(AFTER_THE_CUT, self.last_uses).await;
+        let _ = timeout(AFTER_THE_CUT, async { tokio::join!(self.last_uses, self.retention) }).await;
         self.app.store.close().await;
     }
 }

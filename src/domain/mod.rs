@@ -5,6 +5,7 @@ pub mod admin_keys;
 pub mod audit;
 pub mod bucket;
 pub mod catalog;
+pub mod export;
 pub mod ids;
 pub mod keys;
 pub mod ledger;

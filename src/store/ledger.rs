@@ -8,6 +8,7 @@ use super::{
     Store, StoreError,
     buckets::{self, StoredBucket},
     names::Names,
+    retention,
     rollups::Rollups,
     statement::Insert,
 };
@@ -107,9 +108,12 @@ async fn move_projection(connection: &mut SqliteConnection, up_to: Position) -> 
 }
 
 /// After a power failure the journal may have lost an end that the ledger has, and its requests come again as
-/// interrupted: the first entry of a request stands.
+/// interrupted: the first entry of a request stands. It may have been dropped since: whatever was admitted before the
+/// horizon has been counted.
 async fn known(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<HashSet<RequestId>, StoreError> {
-    let mut known = HashSet::new();
+    let horizon_ms = u64::try_from(retention::horizon_ms(connection).await?).unwrap_or(0);
+    let dropped = entries.iter().filter(|entry| entry.admission.admitted_at.millis() < horizon_ms);
+    let mut known: HashSet<_> = dropped.map(|entry| entry.settlement.request_id).collect();
     for piece in entries.chunks(64) {
         let [many, one] = &*KNOWN;
         let (sql, pieces) = if piece.len() == 64 { (many, 64) } else { (one, 1) };
@@ -125,7 +129,7 @@ async fn known(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<H
     if !known.is_empty() {
         tracing::warn!(
             requests = known.len(),
-            "the journal brought requests again that the ledger has: they are not counted twice"
+            "the journal brought requests again that the ledger has, or had: they are not counted twice"
         );
     }
     Ok(known)

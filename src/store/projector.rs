@@ -8,7 +8,10 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Store, StoreError, ledger::LedgerBatch, replay::Replay};
-use crate::journal::{Batch, Journal, JournalError, Position};
+use crate::{
+    domain::time::UnixNanos,
+    journal::{Batch, Journal, JournalError, Position},
+};
 
 /// About a thousand records.
 const BATCH_BYTES: u64 = 512 << 10;
@@ -16,6 +19,8 @@ const BATCH_BYTES: u64 = 512 << 10;
 const GATHER: Duration = Duration::from_millis(100);
 /// How often the journal is asked to try again what failed.
 const TICK: Duration = Duration::from_secs(1);
+/// How far apart the records of two requests may be that were admitted at the same time.
+const OUT_OF_ORDER_NANOS: u64 = 60_000_000_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -51,29 +56,49 @@ pub struct ProjectorState {
 #[derive(Clone)]
 pub struct Progress {
     journal: Arc<Journal>,
-    state: Arc<Mutex<(Position, Option<String>)>>,
+    state: Arc<Mutex<Noted>>,
+}
+
+#[derive(Clone, Default)]
+struct Noted {
+    position: Position,
+    failing: Option<String>,
+    /// As of `position`.
+    oldest_admission: Option<UnixNanos>,
+    latest_admission: UnixNanos,
 }
 
 impl Progress {
     pub fn state(&self) -> ProjectorState {
-        let (position, failing) = self.state.lock().map(|state| state.clone()).unwrap_or_default();
+        let Noted { position, failing, .. } = self.state.lock().map(|state| state.clone()).unwrap_or_default();
         ProjectorState { position, lag_bytes: self.journal.bytes_after(position), failing }
     }
 
-    fn note(&self, result: &Result<Position, StoreError>) {
+    /// Every request that was admitted before then has ended and is in the ledger.
+    pub fn counted_before(&self) -> UnixNanos {
+        let Ok(noted) = self.state.lock().map(|state| state.clone()) else { return UnixNanos::default() };
+        let read = match self.journal.bytes_after(noted.position) {
+            0 => UnixNanos(u64::MAX),
+            // What is not read yet was written later, and admitted about then.
+            _ => UnixNanos(noted.latest_admission.0.saturating_sub(OUT_OF_ORDER_NANOS)),
+        };
+        noted.oldest_admission.map_or(read, |oldest| oldest.min(read))
+    }
+
+    fn note(&self, result: &Result<Noted, StoreError>) {
         let Ok(mut state) = self.state.lock() else { return };
         match result {
-            Ok(position) => {
-                if state.1.is_some() {
+            Ok(noted) => {
+                if state.failing.is_some() {
                     tracing::info!("the ledger moves on again");
                 }
-                *state = (*position, None);
+                state.clone_from(noted);
             }
             Err(error) => {
-                if state.1.is_none() {
+                if state.failing.is_none() {
                     tracing::error!(%error, "the ledger does not move on: reports are behind, requests are not affected");
                 }
-                state.1 = Some(error.to_string());
+                state.failing = Some(error.to_string());
             }
         }
     }
@@ -81,7 +106,7 @@ impl Progress {
 
 impl Projector {
     pub fn new(journal: Arc<Journal>, store: Store) -> Self {
-        let state = Arc::new(Mutex::new((journal.start(), None)));
+        let state = Arc::new(Mutex::new(Noted { position: journal.start(), ..Noted::default() }));
         let progress = Progress { journal: Arc::clone(&journal), state };
         Self { journal, store, view: None, progress }
     }
@@ -144,8 +169,8 @@ impl Projector {
     async fn step(&mut self) -> Result<bool, StoreError> {
         let result = self.advance().await;
         match result {
-            Ok((position, moved)) => {
-                self.progress.note(&Ok(position));
+            Ok((noted, moved)) => {
+                self.progress.note(&Ok(noted));
                 Ok(moved)
             }
             Err(error) => {
@@ -156,15 +181,20 @@ impl Projector {
         }
     }
 
-    async fn advance(&mut self) -> Result<(Position, bool), StoreError> {
+    async fn advance(&mut self) -> Result<(Noted, bool), StoreError> {
         let mut view = match self.view.take() {
             Some(view) => view,
             None => self.load().await?,
         };
         let moved = self.advance_view(&mut view).await;
-        let position = view.stored.unwrap_or(view.position);
+        let noted = Noted {
+            position: view.stored.unwrap_or(view.position),
+            failing: None,
+            oldest_admission: view.replay.oldest_admission(),
+            latest_admission: view.replay.latest_admission(),
+        };
         self.view = Some(view);
-        Ok((position, moved?))
+        Ok((noted, moved?))
     }
 
     async fn advance_view(&self, view: &mut View) -> Result<bool, StoreError> {

@@ -12,6 +12,7 @@ use crate::{
         ids::{KeyId, RequestId},
         ledger::{Admission, Entry, Settlement},
         limits::Dimension,
+        time::UnixNanos,
     },
     journal::{Batch, Record},
 };
@@ -23,6 +24,8 @@ pub(super) struct Replay {
     open: HashMap<RequestId, Open>,
     buckets: HashMap<BucketsOf, [Option<Held>; Dimension::COUNT]>,
     changed: HashSet<BucketsOf>,
+    /// When the latest request that was seen was admitted.
+    latest: UnixNanos,
 }
 
 struct Open {
@@ -93,6 +96,7 @@ impl Replay {
                 });
             }
         }
+        self.latest = self.latest.max(now);
         self.open.insert(admission.request_id, Open { segment, admission, numbers });
     }
 
@@ -133,6 +137,15 @@ impl Replay {
             }
         }
         stored
+    }
+
+    /// When the first of the open requests was admitted.
+    pub(super) fn oldest_admission(&self) -> Option<UnixNanos> {
+        self.open.values().map(|open| open.admission.admitted_at).min()
+    }
+
+    pub(super) const fn latest_admission(&self) -> UnixNanos {
+        self.latest
     }
 
     /// The first segment that an open request still needs.
