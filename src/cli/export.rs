@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use self::output::NewFile;
-use super::{check::CONFIGURATION_PROBLEM, dates::moment, serve::settings};
+use super::{check::CONFIGURATION_PROBLEM, dates::moment, serve::settings, signals::Signals};
 use crate::{
     app::{Export, ExportError, Settled, open_export},
     config::Settings,
@@ -59,13 +59,21 @@ enum Failure {
     File { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Read(#[from] ExportError),
+    #[error("stopped: nothing was written")]
+    Stopped,
+    #[error("no signals: {0}")]
+    Signals(io::Error),
     #[error("cannot write the export: {0}")]
     Write(#[from] WriteError),
 }
 
 pub async fn run(args: ExportArgs, config_path: Option<&Path>) -> ExitCode {
     let Some(settings) = settings(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
-    match args.export(&settings).await {
+    let ended = match args.output {
+        Some(_) => until_told_to_stop(args.export(&settings)).await,
+        None => args.export(&settings).await,
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         // Nobody is left to read, and whoever it was knows.
         Err(Failure::Write(error)) if error.is_closed_pipe() => ExitCode::FAILURE,
@@ -73,6 +81,15 @@ pub async fn run(args: ExportArgs, config_path: Option<&Path>) -> ExitCode {
             eprintln!("tollgate: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A file that was begun is taken away again. To a pipe that nobody reads a signal ends the program as it ends any other.
+async fn until_told_to_stop(export: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let mut signals = Signals::listen().map_err(Failure::Signals)?;
+    tokio::select! {
+        ended = export => ended,
+        () = signals.next() => Err(Failure::Stopped),
     }
 }
 

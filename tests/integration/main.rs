@@ -11,6 +11,7 @@ mod disconnects;
 mod doors;
 mod drains;
 mod estimates;
+mod export;
 mod headers;
 mod limits;
 mod management;

@@ -1,7 +1,9 @@
+mod export;
 mod ledger;
 mod open;
 mod projector;
 mod replay;
+mod retention;
 
 use std::{
     path::Path,
