@@ -1,8 +1,7 @@
 -- Entries and their adjustments may be dropped once they are older than the operator keeps them (`retention_days`). Rollups,
 -- tariffs, projects and audit rows are not.
 
--- Entries that were admitted and settled before the horizon may be gone. Every request that was admitted before it has ended
--- and has been counted, so one that comes again is not counted twice.
+-- Entries that were settled before the horizon may be gone.
 CREATE TABLE retention (
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     horizon_ms INTEGER NOT NULL
@@ -20,11 +19,16 @@ BEGIN SELECT RAISE(ABORT, 'what was dropped does not come back: the horizon only
 CREATE TRIGGER there_is_one_horizon BEFORE INSERT ON retention
 BEGIN SELECT RAISE(ABORT, 'what was dropped does not come back: the horizon only moves forward'); END;
 
+-- Those of the dropped entries whose request the journal still holds: should it bring one again, it is not counted twice.
+CREATE TABLE dropped (
+    request_id BLOB PRIMARY KEY CHECK (length(request_id) = 16)
+) STRICT, WITHOUT ROWID;
+
 DROP TRIGGER entries_are_never_deleted;
 DROP TRIGGER adjustments_are_never_deleted;
 
 CREATE TRIGGER entries_are_kept_until_the_horizon BEFORE DELETE ON entries
-WHEN OLD.admitted_at_ms + max(OLD.duration_ms, 0) >= coalesce((SELECT horizon_ms FROM retention), 0)
+WHEN OLD.admitted_at_ms + OLD.duration_ms >= coalesce((SELECT horizon_ms FROM retention), 0)
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 
 CREATE TRIGGER adjustments_are_kept_until_the_horizon BEFORE DELETE ON adjustments

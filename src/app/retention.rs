@@ -44,9 +44,8 @@ impl Retention {
     }
 
     async fn drop_old(&self, now: UnixNanos, stop: &CancellationToken) -> Result<(), StoreError> {
-        let kept_since = UnixNanos(now.0.saturating_sub(self.days.saturating_mul(DAY_NANOS)));
-        let before = kept_since.min(self.progress.counted_before());
-        let mut dropping = self.store.begin_dropping(before).await?;
+        let before = UnixNanos(now.0.saturating_sub(self.days.saturating_mul(DAY_NANOS)));
+        let mut dropping = self.store.begin_dropping(before, self.progress.first_id()).await?;
         let (mut entries, mut adjustments) = (0, 0);
         let mut result = Ok(());
         while !stop.is_cancelled() {

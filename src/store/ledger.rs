@@ -8,7 +8,6 @@ use super::{
     Store, StoreError,
     buckets::{self, StoredBucket},
     names::Names,
-    retention,
     rollups::Rollups,
     statement::Insert,
 };
@@ -50,7 +49,11 @@ static INSERT: LazyLock<Insert> = LazyLock::new(|| {
 });
 
 static KNOWN: LazyLock<[String; 2]> = LazyLock::new(|| {
-    [64, 1].map(|n| format!("SELECT request_id FROM entries WHERE request_id IN ({})", vec!["?"; n].join(",")))
+    [64, 1].map(|n| {
+        let ids: Vec<_> = (1..=n).map(|n| format!("?{n}")).collect();
+        let of = |table: &str| format!("SELECT request_id FROM {table} WHERE request_id IN ({})", ids.join(","));
+        format!("{} UNION ALL {}", of("entries"), of("dropped"))
+    })
 });
 
 impl Store {
@@ -108,12 +111,9 @@ async fn move_projection(connection: &mut SqliteConnection, up_to: Position) -> 
 }
 
 /// After a power failure the journal may have lost an end that the ledger has, and its requests come again as
-/// interrupted: the first entry of a request stands. It may have been dropped since: whatever was admitted before the
-/// horizon has been counted.
+/// interrupted: the first entry of a request stands, even if it was dropped since.
 async fn known(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<HashSet<RequestId>, StoreError> {
-    let horizon_ms = u64::try_from(retention::horizon_ms(connection).await?).unwrap_or(0);
-    let dropped = entries.iter().filter(|entry| entry.admission.admitted_at.millis() < horizon_ms);
-    let mut known: HashSet<_> = dropped.map(|entry| entry.settlement.request_id).collect();
+    let mut known = HashSet::new();
     for piece in entries.chunks(64) {
         let [many, one] = &*KNOWN;
         let (sql, pieces) = if piece.len() == 64 { (many, 64) } else { (one, 1) };

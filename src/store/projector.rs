@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Store, StoreError, ledger::LedgerBatch, replay::Replay};
 use crate::{
-    domain::time::UnixNanos,
+    domain::ids::RequestId,
     journal::{Batch, Journal, JournalError, Position},
 };
 
@@ -19,8 +19,6 @@ const BATCH_BYTES: u64 = 512 << 10;
 const GATHER: Duration = Duration::from_millis(100);
 /// How often the journal is asked to try again what failed.
 const TICK: Duration = Duration::from_secs(1);
-/// How far apart the records of two requests may be that were admitted at the same time.
-const OUT_OF_ORDER_NANOS: u64 = 60_000_000_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -63,9 +61,8 @@ pub struct Progress {
 struct Noted {
     position: Position,
     failing: Option<String>,
-    /// As of `position`.
-    oldest_admission: Option<UnixNanos>,
-    latest_admission: UnixNanos,
+    /// The smallest among the ids of the requests that the journal holds.
+    first_id: Option<RequestId>,
 }
 
 impl Progress {
@@ -74,15 +71,9 @@ impl Progress {
         ProjectorState { position, lag_bytes: self.journal.bytes_after(position), failing }
     }
 
-    /// Every request that was admitted before then has ended and is in the ledger.
-    pub fn counted_before(&self) -> UnixNanos {
-        let Ok(noted) = self.state.lock().map(|state| state.clone()) else { return UnixNanos::default() };
-        let read = match self.journal.bytes_after(noted.position) {
-            0 => UnixNanos(u64::MAX),
-            // What is not read yet was written later, and admitted about then.
-            _ => UnixNanos(noted.latest_admission.0.saturating_sub(OUT_OF_ORDER_NANOS)),
-        };
-        noted.oldest_admission.map_or(read, |oldest| oldest.min(read))
+    /// The journal holds no request with a smaller id, of those that the ledger has; `None` when it holds none at all.
+    pub fn first_id(&self) -> Option<RequestId> {
+        self.state.lock().map_or(Some(RequestId::from_bytes([0; 16])), |state| state.first_id)
     }
 
     fn note(&self, result: &Result<Noted, StoreError>) {
@@ -190,8 +181,7 @@ impl Projector {
         let noted = Noted {
             position: view.stored.unwrap_or(view.position),
             failing: None,
-            oldest_admission: view.replay.oldest_admission(),
-            latest_admission: view.replay.latest_admission(),
+            first_id: view.replay.first_id(self.journal.start().segment),
         };
         self.view = Some(view);
         Ok((noted, moved?))

@@ -1,7 +1,7 @@
 //! What the records of the journal add up to: entries, and the level of every bucket. No I/O.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -12,7 +12,6 @@ use crate::{
         ids::{KeyId, RequestId},
         ledger::{Admission, Entry, Settlement},
         limits::Dimension,
-        time::UnixNanos,
     },
     journal::{Batch, Record},
 };
@@ -24,8 +23,8 @@ pub(super) struct Replay {
     open: HashMap<RequestId, Open>,
     buckets: HashMap<BucketsOf, [Option<Held>; Dimension::COUNT]>,
     changed: HashSet<BucketsOf>,
-    /// When the latest request that was seen was admitted.
-    latest: UnixNanos,
+    /// The smallest id among the admissions of each segment.
+    first_ids: BTreeMap<u64, RequestId>,
 }
 
 struct Open {
@@ -96,7 +95,8 @@ impl Replay {
                 });
             }
         }
-        self.latest = self.latest.max(now);
+        let first = self.first_ids.entry(segment).or_insert(admission.request_id);
+        *first = admission.request_id.min(*first);
         self.open.insert(admission.request_id, Open { segment, admission, numbers });
     }
 
@@ -139,13 +139,10 @@ impl Replay {
         stored
     }
 
-    /// When the first of the open requests was admitted.
-    pub(super) fn oldest_admission(&self) -> Option<UnixNanos> {
-        self.open.values().map(|open| open.admission.admitted_at).min()
-    }
-
-    pub(super) const fn latest_admission(&self) -> UnixNanos {
-        self.latest
+    /// The smallest id among the admissions of this segment and those after it; the ones before it are forgotten.
+    pub(super) fn first_id(&mut self, segment: u64) -> Option<RequestId> {
+        self.first_ids = self.first_ids.split_off(&segment);
+        self.first_ids.values().copied().min()
     }
 
     /// The first segment that an open request still needs.

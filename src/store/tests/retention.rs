@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{
     domain::{
-        ledger::{Entry, Settlement},
+        ids::RequestId,
+        ledger::Entry,
         report::{Row, Width},
         time::UnixNanos,
     },
@@ -23,7 +24,11 @@ fn ms(millis: u64) -> UnixNanos {
 }
 
 async fn drop_before(store: &Store, before: UnixNanos) -> Dropped {
-    let mut dropping = store.begin_dropping(before).await.unwrap();
+    drop_beside(store, before, None).await
+}
+
+async fn drop_beside(store: &Store, before: UnixNanos, in_journal_from: Option<RequestId>) -> Dropped {
+    let mut dropping = store.begin_dropping(before, in_journal_from).await.unwrap();
     let mut all = Dropped::default();
     while let Some(dropped) = dropping.step(store).await.unwrap() {
         assert!(dropped.entries <= 500, "transactions are small");
@@ -100,7 +105,7 @@ async fn nothing_at_or_after_the_horizon_can_be_deleted_and_the_horizon_never_go
         assert!(sqlx::query(sql).execute(store.writer()).await.is_err(), "{sql}");
     }
     // Settled at 901 ms, which is not before.
-    assert_eq!(drop_before(&store, ms(901)).await.entries, 1, "the one that was settled before it was admitted");
+    assert_eq!(drop_before(&store, ms(901)).await.entries, 1, "the one that was settled earlier");
     assert!(sqlx::query("DELETE FROM entries").execute(store.writer()).await.is_err());
     drop_before(&store, ms(0)).await;
     let horizon = number(&store, "SELECT horizon_ms FROM retention").await;
@@ -124,8 +129,7 @@ async fn a_dropped_request_that_the_journal_brings_again_is_not_counted_twice() 
     let mut projector = Projector::new(Arc::clone(&journal), store.clone());
     projector.catch_up().await.unwrap();
     let before = report(&store).await;
-    assert_eq!(projector.progress().counted_before(), UnixNanos(u64::MAX));
-    assert_eq!(drop_before(&store, ms(1_000)).await.entries, 2);
+    assert_eq!(drop_beside(&store, ms(1_000), projector.progress().first_id()).await.entries, 2);
     drop((projector, journal));
     OpenOptions::new().write(true).open(journals.join("0000000001.jsonl")).unwrap().set_len(survives).unwrap();
     let later = ms(60 * 60 * 1_000);
@@ -140,37 +144,47 @@ async fn a_dropped_request_that_the_journal_brings_again_is_not_counted_twice() 
 }
 
 #[tokio::test]
-async fn the_horizon_waits_for_requests_under_way_so_that_each_is_counted() {
+async fn dropped_requests_are_known_for_as_long_as_the_journal_holds_them() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
-    let (journal, _) = Journal::open(Options::new(dir.path().join("journal")), NOW).unwrap();
-    let slow = admission(5);
-    let ticket = journal.admit(&slow).unwrap();
-    finish(&journal, 6);
+    let (journal, _) = Journal::open(small(&dir.path().join("journal"), 100), NOW).unwrap();
     let mut projector = Projector::new(Arc::clone(&journal), store.clone());
     projector.catch_up().await.unwrap();
     let progress = projector.progress();
-    assert_eq!(progress.counted_before(), slow.admitted_at);
-    assert_eq!(drop_before(&store, progress.counted_before()).await.entries, 0);
-    journal.settle(ticket, &Settlement { settled_at: ms(10), ..settlement(&slow) });
-    // What is in the journal and not yet in the ledger counts as under way, a while before it was admitted.
-    assert_eq!(progress.counted_before(), slow.admitted_at);
+    assert_eq!(progress.first_id(), None);
+    finish(&journal, 3);
+    finish(&journal, 2);
     projector.catch_up().await.unwrap();
-    assert_eq!(progress.counted_before(), UnixNanos(u64::MAX));
-    finish(&journal, 120_000);
-    assert_eq!(progress.counted_before(), UnixNanos(ms(6).0 - 60_000_000_000));
+    assert_eq!(progress.first_id(), Some(admission(2).request_id));
+    let known = || number(&store, "SELECT count(*) FROM dropped");
+    assert_eq!(drop_beside(&store, ms(2_000), progress.first_id()).await.entries, 2);
+    assert_eq!(known().await, 2);
+    (1_000..1_200).for_each(|number| finish(&journal, number));
     projector.catch_up().await.unwrap();
-    assert_eq!(entries(&store).await, 3);
-    assert_balanced(&store).await;
+    assert!(journal.start().segment > 1);
+    let first = progress.first_id().unwrap();
+    assert!(first > admission(1_000).request_id && first < admission(1_200).request_id);
+    assert_eq!(drop_beside(&store, ms(1_500), Some(first)).await.entries, 0);
+    assert_eq!(known().await, 0);
+    drop_beside(&store, ms(10_000), progress.first_id()).await;
+    let still_there = (1_000..1_200).filter(|number| admission(*number).request_id >= first).count();
+    assert_eq!(known().await, i64::try_from(still_there).unwrap());
 }
 
+/// A request that was open for longer than entries are kept, or a clock that was wrong.
 #[tokio::test]
-async fn an_entry_that_comes_first_after_the_horizon_has_moved_is_counted() {
+async fn a_request_that_is_counted_late_is_counted_once_and_goes_with_the_next_drop() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
-    drop_before(&store, ms(5)).await;
+    drop_before(&store, ms(100_000)).await;
     let up_to = Position { segment: 1, offset: 1 };
     store.append(&LedgerBatch { entries: vec![entry(4), entry(5)], up_to, ..LedgerBatch::default() }).await.unwrap();
-    assert_eq!(entries(&store).await, 1, "the one that was admitted before the horizon was counted before it moved");
+    assert_eq!(entries(&store).await, 2);
     assert_balanced(&store).await;
+    let before = report(&store).await;
+    assert_eq!(drop_beside(&store, ms(1_000), Some(entry(5).admission.request_id)).await.entries, 2);
+    let from = Some(up_to);
+    let up_to = Position { segment: 1, offset: 2 };
+    store.append(&LedgerBatch { entries: vec![entry(5)], from, up_to, ..LedgerBatch::default() }).await.unwrap();
+    assert_eq!((entries(&store).await, report(&store).await), (0, before));
 }
