@@ -61,6 +61,17 @@ fn a_look_alike_that_cannot_write_its_log_ends_before_it_prints_an_address() {
 }
 
 #[test]
+fn a_look_alike_offers_no_configuration_file_and_takes_none() {
+    let help = String::from_utf8(run(&["simulate", "--help"], &[]).stdout).unwrap();
+    assert!(help.contains("--delay-ms") && !help.contains("--config"), "{help}");
+    for words in [["simulate", "--config", "a.toml"], ["--config", "a.toml", "simulate"]] {
+        let output = run(&words, &[]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said, "tollgate: simulate reads no configuration file: leave --config out\n", "{words:?}");
+    }
+}
+
+#[test]
 fn a_demo_tells_of_variables_that_it_ignores() {
     let dir = tempfile::tempdir().unwrap();
     let env = [

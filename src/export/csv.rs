@@ -83,7 +83,9 @@ mod tests {
 
     fn lines(entries: &[ExportedEntry]) -> Vec<String> {
         let mut csv = Csv::begin(Vec::new()).unwrap();
-        entries.iter().for_each(|entry| csv.write(entry).unwrap());
+        for entry in entries {
+            csv.write(entry).unwrap();
+        }
         let text = String::from_utf8(csv.finish()).unwrap();
         assert!(text.ends_with("\r\n"));
         text.split_terminator("\r\n").map(str::to_owned).collect()

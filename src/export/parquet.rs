@@ -148,7 +148,10 @@ mod tests {
 
     use ::parquet::{
         data_type::{AsBytes, Decimal},
-        file::reader::{FileReader, SerializedFileReader},
+        file::{
+            metadata::RowGroupMetaData,
+            reader::{FileReader, SerializedFileReader},
+        },
         record::Field,
     };
     use bytes::Bytes;
@@ -189,9 +192,11 @@ mod tests {
         entries.push(ExportedEntry { adjusted: adjusted(i128::from(i64::MAX) * 5), ..unpriced(8) });
         let mut parquet = Parquet::begin(Vec::new()).unwrap();
         parquet.rows_per_group = 3;
-        entries.iter().for_each(|entry| parquet.write(entry.clone()).unwrap());
+        for entry in &entries {
+            parquet.write(entry.clone()).unwrap();
+        }
         let file = SerializedFileReader::new(Bytes::from(parquet.finish().unwrap())).unwrap();
-        let groups = file.metadata().row_groups().iter().map(|group| group.num_rows()).collect::<Vec<_>>();
+        let groups = file.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect::<Vec<_>>();
         assert_eq!(groups, [3, 3, 2]);
         let rows: Vec<_> = file.get_row_iter(None).unwrap().map(Result::unwrap).collect();
         assert_eq!(rows.len(), entries.len());

@@ -142,6 +142,8 @@ impl Export {
                 self.read.push_back(read(&self.tariffs, &adjusted, row)?);
             }
         }
+        // A dropped transaction would end some time later.
+        reading.rollback().await?;
         self.reached = end;
         Ok(true)
     }
