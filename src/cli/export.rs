@@ -175,7 +175,7 @@ impl Progress {
 
     fn end(&self) {
         if self.shown {
-            eprint!("\r");
+            eprintln!();
         }
     }
 }
