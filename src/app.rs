@@ -2,10 +2,13 @@
 
 mod audit;
 mod data_dir;
+mod export;
 mod last_used;
 mod listeners;
 mod refusals;
 mod request_ids;
+mod retention;
+mod writers;
 
 use std::{
     net::SocketAddr,
@@ -20,11 +23,15 @@ use axum::{Router, extract::FromRef};
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::audit::{AuditError, verify_audit_log};
-use self::{
-    data_dir::DataDir, last_used::LastUses, listeners::Listeners, refusals::RefusalWriter, request_ids::RequestIds,
+pub use self::{
+    audit::{AuditError, verify_audit_log},
+    export::{ExportError, open_export},
 };
-pub use crate::store::audit::Verified;
+use self::{data_dir::DataDir, listeners::Listeners, refusals::RefusalWriter, request_ids::RequestIds};
+pub use crate::store::{
+    audit::Verified,
+    export::{Export, Settled},
+};
 use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
@@ -100,9 +107,8 @@ pub struct Running {
     server: Server,
     tasks: TaskTracker,
     projection: JoinHandle<()>,
-    last_uses: JoinHandle<()>,
-    refusals: JoinHandle<()>,
-    /// Ends these three.
+    writers: TaskTracker,
+    /// Ends all of them and the projection.
     stop_writing: CancellationToken,
     shutdown_grace: Duration,
     _data_dir: DataDir,
@@ -249,9 +255,7 @@ impl Running {
             }
         }
         let stop_writing = CancellationToken::new();
-        let parts = (Arc::clone(&app.store), Arc::clone(&app.accounts), Arc::clone(&app.admin_keys));
-        let last_uses = LastUses::new(parts.0, parts.1, parts.2).run(stop_writing.clone());
-        let refusals = Arc::clone(&app.refusals).run(stop_writing.clone());
+        let writers = writers::start(&app, settings, &stop_writing);
         Self {
             app,
             listen,
@@ -261,8 +265,7 @@ impl Running {
             server,
             tasks: started.tasks,
             projection: tokio::spawn(started.projector.run(stop_writing.clone())),
-            last_uses: tokio::spawn(last_uses),
-            refusals: tokio::spawn(refusals),
+            writers,
             stop_writing,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
@@ -292,8 +295,9 @@ impl Running {
         if timeout(Duration::from_secs(10), self.projection).await.is_err() {
             tracing::warn!("the ledger is behind the journal; it catches up at the next start");
         }
-        let _ = timeout(AFTER_THE_CUT, self.last_uses).await;
-        let _ = timeout(AFTER_THE_CUT, self.refusals).await;
+        if timeout(AFTER_THE_CUT, self.writers.wait()).await.is_err() {
+            tracing::warn!("what the ledger keeps beside requests could not be written in time");
+        }
         self.app.store.close().await;
     }
 }

@@ -17,6 +17,7 @@
 //!   that feeds the ledger from the journal. [`upstream`] HTTP out. [`metrics`] what is counted.
 //! - [`proxy`] the hot path: [`proxy::Proxy::forward`], limits, meter, the answer's body.
 //! - [`accounts`] projects, keys and admin keys in memory, written through. [`secrets`] the pepper, and randomness.
+//! - [`mod@export`] entries of the ledger as CSV, JSON lines and Parquet.
 //! - [`config`] settings and model pages. [`clock`] the only reader of the time. [`app`] all long-lived parts, started and
 //!   stopped in order. [`server`] the accept loop. [`api`] HTTP in: every route on one page, and
 //!   described in `api/openapi.json`. [`cli`] the commands.
@@ -47,7 +48,7 @@
 //!    and an admission in the journal, or past a spend limit that is reached.
 //! 2. Every admitted request is settled exactly once: by its answer's end, by the loss of its client or upstream, or at the
 //!    next start. [`proxy::recorder::Meter::settle`] is the only place.
-//! 3. The ledger is only added to. It and the buckets of the limits are projections of the journal: its records, applied in
+//! 3. The ledger is only added to, but for entries older than the operator keeps them: those go, their sums stay. It and the buckets of the limits are projections of the journal: its records, applied in
 //!    order, in transactions that also say how far they got, so nothing is counted twice.
 //! 4. No float touches money or tokens, and audio is never priced as text.
 //! 5. A plain key exists only in the answer that created it and in the header that presents it.
@@ -79,6 +80,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod export;
 pub mod journal;
 pub mod metrics;
 pub mod openai;

@@ -3,7 +3,7 @@ use std::{fmt::Display, io, path::Path, process::ExitCode};
 use clap::Parser as _;
 use tokio::runtime::Builder;
 use tollgate::{
-    cli::{Cli, Command, audit, check, demo, explain, healthcheck, keys, serve, simulate},
+    cli::{Cli, Command, audit, check, demo, explain, export, healthcheck, keys, serve, simulate},
     clock::Clock,
     config,
 };
@@ -42,6 +42,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Keys(command) => said(keys::run(command, config).await),
         Command::Explain(args) => said(explain::run(&args, config).await),
         Command::Audit(command) => audit::run(command, config).await,
+        Command::Export(args) => export::run(args, config).await,
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
     }

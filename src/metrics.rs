@@ -53,6 +53,8 @@ pub struct Metrics {
     /// Calls sent to the upstream, retries included.
     pub upstream_calls: Count,
     pub upstream_retries: Count,
+    /// Entries of the ledger dropped for their age.
+    pub entries_dropped: Count,
     /// Connections open on the listeners.
     pub connections: Gauge<i64, AtomicI64>,
     /// Answers read on after their client had left.
@@ -103,6 +105,7 @@ impl Metrics {
             unpriced: counter(&mut registry, "requests_unpriced", "Settled requests with a line that has no price"),
             upstream_calls: counter(&mut registry, "upstream_calls", "Calls sent to the upstream, retries included"),
             upstream_retries: counter(&mut registry, "upstream_retries", "Calls sent again after a failed connect"),
+            entries_dropped: counter(&mut registry, "entries_dropped", "Entries of the ledger dropped for their age"),
             connections: gauge(&mut registry, "connections", "Open client connections"),
             drains: gauge(&mut registry, "drains", "Answers read on after their client had left"),
             open_admissions: gauge(&mut registry, "open_admissions", "Requests admitted and not settled yet"),

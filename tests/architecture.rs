@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &["domain"]),
     ("config", &["domain"]),
     ("metrics", &["domain"]),
+    ("export", &["domain"]),
     ("journal", &["config", "domain"]),
     ("store", &["journal", "domain"]),
     ("upstream", &["domain"]),
@@ -34,7 +35,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["app", "proxy", "accounts", "secrets", "store", "upstream", "openai", "clock", "domain"]),
-    ("cli", &["api", "app", "simulator", "config", "telemetry", "accounts", "secrets", "clock", "openai", "domain"]),
+    (
+        "cli",
+        &[
+            "api",
+            "app",
+            "export",
+            "simulator",
+            "config",
+            "telemetry",
+            "accounts",
+            "secrets",
+            "clock",
+            "openai",
+            "domain",
+        ],
+    ),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -218,6 +234,7 @@ fn only_audited_changes_and_the_ledger_write_to_the_database() {
         "store/ledger.rs",
         "store/mod.rs",
         "store/refusals.rs",
+        "store/retention.rs",
         "store/rollups.rs",
     ];
     let writes = |path: &Path, text: &str| {

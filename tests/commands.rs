@@ -61,6 +61,17 @@ fn a_look_alike_that_cannot_write_its_log_ends_before_it_prints_an_address() {
 }
 
 #[test]
+fn a_look_alike_offers_no_configuration_file_and_takes_none() {
+    let help = String::from_utf8(run(&["simulate", "--help"], &[]).stdout).unwrap();
+    assert!(help.contains("--delay-ms") && !help.contains("--config"), "{help}");
+    for words in [["simulate", "--config", "a.toml"], ["--config", "a.toml", "simulate"]] {
+        let output = run(&words, &[]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said, "tollgate: simulate reads no configuration file: leave --config out\n", "{words:?}");
+    }
+}
+
+#[test]
 fn a_demo_tells_of_variables_that_it_ignores() {
     let dir = tempfile::tempdir().unwrap();
     let env = [
@@ -77,4 +88,28 @@ fn a_demo_tells_of_variables_that_it_ignores() {
     let mut said = String::new();
     demo.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(ready.starts_with('{') && said.contains("TOLLGATE_PORT is no setting and is ignored"), "{ready}\n{said}");
+}
+
+#[test]
+fn an_export_into_a_closed_pipe_ends_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = [
+        ("TOLLGATE_LISTEN", "127.0.0.1:0"),
+        ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0"),
+        ("TOLLGATE_DATA_DIR", dir.path().to_str().unwrap()),
+    ];
+    let child = tollgate(&["demo", "--json"], &env).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut demo = Running(child);
+    BufReader::new(demo.0.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let words = ["export", "--from", "2026-01-01", "--to", "2100-01-01", "--format", "csv"];
+    let whole = run(&words, &env);
+    assert!(whole.status.success() && whole.stdout.starts_with(b"request_id,"), "{whole:?}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output =
+        tollgate(&words, &env).stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(1), &b""[..]));
+    let parquet = [&words[..5], &["--format", "parquet", "--output", "/dev/null"]].concat();
+    let said = String::from_utf8(run(&parquet, &env).stderr).unwrap();
+    assert!(said.starts_with("tollgate: there is already a file /dev/null: "), "{said}");
 }

@@ -3,8 +3,10 @@
 pub mod admin_api;
 pub mod audit;
 pub mod check;
+mod dates;
 pub mod demo;
 pub mod explain;
+pub mod export;
 pub mod healthcheck;
 pub mod keys;
 pub mod serve;
@@ -50,6 +52,7 @@ pub enum Command {
     /// Check the log of what administrators have changed.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    Export(export::ExportArgs),
     /// Check the configuration and show what is in force.
     Check(check::CheckArgs),
     /// Exit 0 if the gateway of this configuration answers, 1 if not.

@@ -25,10 +25,15 @@ pub struct SimulateArgs {
     /// Append each received request to this file, before it is answered.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// In the place of the option that all commands have: this one reads no settings.
+    #[arg(long, hide = true)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
+    #[error("simulate reads no configuration file: leave --config out")]
+    Configuration,
     #[error("cannot open {0}")]
     Log(io::Error),
     #[error("cannot listen on {0}: {1}; choose another address with --listen")]
@@ -39,6 +44,9 @@ pub enum SimulateError {
 
 /// Serves until SIGINT or SIGTERM. The address is printed only when everything that can fail has gone well.
 pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
+    if args.config.is_some() {
+        return Err(SimulateError::Configuration);
+    }
     let options = Options {
         delay: Duration::from_millis(args.delay_ms),
         chunks: args.chunks,
@@ -64,7 +72,7 @@ mod tests {
     use super::*;
 
     fn args(listen: SocketAddr, log: Option<PathBuf>) -> SimulateArgs {
-        SimulateArgs { listen, delay_ms: 0, chunks: 1, chunk_gap_ms: 0, log }
+        SimulateArgs { listen, delay_ms: 0, chunks: 1, chunk_gap_ms: 0, log, config: None }
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod bucket;
 pub mod catalog;
 pub mod explanation;
+pub mod export;
 pub mod ids;
 pub mod keys;
 pub mod ledger;

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use sqlx::{
-    ConnectOptions as _, Connection as _, FromRow, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteRow},
-};
+use sqlx::{Connection as _, FromRow, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store, StoreError,
@@ -134,8 +131,7 @@ pub async fn row(store: &Store, number: u64) -> Result<Option<AuditRow>, StoreEr
 
 /// Checks the log in the database file, as of one moment, whether or not a gateway is running on it. Nothing is written.
 pub async fn verify(path: &Path, expected: Option<AuditHash>) -> Result<Verified, StoreError> {
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).pragma("query_only", "ON");
-    let mut connection = options.connect().await?;
+    let mut connection = Store::connect_to_read(path).await?;
     let mut reading = connection.begin().await?;
     let table: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'audit_log')")
         .fetch_one(&mut *reading)

@@ -29,6 +29,10 @@ pub enum StoreError {
     NewerDatabase { version: i64 },
     #[error("the database has no audit log yet: it was written by an older version; start the gateway once")]
     NoAuditLog,
+    #[error(
+        "the database was written by an older version of this program: start the gateway once, which brings it up to date"
+    )]
+    OlderDatabase,
     #[error("SQLite {found} is too old: 3.51.3 is the first version that cannot lose commits")]
     OldSqlite { found: String },
     #[error("the ledger is at {stored}, not at {expected}: another process has written to it")]

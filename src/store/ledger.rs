@@ -49,7 +49,11 @@ static INSERT: LazyLock<Insert> = LazyLock::new(|| {
 });
 
 static KNOWN: LazyLock<[String; 2]> = LazyLock::new(|| {
-    [64, 1].map(|n| format!("SELECT request_id FROM entries WHERE request_id IN ({})", vec!["?"; n].join(",")))
+    [64, 1].map(|n| {
+        let ids: Vec<_> = (1..=n).map(|n| format!("?{n}")).collect();
+        let of = |table: &str| format!("SELECT request_id FROM {table} WHERE request_id IN ({})", ids.join(","));
+        format!("{} UNION ALL {}", of("entries"), of("dropped"))
+    })
 });
 
 impl Store {
@@ -107,7 +111,7 @@ async fn move_projection(connection: &mut SqliteConnection, up_to: Position) -> 
 }
 
 /// After a power failure the journal may have lost an end that the ledger has, and its requests come again as
-/// interrupted: the first entry of a request stands.
+/// interrupted: the first entry of a request stands, even if it was dropped since.
 async fn known(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<HashSet<RequestId>, StoreError> {
     let mut known = HashSet::new();
     for piece in entries.chunks(64) {
@@ -125,7 +129,7 @@ async fn known(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<H
     if !known.is_empty() {
         tracing::warn!(
             requests = known.len(),
-            "the journal brought requests again that the ledger has: they are not counted twice"
+            "the journal brought requests again that the ledger has, or had: they are not counted twice"
         );
     }
     Ok(known)

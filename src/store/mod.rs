@@ -6,6 +6,7 @@ pub mod audit;
 pub mod buckets;
 mod change;
 pub mod error;
+pub mod export;
 pub mod last_used;
 pub mod ledger;
 mod names;
@@ -14,6 +15,7 @@ pub mod refusals;
 mod replay;
 pub mod reports;
 pub mod requests;
+pub mod retention;
 mod rollups;
 pub mod spend;
 mod statement;
@@ -31,7 +33,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, SqliteConnection, SqlitePool,
+    ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool,
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -82,6 +84,12 @@ impl Store {
         let store = Self { writer, reader, names: Arc::default(), directory: Arc::default() };
         store.sum_up_if_new().await?;
         Ok(store)
+    }
+
+    /// One connection of its own to a database file that others may be writing, as it is: nothing is brought up to date.
+    async fn connect_to_read(path: &Path) -> Result<SqliteConnection, StoreError> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).pragma("query_only", "ON");
+        Ok(options.connect().await?)
     }
 
     /// For reports: many at a time, and they never wait for the writer.

@@ -8,7 +8,10 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Store, StoreError, ledger::LedgerBatch, replay::Replay};
-use crate::journal::{Batch, Journal, JournalError, Position};
+use crate::{
+    domain::ids::RequestId,
+    journal::{Batch, Journal, JournalError, Position},
+};
 
 /// About a thousand records.
 const BATCH_BYTES: u64 = 512 << 10;
@@ -51,29 +54,42 @@ pub struct ProjectorState {
 #[derive(Clone)]
 pub struct Progress {
     journal: Arc<Journal>,
-    state: Arc<Mutex<(Position, Option<String>)>>,
+    state: Arc<Mutex<Noted>>,
+}
+
+#[derive(Clone, Default)]
+struct Noted {
+    position: Position,
+    failing: Option<String>,
+    /// The smallest among the ids of the requests that the journal holds.
+    first_id: Option<RequestId>,
 }
 
 impl Progress {
     pub fn state(&self) -> ProjectorState {
-        let (position, failing) = self.state.lock().map(|state| state.clone()).unwrap_or_default();
+        let Noted { position, failing, .. } = self.state.lock().map(|state| state.clone()).unwrap_or_default();
         ProjectorState { position, lag_bytes: self.journal.bytes_after(position), failing }
     }
 
-    fn note(&self, result: &Result<Position, StoreError>) {
+    /// The journal holds no request with a smaller id, of those that the ledger has; `None` when it holds none at all.
+    pub fn first_id(&self) -> Option<RequestId> {
+        self.state.lock().map_or(Some(RequestId::from_bytes([0; 16])), |state| state.first_id)
+    }
+
+    fn note(&self, result: &Result<Noted, StoreError>) {
         let Ok(mut state) = self.state.lock() else { return };
         match result {
-            Ok(position) => {
-                if state.1.is_some() {
+            Ok(noted) => {
+                if state.failing.is_some() {
                     tracing::info!("the ledger moves on again");
                 }
-                *state = (*position, None);
+                state.clone_from(noted);
             }
             Err(error) => {
-                if state.1.is_none() {
+                if state.failing.is_none() {
                     tracing::error!(%error, "the ledger does not move on: reports are behind, requests are not affected");
                 }
-                state.1 = Some(error.to_string());
+                state.failing = Some(error.to_string());
             }
         }
     }
@@ -81,7 +97,7 @@ impl Progress {
 
 impl Projector {
     pub fn new(journal: Arc<Journal>, store: Store) -> Self {
-        let state = Arc::new(Mutex::new((journal.start(), None)));
+        let state = Arc::new(Mutex::new(Noted { position: journal.start(), ..Noted::default() }));
         let progress = Progress { journal: Arc::clone(&journal), state };
         Self { journal, store, view: None, progress }
     }
@@ -144,8 +160,8 @@ impl Projector {
     async fn step(&mut self) -> Result<bool, StoreError> {
         let result = self.advance().await;
         match result {
-            Ok((position, moved)) => {
-                self.progress.note(&Ok(position));
+            Ok((noted, moved)) => {
+                self.progress.note(&Ok(noted));
                 Ok(moved)
             }
             Err(error) => {
@@ -156,15 +172,19 @@ impl Projector {
         }
     }
 
-    async fn advance(&mut self) -> Result<(Position, bool), StoreError> {
+    async fn advance(&mut self) -> Result<(Noted, bool), StoreError> {
         let mut view = match self.view.take() {
             Some(view) => view,
             None => self.load().await?,
         };
         let moved = self.advance_view(&mut view).await;
-        let position = view.stored.unwrap_or(view.position);
+        let noted = Noted {
+            position: view.stored.unwrap_or(view.position),
+            failing: None,
+            first_id: view.replay.first_id(self.journal.start().segment),
+        };
         self.view = Some(view);
-        Ok((position, moved?))
+        Ok((noted, moved?))
     }
 
     async fn advance_view(&self, view: &mut View) -> Result<bool, StoreError> {

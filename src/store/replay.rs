@@ -1,7 +1,7 @@
 //! What the records of the journal add up to: entries, and the level of every bucket. No I/O.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Replay {
     open: HashMap<RequestId, Open>,
     buckets: HashMap<BucketsOf, [Option<Held>; Dimension::COUNT]>,
     changed: HashSet<BucketsOf>,
+    /// The smallest id among the admissions of each segment.
+    first_ids: BTreeMap<u64, RequestId>,
 }
 
 struct Open {
@@ -93,6 +95,8 @@ impl Replay {
                 });
             }
         }
+        let first = self.first_ids.entry(segment).or_insert(admission.request_id);
+        *first = admission.request_id.min(*first);
         self.open.insert(admission.request_id, Open { segment, admission, numbers });
     }
 
@@ -133,6 +137,12 @@ impl Replay {
             }
         }
         stored
+    }
+
+    /// The smallest id among the admissions of this segment and those after it; the ones before it are forgotten.
+    pub(super) fn first_id(&mut self, segment: u64) -> Option<RequestId> {
+        self.first_ids = self.first_ids.split_off(&segment);
+        self.first_ids.values().copied().min()
     }
 
     /// The first segment that an open request still needs.

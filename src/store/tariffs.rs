@@ -100,20 +100,24 @@ fn read_prices(text: &str) -> Option<Rates> {
     Some(rates)
 }
 
+/// Without its end: which of them.
+const READ: &str = "SELECT t.number, e.name, m.name, s.name, t.prices_from_s, t.priced, t.adjusts, t.prices
+     FROM tariffs t
+     JOIN names e ON e.number = t.endpoint
+     JOIN names m ON m.number = t.model
+     JOIN names s ON s.number = t.service_tier";
+
+pub(super) async fn by_number(connection: &mut SqliteConnection, number: i64) -> Result<Tariff, StoreError> {
+    let sql = format!("{READ} WHERE t.number = ?");
+    let row: Option<Found> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(number).fetch_optional(connection).await?;
+    row.map_or_else(|| Err(StoreError::Unreadable(number.to_string())), |row| read(row).map(|(_, tariff)| tariff))
+}
+
 impl Store {
     /// All tariffs after the one of this number, with their numbers.
     pub(super) async fn tariffs_after(&self, number: i64) -> Result<Vec<(i64, Tariff)>, StoreError> {
-        let rows: Vec<Found> = sqlx::query_as(
-            "SELECT t.number, e.name, m.name, s.name, t.prices_from_s, t.priced, t.adjusts, t.prices
-             FROM tariffs t
-             JOIN names e ON e.number = t.endpoint
-             JOIN names m ON m.number = t.model
-             JOIN names s ON s.number = t.service_tier
-             WHERE t.number > ? ORDER BY t.number",
-        )
-        .bind(number)
-        .fetch_all(self.reader())
-        .await?;
+        let sql = format!("{READ} WHERE t.number > ? ORDER BY t.number");
+        let rows: Vec<Found> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(number).fetch_all(self.reader()).await?;
         rows.into_iter().map(read).collect()
     }
 }

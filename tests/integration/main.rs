@@ -13,6 +13,7 @@ mod doors;
 mod drains;
 mod estimates;
 mod explain;
+mod export;
 mod headers;
 mod limits;
 mod management;

@@ -1,8 +1,10 @@
+mod export;
 mod ledger;
 mod open;
 mod projector;
 mod replay;
 mod requests;
+mod retention;
 
 use std::{
     path::Path,

@@ -1,0 +1,26 @@
+//! What writes to the ledger's database beside the projector, a little now and then.
+
+use std::sync::Arc;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{App, last_used::LastUses, retention::Retention};
+use crate::config::Settings;
+
+/// All of them end when `stop` is cancelled, and write what is left before.
+pub(super) fn start(app: &Arc<App>, settings: &Settings, stop: &CancellationToken) -> TaskTracker {
+    let writers = TaskTracker::new();
+    let parts = (Arc::clone(&app.store), Arc::clone(&app.accounts), Arc::clone(&app.admin_keys));
+    writers.spawn(LastUses::new(parts.0, parts.1, parts.2).run(stop.clone()));
+    writers.spawn(Arc::clone(&app.refusals).run(stop.clone()));
+    let retention = Retention {
+        store: Arc::clone(&app.store),
+        progress: app.projection.clone(),
+        metrics: Arc::clone(&app.metrics),
+        clock: app.clock.clone(),
+        days: settings.retention_days,
+    };
+    writers.spawn(retention.run(stop.clone()));
+    writers.close();
+    writers
+}
