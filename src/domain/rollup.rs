@@ -39,8 +39,22 @@ pub enum RollupError {
     Unreadable,
 }
 
-/// The layout below. A reader of another one refuses.
-const LAYOUT: u8 = 1;
+/// The layout that is written, see [`Rollup::encode`]. Readers know the one before as well, and refuse all others.
+const LAYOUT: u8 = 2;
+const LAYOUT_BEFORE: u8 = 1;
+/// The place of each line item's bit, the most used first: those of the first six and the lowest bit fit into a byte.
+const BITS: [LineItem; LineItem::COUNT] = [
+    LineItem::InputText,
+    LineItem::OutputText,
+    LineItem::InputCachedText,
+    LineItem::InputAudio,
+    LineItem::OutputAudio,
+    LineItem::InputCacheWriteText,
+    LineItem::InputCachedAudio,
+    LineItem::InputImage,
+    LineItem::InputCachedImage,
+    LineItem::OutputImage,
+];
 /// Sums stay within 63 bits, so that every reader of SQL and JSON can hold them.
 const MAX_SUM: u64 = i64::MAX as u64;
 
@@ -96,8 +110,10 @@ impl Rollup {
         })
     }
 
-    /// A layout byte, then per cell: the key (as the difference to the one before), the tariff, the requests, a bit per
-    /// line item that is not zero, and their quantities; all as base-128 numbers, low digits first.
+    /// A layout byte, then per cell: the key (as the difference to the one before), the tariff, a bit per line item that is
+    /// not zero above one that is set unless there was one request, the requests if so, and the quantities; all as base-128
+    /// numbers, low digits first. In the layout before, requests and quantities were always there, the bits in the order of
+    /// [`LineItem::ALL`].
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![LAYOUT];
         let mut previous = 0;
@@ -105,10 +121,14 @@ impl Rollup {
             push(&mut bytes, u64::from(cell.api_key - previous));
             previous = cell.api_key;
             push(&mut bytes, u64::from(cell.tariff));
-            push(&mut bytes, cell.requests);
-            let used = cell.usage.items().fold(0, |used, (item, _)| used | (1_u64 << item.index()));
-            push(&mut bytes, used);
-            cell.usage.items().for_each(|(_, quantity)| push(&mut bytes, quantity));
+            let used = BITS.into_iter().zip(1..).filter(|(item, _)| cell.usage.get(*item) > 0);
+            let used = used.fold(0, |used, (_, bit)| used | 1_u64 << bit);
+            push(&mut bytes, used | u64::from(cell.requests != 1));
+            if cell.requests != 1 {
+                push(&mut bytes, cell.requests);
+            }
+            let quantities = BITS.map(|item| cell.usage.get(item));
+            quantities.into_iter().filter(|quantity| *quantity > 0).for_each(|quantity| push(&mut bytes, quantity));
         }
         bytes
     }
@@ -150,12 +170,16 @@ struct Head {
 pub struct Cells<'b> {
     rest: &'b [u8],
     api_key: u32,
+    /// By the place of their bits.
+    items: &'static [LineItem; LineItem::COUNT],
+    always_requests: bool,
 }
 
 impl<'b> Cells<'b> {
     pub fn of(bytes: &'b [u8]) -> Result<Self, RollupError> {
         match bytes.split_first() {
-            Some((&LAYOUT, rest)) => Ok(Self { rest, api_key: 0 }),
+            Some((&LAYOUT, rest)) => Ok(Self { rest, api_key: 0, items: &BITS, always_requests: false }),
+            Some((&LAYOUT_BEFORE, rest)) => Ok(Self { rest, api_key: 0, items: &LineItem::ALL, always_requests: true }),
             _ => Err(RollupError::Unreadable),
         }
     }
@@ -165,7 +189,12 @@ impl<'b> Cells<'b> {
         let small = |value: u64| u32::try_from(value).ok();
         self.api_key = self.api_key.checked_add(small(self.number()?)?)?;
         let tariff = small(self.number()?)?;
-        let (requests, used) = (self.number()?, self.number()?);
+        let (requests, used) = if self.always_requests {
+            (self.number()?, self.number()?)
+        } else {
+            let used = self.number()?;
+            (if used & 1 == 0 { 1 } else { self.number()? }, used >> 1)
+        };
         // Bits of line items that there are not.
         let known = used >> LineItem::COUNT == 0;
         known.then_some(Head { api_key: self.api_key, tariff, requests, used })
@@ -174,7 +203,7 @@ impl<'b> Cells<'b> {
     fn quantities(&mut self, head: &Head, mut each: impl FnMut(LineItem, u64) -> Option<()>) -> Option<()> {
         let mut used = head.used;
         while used != 0 {
-            let item = LineItem::ALL.get(used.trailing_zeros() as usize)?;
+            let item = self.items.get(used.trailing_zeros() as usize)?;
             each(*item, self.number()?)?;
             used &= used - 1;
         }
@@ -276,103 +305,4 @@ impl Iterator for Cells<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn any_cell() -> impl Strategy<Value = Cell> {
-        let quantity = prop_oneof![3 => Just(0), 3 => 0..3_000_u64, 1 => 0..=MAX_SUM / 64];
-        let usage = prop::collection::vec(quantity, LineItem::COUNT);
-        (0..2_000_u32, 0..300_u32, 0..1_000_000_u64, usage).prop_map(|(api_key, tariff, requests, quantities)| {
-            let usage =
-                LineItem::ALL.into_iter().zip(quantities).fold(Usage::default(), |u, (item, n)| u.with(item, n));
-            Cell { api_key, tariff, requests, usage }
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_packed_comes_out_again(cells in prop::collection::vec(any_cell(), 0..40)) {
-            let mut rollup = Rollup::default();
-            for cell in &cells {
-                rollup.add(cell).unwrap();
-            }
-            let bytes = rollup.encode();
-            let read: Vec<_> = Cells::of(&bytes).unwrap().collect::<Result<_, _>>().unwrap();
-            prop_assert_eq!(read, rollup.cells().collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(cells) = Cells::of(&bytes) {
-                let _ = cells.collect::<Result<Vec<_>, _>>();
-            }
-        }
-    }
-
-    #[test]
-    fn cells_add_up_where_they_belong() {
-        let cell = |api_key, tariff, text| Cell {
-            api_key,
-            tariff,
-            requests: 1,
-            usage: Usage::default().with(LineItem::InputText, text).with(LineItem::OutputAudio, 300),
-        };
-        let mut rollup = Rollup::default();
-        [cell(1, 1, 5), cell(1, 2, 7), cell(2, 1, 200), cell(3, 9, 1)]
-            .iter()
-            .for_each(|cell| rollup.add(cell).unwrap());
-        let bytes = rollup.encode();
-        let mut sums = Totals::default();
-        let place = |key, tariff| match (key, tariff) {
-            (3, _) => Place::Nowhere,
-            (_, tariff) => Place::Of(tariff),
-        };
-        Cells::of(&bytes).unwrap().add_up(&mut sums, place).unwrap();
-        let usage = |text, audio| Usage::default().with(LineItem::InputText, text).with(LineItem::OutputAudio, audio);
-        assert_eq!(
-            sums.into_iter().collect::<BTreeMap<_, _>>(),
-            [(1, (2, usage(205, 600))), (2, (1, usage(7, 300)))].into()
-        );
-        let unknown = |_, _| Place::<u32>::Unknown;
-        assert_eq!(Cells::of(&bytes).unwrap().add_up(&mut Totals::default(), unknown), Err(RollupError::Unreadable));
-    }
-
-    #[test]
-    fn a_coarser_rollup_has_the_same_sums() {
-        let usage = Usage::default().with(LineItem::InputText, 5);
-        let mut rollup = Rollup::default();
-        for (api_key, tariff) in [(1, 1), (2, 1), (3, 1), (3, 2)] {
-            rollup.add(&Cell { api_key, tariff, requests: 1, usage }).unwrap();
-        }
-        let coarser = rollup.coarser(|key| Some(if key == 3 { 3 } else { 1 })).unwrap();
-        let found: Vec<_> = coarser.cells().map(|cell| (cell.api_key, cell.tariff, cell.requests)).collect();
-        assert_eq!(found, [(1, 1, 2), (3, 1, 1), (3, 2, 1)]);
-        assert!(rollup.coarser(|_| None).is_err());
-    }
-
-    #[test]
-    fn a_sum_past_63_bits_is_refused() {
-        let usage = Usage::default().with(LineItem::InputText, MAX_SUM);
-        let cell = Cell { api_key: 1, tariff: 1, requests: 1, usage };
-        let mut rollup = Rollup::default();
-        rollup.add(&cell).unwrap();
-        assert_eq!(rollup.add(&cell), Err(RollupError::Overflow));
-    }
-
-    #[test]
-    fn a_small_cell_takes_few_bytes() {
-        let usage = Usage::default().with(LineItem::InputText, 120).with(LineItem::OutputText, 90);
-        let mut rollup = Rollup::default();
-        rollup.add(&Cell { api_key: 7, tariff: 3, requests: 1, usage }).unwrap();
-        assert_eq!(rollup.encode().len(), 1 + 7);
-    }
-
-    #[test]
-    fn another_layout_is_refused() {
-        assert!(Cells::of(&[]).is_err());
-        assert!(Cells::of(&[2, 1, 1, 1, 0]).is_err());
-        assert_eq!(Cells::of(&[LAYOUT, 1]).unwrap().next(), Some(Err(RollupError::Unreadable)));
-    }
-}
+mod tests;
