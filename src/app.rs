@@ -1,8 +1,10 @@
 //! All long-lived parts: started in order, stopped in the reverse order.
 
+mod adjustments;
 mod audit;
 mod data_dir;
 mod last_used;
+mod ledger;
 mod listeners;
 mod request_ids;
 
@@ -19,18 +21,19 @@ use axum::{Router, extract::FromRef};
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::audit::{AuditError, verify_audit_log};
-use self::{data_dir::DataDir, last_used::LastUses, listeners::Listeners, request_ids::RequestIds};
+use self::{
+    adjustments::Adjustments, data_dir::DataDir, last_used::LastUses, listeners::Listeners, request_ids::RequestIds,
+};
+pub use self::{
+    audit::verify_audit_log,
+    ledger::{LedgerError, Repricing, open_ledger, reprice},
+};
 pub use crate::store::audit::Verified;
 use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
     config::{self, Secret, Settings},
-    domain::{
-        catalog::Catalog,
-        spend::{Month, Spending},
-        time::UnixNanos,
-    },
+    domain::catalog::Catalog,
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
     openai::endpoint::Endpoint,
@@ -42,7 +45,7 @@ use crate::{
     },
     secrets::{self, SecretsError},
     server::Server,
-    store::{self, Progress, Projector, Store, StoreError},
+    store::{Progress, Projector, Store, StoreError},
     upstream::{self, Upstream},
 };
 
@@ -96,7 +99,8 @@ pub struct Running {
     tasks: TaskTracker,
     projection: JoinHandle<()>,
     last_uses: JoinHandle<()>,
-    /// Ends both of them.
+    adjustments: JoinHandle<()>,
+    /// Ends all three of them.
     stop_writing: CancellationToken,
     shutdown_grace: Duration,
     _data_dir: DataDir,
@@ -176,7 +180,7 @@ impl Running {
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
-        let spending = Arc::new(restored_spending(&store, &accounts, now).await?);
+        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), now).await?;
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let proxy = Arc::new(Proxy {
@@ -185,7 +189,7 @@ impl Running {
                 journal: Arc::clone(&journal),
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
-                spending,
+                spending: Arc::clone(adjustments.spending()),
                 clock: clock.clone(),
             }),
             catalog: Arc::clone(&catalog),
@@ -212,7 +216,7 @@ impl Running {
             projection: projector.progress(),
             stopping: AtomicBool::new(false),
         });
-        let started = Started { new_admin_key, recovered, tasks, projector, data_dir };
+        let started = Started { new_admin_key, recovered, tasks, projector, adjustments, data_dir };
         Ok(Self::listen(app, settings, routers, listeners, started))
     }
 
@@ -251,6 +255,7 @@ impl Running {
             tasks: started.tasks,
             projection: tokio::spawn(started.projector.run(stop_writing.clone())),
             last_uses: tokio::spawn(last_uses),
+            adjustments: tokio::spawn(started.adjustments.run(stop_writing.clone())),
             stop_writing,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
@@ -281,6 +286,7 @@ impl Running {
             tracing::warn!("the ledger is behind the journal; it catches up at the next start");
         }
         let _ = timeout(AFTER_THE_CUT, self.last_uses).await;
+        let _ = timeout(AFTER_THE_CUT, self.adjustments).await;
         self.app.store.close().await;
     }
 }
@@ -291,6 +297,7 @@ struct Started {
     recovered: Recovered,
     tasks: TaskTracker,
     projector: Projector,
+    adjustments: Adjustments,
     data_dir: DataDir,
 }
 
@@ -356,9 +363,4 @@ async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
         limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
     }
     Ok(limiter)
-}
-
-async fn restored_spending(store: &Store, accounts: &Accounts, now: UnixNanos) -> Result<Spending, StoreError> {
-    let spent = store::spend::spent(store, Month::of(now)).await?;
-    Ok(Spending::restored(Arc::clone(accounts.organization_limit()), now, spent))
 }

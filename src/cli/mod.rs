@@ -3,9 +3,11 @@
 pub mod admin_api;
 pub mod audit;
 pub mod check;
+mod dates;
 pub mod demo;
 pub mod healthcheck;
 pub mod keys;
+pub mod reprice;
 pub mod serve;
 mod signals;
 pub mod simulate;
@@ -46,6 +48,8 @@ pub enum Command {
     /// Check the log of what administrators have changed.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Correct what past requests cost, by the prices of this configuration.
+    Reprice(reprice::RepriceArgs),
     /// Check the configuration and show what is in force.
     Check(check::CheckArgs),
     /// Exit 0 if the gateway of this configuration answers, 1 if not.

@@ -13,6 +13,7 @@ pub mod money;
 pub mod pricing;
 pub mod projects;
 pub mod report;
+pub mod reprice;
 pub mod rollup;
 pub mod spend;
 pub mod tariff;

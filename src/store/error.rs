@@ -27,6 +27,8 @@ pub enum StoreError {
          not know): run that version, or restore a copy from before the upgrade"
     )]
     NewerDatabase { version: i64 },
+    #[error("the database was written by an older version of this program: start the gateway of this version once")]
+    OlderDatabase,
     #[error("the database has no audit log yet: it was written by an older version; start the gateway once")]
     NoAuditLog,
     #[error("SQLite {found} is too old: 3.51.3 is the first version that cannot lose commits")]

@@ -6,5 +6,5 @@ mod parameters;
 pub(super) mod query;
 mod usage;
 
-pub use page::print;
+pub use page::{exact_number, line_item_words, print};
 pub use parameters::read;

@@ -30,6 +30,10 @@ impl Directory {
         self.tariffs.iter().map(Option::as_ref)
     }
 
+    pub(in crate::store) fn tariff(&self, number: i64) -> Option<&Arc<Tariff>> {
+        self.tariffs.get(usize::try_from(number).ok()?)?.as_ref()
+    }
+
     pub(super) fn key(&self, number: u32) -> Option<&Key> {
         self.keys.get(number as usize)?.as_ref()
     }
@@ -37,7 +41,7 @@ impl Directory {
 
 impl Store {
     /// With everything that was committed before the call.
-    pub(super) async fn directory(&self) -> Result<Arc<Directory>, StoreError> {
+    pub(in crate::store) async fn directory(&self) -> Result<Arc<Directory>, StoreError> {
         let known = Arc::clone(&self.directory.lock().unwrap_or_else(PoisonError::into_inner));
         let after = |length: usize| i64::try_from(length.saturating_sub(1)).unwrap_or(i64::MAX);
         let keys: Vec<(i64, String, String)> =

@@ -2,6 +2,7 @@ mod ledger;
 mod open;
 mod projector;
 mod replay;
+mod reprice;
 
 use std::{
     path::Path,
