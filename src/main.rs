@@ -3,7 +3,7 @@ use std::{fmt::Display, io, path::Path, process::ExitCode};
 use clap::Parser as _;
 use tokio::runtime::Builder;
 use tollgate::{
-    cli::{Cli, Command, audit, check, demo, healthcheck, keys, reprice, serve, simulate},
+    cli::{Cli, Command, audit, check, demo, healthcheck, keys, reconcile, reprice, serve, simulate},
     clock::Clock,
     config,
 };
@@ -42,6 +42,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Keys(command) => said(keys::run(command, config).await),
         Command::Audit(command) => audit::run(command, config).await,
         Command::Reprice(args) => reprice::run(args, config).await,
+        Command::Reconcile(args) => reconcile::run(args, config).await,
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
     }

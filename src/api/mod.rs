@@ -12,7 +12,7 @@ mod headers;
 mod health;
 mod models;
 mod projects;
-mod reports;
+pub(crate) mod reports;
 
 use std::sync::Arc;
 

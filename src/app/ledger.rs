@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+pub use crate::store::Store as Ledger;
+
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     #[error("there is no database at {}: is it the right data directory (TOLLGATE_DATA_DIR)?", .0.display())]
@@ -48,7 +50,7 @@ pub(super) fn path(settings: &Settings) -> Result<PathBuf, LedgerError> {
 }
 
 /// The ledger as it is, for reports.
-pub async fn open_ledger(settings: &Settings) -> Result<Store, LedgerError> {
+pub async fn open_ledger(settings: &Settings) -> Result<Ledger, LedgerError> {
     Ok(Store::open_existing(&path(settings)?).await?)
 }
 

@@ -7,6 +7,7 @@ mod dates;
 pub mod demo;
 pub mod healthcheck;
 pub mod keys;
+pub mod reconcile;
 pub mod reprice;
 pub mod serve;
 mod signals;
@@ -50,6 +51,8 @@ pub enum Command {
     Audit(audit::AuditCommand),
     /// Correct what past requests cost, by the prices of this configuration.
     Reprice(reprice::RepriceArgs),
+    /// Compare the ledger with a provider's own usage and costs; exit 1 where they differ.
+    Reconcile(reconcile::ReconcileArgs),
     /// Check the configuration and show what is in force.
     Check(check::CheckArgs),
     /// Exit 0 if the gateway of this configuration answers, 1 if not.

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod money;
 pub mod pricing;
 pub mod projects;
+pub mod reconcile;
 pub mod report;
 pub mod reprice;
 pub mod rollup;
