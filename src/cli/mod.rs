@@ -49,9 +49,8 @@ pub enum Command {
     /// Check the log of what administrators have changed.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Correct what past requests cost, by the prices of this configuration.
+    // These two are described, at length, where their arguments are.
     Reprice(reprice::RepriceArgs),
-    /// Compare the ledger with a provider's own usage and costs; exit 1 where they differ.
     Reconcile(reconcile::ReconcileArgs),
     /// Check the configuration and show what is in force.
     Check(check::CheckArgs),

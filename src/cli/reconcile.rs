@@ -18,7 +18,6 @@ use super::{
 use crate::{
     api::reports,
     app::{Ledger, LedgerError, open_ledger},
-    clock::Clock,
     config::{self, Settings},
     domain::{
         catalog::Catalog,
@@ -47,7 +46,7 @@ const NOT_COMPARED: u8 = 2;
 /// (/v1/organization/usage/completions and /v1/organization/costs), OpenAI's or any that answers alike. A provider may need
 /// some hours until its figures for a day are complete.
 ///
-/// The provider's admin key is read from the variable TOLLGATE_RECONCILE_KEY, or from a file.
+/// The provider's admin key is read from the variable `TOLLGATE_RECONCILE_KEY`, or from a file.
 ///
 /// Exit codes: 0 when the books agree within the tolerance, 1 when they do not, 2 when they could not be compared.
 #[derive(Debug, Args)]
@@ -58,7 +57,7 @@ pub struct ReconcileArgs {
     /// The day after the last: 2026-10-01
     #[arg(long, value_name = "DAY", value_parser = day)]
     to: UnixNanos,
-    /// The provider's address, such as <https://api.openai.com/v1>
+    /// The provider's address, such as `https://api.openai.com/v1`
     #[arg(long, value_name = "URL")]
     base_url: String,
     /// A file that holds the provider's admin key, also `TOLLGATE_RECONCILE_KEY_FILE`
@@ -129,7 +128,7 @@ impl From<CliError> for ReconcileError {
 
 /// Where pages of a report come from.
 enum Side<'a> {
-    Ledger { store: Ledger, catalog: &'a Catalog, now: UnixNanos },
+    Ledger { store: Ledger, catalog: &'a Catalog, end: UnixNanos },
     Provider(AdminApi),
 }
 
@@ -163,7 +162,7 @@ impl ReconcileArgs {
         }
         let (key, source) = self.key(env)?;
         let provider = Side::Provider(AdminApi::at(&self.base_url, &key, source)?);
-        let ledger = Side::Ledger { store: open_ledger(settings).await?, catalog, now: Clock::system().now() };
+        let ledger = Side::Ledger { store: open_ledger(settings).await?, catalog, end: self.to };
         let ours = ledger.books(self.queries(&[])).await?;
         let theirs = provider.books(self.queries(&self.project_ids)).await?;
         Ok(ours.compare(&theirs, &self.tolerance)?)
@@ -229,8 +228,9 @@ impl Side<'_> {
 
     async fn page(&self, kind: Kind, query: &str) -> Result<Vec<u8>, ReconcileError> {
         match self {
-            Self::Ledger { store, catalog, now } => {
-                let page = reports::page(kind, store, catalog, query, *now).await;
+            Self::Ledger { store, catalog, end } => {
+                // A report ends at its "now", and the ledger may have been written by a clock that is ahead of this one.
+                let page = reports::page(kind, store, catalog, query, *end).await;
                 page.map_err(|error| ReconcileError::Report(error.message.into_owned()))
             }
             Self::Provider(api) => {

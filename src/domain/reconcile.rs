@@ -96,7 +96,8 @@ impl Books {
         let mut comparison = Comparison::default();
         for place in self.counts.keys().chain(theirs.counts.keys()).collect::<BTreeSet<_>>() {
             let (day_s, model) = place;
-            for (count, pair) in pairs(self.counts.get(place), theirs.counts.get(place)) {
+            let pairs = pairs(self.counts.get(place), theirs.counts.get(place));
+            for (count, pair) in pairs.filter(|(_, pair)| *pair != Pair::default()) {
                 let line = comparison.lines.entry((*day_s, format!("{model}, {}", count.words))).or_default();
                 line.quantity = Some(pair);
                 line.quantity_differs = differs(pair.ours.into(), pair.theirs.into(), false);

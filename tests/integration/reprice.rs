@@ -101,7 +101,7 @@ async fn costs_change_by_exactly_the_printed_difference_and_usage_does_not() {
     team.say("Hi").await;
     let rows = gateway.ledger().await;
     let of_text: Vec<_> =
-        rows.iter().filter(|row| row.model.starts_with(TEXT_MODEL)).map(|row| row.cost_pico).collect();
+        rows.iter().filter(|row| row.model == "gpt-4o-mini-2024-07-18").map(|row| row.cost_pico).collect();
     assert_eq!(of_text, [Some(5 * 350_000 + 16 * 600_000); 3]);
     assert_eq!(reprice(&gateway, &["--json"]).await.json()["corrected"], 0);
 }
@@ -166,6 +166,11 @@ async fn spend_limits_of_a_running_gateway_count_adjustments() {
     gateway.run().await;
     let team = Actor { url: gateway.calls_url.clone(), ..team };
     assert_eq!(team.say("Hi").await.status, 429);
+    // Counted once: three times the price is less than four cents, and twice the difference would be more than five.
+    let limit = json!({"threshold_amount": 5, "currency": "USD", "interval": "month"});
+    assert_eq!(gateway.admin().post(&path, &limit).await.status, 200);
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    assert_eq!(team.say("Hi").await.status, 200);
 }
 
 #[tokio::test]
