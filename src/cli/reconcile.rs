@@ -190,7 +190,7 @@ impl ReconcileArgs {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("start_time", &from_s.to_string()).append_pair("end_time", &to_s.to_string());
             query.append_pair("bucket_width", "1d").append_pair("group_by", group).append_pair("limit", limit);
-            project_ids.iter().for_each(|id| _ = query.append_pair("project_ids", id));
+            query.extend_pairs(project_ids.iter().map(|id| ("project_ids", id)));
             query.finish()
         };
         [(Kind::Completions, query("model", "31")), (Kind::Costs, query("line_item", "180"))]

@@ -32,8 +32,9 @@ const REQUESTS_PER_WORD: u64 = 100_000;
 /// Where the two differ an adjustment is added to the ledger. Entries are never changed; reports, costs and spend limits count
 /// adjustments like the requests that they belong to. A model that has no price any more keeps the prices it had.
 ///
-/// A gateway may run meanwhile. Mend its model pages and restart it first, or new requests are billed at the old prices. A run
-/// that finds nothing to correct writes nothing, so a run that was ended in the middle is simply started again.
+/// A gateway may run meanwhile. Mend its model pages and restart it first, or new requests are billed at the old prices. What the
+/// ledger has not taken over from the journal yet is not looked at. A run that finds nothing to correct writes nothing, so a run
+/// that was ended in the middle is simply started again.
 #[derive(Debug, Args)]
 pub struct RepriceArgs {
     /// Requests that ended at this time or later: a date (its start in UTC) or a time, such as 2026-09-01T12:00:00Z

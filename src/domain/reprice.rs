@@ -110,14 +110,13 @@ impl Booked {
         for (line_item, after) in LineItem::ALL.into_iter().zip(after) {
             match (self.amount(line_item)?, after) {
                 (Some(_), None) => return Ok(Verdict { correction: None, is_without_price }),
-                (None, None) => {}
                 (before, Some(after))
                     if before != Some(after) && (before.is_some() || self.usage.get(line_item) > 0) =>
                 {
                     let (before, quantity) = (before.unwrap_or_default(), self.usage.get(line_item));
                     changes.push(Change { line_item, quantity, before, after });
                 }
-                (_, Some(_)) => {}
+                _ => {}
             }
         }
         let prices_all = !self.tariff.priced && !self.is_priced_since && !is_without_price;

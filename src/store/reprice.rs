@@ -71,7 +71,7 @@ pub async fn read(
 ) -> Result<Piece, StoreError> {
     let mut connection = store.reader().acquire().await?;
     let rows = rows(&mut connection, stretch, after).await?;
-    judged(rows, &*store.directory().await?, judge)
+    judged(&rows, &*store.directory().await?, judge)
 }
 
 /// The same requests as they are now, adjusted where they are wrong. `event` is written with the first adjustment of a run,
@@ -89,7 +89,7 @@ pub async fn correct(
         None => Change::resume(store).await?,
     };
     let rows = rows(change.connection(), stretch, after).await?;
-    let piece = judged(rows, &*store.directory().await?, judge)?;
+    let piece = judged(&rows, &*store.directory().await?, judge)?;
     if piece.is_right() {
         // Somebody else was faster. Without an adjustment nothing is to be said of one.
         return Ok(piece);
@@ -150,9 +150,10 @@ async fn rows(
     let entries = query.bind(limit).fetch_all(&mut *connection).await?;
     let Some(last) = entries.last() else { return Ok(Rows { entries, adjustments: Vec::new() }) };
     let last: Vec<u8> = last.try_get("request_id")?;
+    // `CROSS JOIN` keeps the order of the tables: one range of entries, and of each its adjustments.
     let sql = format!(
         "SELECT a.request_id, a.tariff, a.requests, {}
-         FROM entries e JOIN adjustments a ON a.request_id = e.request_id WHERE {WHICH} AND e.request_id <= ?",
+         FROM entries e CROSS JOIN adjustments a ON a.request_id = e.request_id WHERE {WHICH} AND e.request_id <= ?",
         items("a")
     );
     let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after).bind(from_ms).bind(to_ms).bind(last);
@@ -162,7 +163,7 @@ async fn rows(
 
 /// `directory` was read after the rows: it holds every tariff that they can name.
 fn judged(
-    rows: Rows,
+    rows: &Rows,
     directory: &Directory,
     judge: impl Fn(&Booked) -> Result<Verdict, MoneyError>,
 ) -> Result<Piece, StoreError> {

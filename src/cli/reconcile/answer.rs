@@ -77,7 +77,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
     let lines: Vec<_> = comparison.differences().collect();
     if !lines.is_empty() {
         let head = ["DAY", "LINE ITEM", "OURS", "THEIRS", "OUR COST", "THEIR COST"].map(str::to_owned);
-        let rows: Vec<_> = std::iter::once(head).chain(lines.iter().map(|line| row(line))).collect();
+        let rows: Vec<_> = std::iter::once(head).chain(lines.iter().map(row)).collect();
         text.push_str(&table(&rows));
         text.push('\n');
     }

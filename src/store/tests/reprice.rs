@@ -30,7 +30,9 @@ const MODEL: &str = "gpt-4o-audio-preview-2024-12-17";
 
 fn catalog(pico: i64) -> Catalog {
     let mut standard = Rates::default();
-    LineItem::ALL.into_iter().for_each(|item| standard.set(item, Money::from_pico(pico)));
+    for item in LineItem::ALL {
+        standard.set(item, Money::from_pico(pico));
+    }
     let prices = vec![Arc::new(Prices { standard, ..Prices::default() })];
     Catalog::new(vec![Model { id: MODEL.into(), prices, ..Model::default() }], vec![]).unwrap()
 }
