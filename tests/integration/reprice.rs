@@ -7,7 +7,7 @@ use crate::{
     scripted::{Scripted, answer, eventually},
     support::{
         Actor, Ended, Gateway, MODEL, SNAPSHOT, TEXT_MODEL, amounts, change_price, command, model_without_price,
-        spoken, text,
+        prepared, spoken, text,
     },
 };
 
@@ -198,6 +198,40 @@ async fn a_gateway_under_load_and_its_ledger_do_not_notice() {
     gateway.stop().await;
     gateway.run().await;
     assert_eq!(gateway.ledger().await.len(), 120);
+}
+
+#[tokio::test]
+async fn a_run_that_is_killed_is_finished_by_the_next() {
+    const REQUESTS: usize = 1_600;
+    let mut gateway = gateway().await;
+    let team = gateway.project("tier5").await;
+    for _ in 0..REQUESTS / 8 {
+        let say = || team.say("Hi");
+        let replies = tokio::join!(say(), say(), say(), say(), say(), say(), say(), say());
+        assert_eq!(replies.7.status, 200);
+    }
+    let (requests, usage_before) = (gateway.ledger().await.len(), usage(&gateway).await);
+    let mut killed = 0;
+    for round in 0..4 {
+        let price = format!("input_text = \"0.{}\"", 20 + round);
+        change_price(&mut gateway.settings, TEXT_MODEL, "input_text = \"0.15\"", &price);
+        let before = adjustments(&gateway).await;
+        let words = [&["reprice"], SEPTEMBER.as_slice()].concat();
+        let mut child = prepared(&gateway, &words, &[]).stdout(std::process::Stdio::null()).spawn().unwrap();
+        eventually("the first piece is written", async || adjustments(&gateway).await > before).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += usize::from(adjustments(&gateway).await < before + requests);
+        gateway.ledger().await;
+        reprice(&gateway, &[]).await;
+        assert_eq!(adjustments(&gateway).await, before + requests);
+        let rows = gateway.ledger().await;
+        let cost = 5 * (200_000 + round * 10_000) + 16 * 600_000;
+        assert!(rows.iter().all(|row| row.cost_pico == Some(cost)), "{round}");
+        assert_eq!(costs(&gateway).await, i128::from(cost) * i128::try_from(requests).unwrap());
+    }
+    assert!(killed > 0, "every run was faster than the signal");
+    assert_eq!(usage(&gateway).await, usage_before);
 }
 
 #[tokio::test]

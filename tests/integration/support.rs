@@ -400,15 +400,21 @@ impl Ended {
 
 /// Runs the program with the settings of a gateway, which goes on meanwhile.
 pub async fn command(gateway: &Gateway, words: &[&str], env: &[(&str, &str)]) -> Ended {
+    let mut command = prepared(gateway, words, env);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    Ended { code: output.status.code(), out, err }
+}
+
+/// The program with the settings of a gateway, ready to be started.
+pub fn prepared(gateway: &Gateway, words: &[&str], env: &[(&str, &str)]) -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.args(words).env_clear().current_dir(gateway.dir.path()).stdin(std::process::Stdio::null());
     command.env("TOLLGATE_DATA_DIR", gateway.data_dir()).envs(env.iter().copied());
     if let Some(folder) = &gateway.settings.models_dir {
         command.env("TOLLGATE_MODELS_DIR", folder);
     }
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    Ended { code: output.status.code(), out, err }
+    command
 }
 
 /// A folder of model pages for a gateway's settings: that of `model`, with a price in place of another.
