@@ -26,7 +26,7 @@ use self::{
 };
 pub use self::{
     audit::verify_audit_log,
-    ledger::{Ledger, LedgerError, Repricing, open_ledger, reprice},
+    ledger::{Ledger, LedgerError, Pass, Repricing, open_ledger, reprice},
 };
 pub use crate::store::audit::Verified;
 use crate::{

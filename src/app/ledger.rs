@@ -31,6 +31,13 @@ pub enum LedgerError {
     Sum(#[from] MoneyError),
 }
 
+/// What a run is doing: it goes over the requests twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    Finding,
+    Adjusting,
+}
+
 /// Which requests are priced again, and why.
 #[derive(Clone, Debug)]
 pub struct Repricing {
@@ -55,7 +62,7 @@ pub async fn open_ledger(settings: &Settings) -> Result<Ledger, LedgerError> {
 }
 
 /// Corrects what requests cost by the prices of `catalog`, and says what that comes to; `looked_at` hears how many requests
-/// have been looked at so far.
+/// a pass has looked at so far.
 ///
 /// A first pass sums up; only then the second writes, and its first transaction has the run's row in the audit log, with
 /// that sum. So a run that is ended in the middle has its row too, and the next goes on with a row of its own.
@@ -64,7 +71,7 @@ pub async fn reprice(
     catalog: &Catalog,
     repricing: &Repricing,
     now: UnixNanos,
-    mut looked_at: impl FnMut(u64),
+    mut looked_at: impl FnMut(Pass, u64),
 ) -> Result<Repriced, LedgerError> {
     let store = open_ledger(settings).await?;
     let Repricing { from, to, reason, dry_run } = repricing.clone();
@@ -73,7 +80,7 @@ pub async fn reprice(
     loop {
         let piece = run.read(after).await?;
         sum_up(&mut found, &piece)?;
-        looked_at(found.requests);
+        looked_at(Pass::Finding, found.requests);
         after = piece.next;
         if after.is_none() {
             break;
@@ -102,7 +109,7 @@ impl Run<'_> {
     }
 
     /// Adjusts what is wrong. `found` is what the pass before has found.
-    async fn write(&self, found: &Repriced, looked_at: &mut impl FnMut(u64)) -> Result<Repriced, LedgerError> {
+    async fn write(&self, found: &Repriced, looked_at: &mut impl FnMut(Pass, u64)) -> Result<Repriced, LedgerError> {
         let judge = |booked: &Booked| booked.judge(self.catalog);
         let mut event = Some(self.event(found));
         let (mut written, mut touched, mut after) = (Repriced::default(), Touched::new(), None);
@@ -112,7 +119,7 @@ impl Run<'_> {
                 piece = reprice::correct(self.store, &self.stretch, after, judge, &mut event, &mut touched).await?;
             }
             sum_up(&mut written, &piece)?;
-            looked_at(written.requests);
+            looked_at(Pass::Adjusting, written.requests);
             after = piece.next;
             if after.is_none() {
                 break;

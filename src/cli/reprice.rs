@@ -12,7 +12,7 @@ use super::{
     serve::configuration,
 };
 use crate::{
-    app::{self, Repricing},
+    app::{self, Pass, Repricing},
     clock::Clock,
     domain::{
         money::{MoneyError, Total},
@@ -101,12 +101,13 @@ pub async fn run(args: RepriceArgs, config_path: Option<&Path>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let repricing = Repricing { from: args.from, to: args.to, reason: args.reason.clone(), dry_run: args.dry_run };
-    let mut said = 0;
-    let progress = |requests: u64| {
+    let mut said = (Pass::Finding, 0);
+    let progress = |pass: Pass, requests: u64| {
         let steps = requests / REQUESTS_PER_WORD;
-        if steps > 0 && steps != said {
-            said = steps;
-            eprintln!("{requests} requests looked at");
+        if steps > 0 && said != (pass, steps) {
+            said = (pass, steps);
+            let doing = if pass == Pass::Finding { "looking" } else { "adjusting" };
+            eprintln!("{doing}: {requests} requests");
         }
     };
     let repriced = app::reprice(&settings, &catalog, &repricing, Clock::system().now(), progress).await;
