@@ -181,6 +181,7 @@ fn settlement(admission: &Admission) -> Settlement {
         status: 200,
         billed_model: Arc::clone(&admission.billed_model),
         service_tier: ServiceTier::Default,
+        prices_from: admission.prices_from,
         usage: admission.estimate,
         charges: admission.charges.clone(),
         used: Used { request: true, tokens: admission.estimate.total() },

@@ -118,6 +118,7 @@ fn entry(number: u64, total: u64) -> Entry {
         status: 200,
         billed_model: Arc::clone(&admission.billed_model),
         service_tier: if pick(50, 50) == 0 { ServiceTier::Flex } else { ServiceTier::Default },
+        prices_from: admission.prices_from,
         usage,
         charges: charges(&usage),
         used: Used { request: true, tokens: usage.total() },

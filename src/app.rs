@@ -1,9 +1,11 @@
 //! All long-lived parts: started in order, stopped in the reverse order.
 
+mod adjustments;
 mod audit;
 mod data_dir;
 mod export;
 mod last_used;
+mod ledger;
 mod listeners;
 mod refusals;
 mod request_ids;
@@ -23,11 +25,14 @@ use axum::{Router, extract::FromRef};
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{
-    audit::{AuditError, verify_audit_log},
-    export::{ExportError, open_export},
+use self::{
+    adjustments::Adjustments, data_dir::DataDir, listeners::Listeners, refusals::RefusalWriter, request_ids::RequestIds,
 };
-use self::{data_dir::DataDir, listeners::Listeners, refusals::RefusalWriter, request_ids::RequestIds};
+pub use self::{
+    audit::verify_audit_log,
+    export::open_export,
+    ledger::{Ledger, LedgerError, Pass, Repricing, open_ledger, reprice},
+};
 pub use crate::store::{
     audit::Verified,
     export::{Export, Settled},
@@ -36,11 +41,7 @@ use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
     config::{self, Secret, Settings},
-    domain::{
-        catalog::Catalog,
-        spend::{Month, Spending},
-        time::UnixNanos,
-    },
+    domain::catalog::Catalog,
     journal::{self, Journal, JournalError, Recovered},
     metrics::Metrics,
     openai::endpoint::Endpoint,
@@ -53,7 +54,7 @@ use crate::{
     },
     secrets::{self, SecretsError},
     server::Server,
-    store::{self, Progress, Projector, Store, StoreError},
+    store::{Progress, Projector, Store, StoreError},
     upstream::{self, Upstream},
 };
 
@@ -188,7 +189,7 @@ impl Running {
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
-        let spending = Arc::new(restored_spending(&store, &accounts, now).await?);
+        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), now).await?;
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
@@ -199,7 +200,7 @@ impl Running {
                 journal: Arc::clone(&journal),
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
-                spending,
+                spending: Arc::clone(adjustments.spending()),
                 clock: clock.clone(),
             }),
             catalog: Arc::clone(&catalog),
@@ -228,7 +229,7 @@ impl Running {
             refusals: Arc::new(refusals),
             stopping: AtomicBool::new(false),
         });
-        let started = Started { new_admin_key, recovered, tasks, projector, data_dir };
+        let started = Started { new_admin_key, recovered, tasks, projector, adjustments, data_dir };
         Ok(Self::listen(app, settings, routers, listeners, started))
     }
 
@@ -255,7 +256,7 @@ impl Running {
             }
         }
         let stop_writing = CancellationToken::new();
-        let writers = writers::start(&app, settings, &stop_writing);
+        let writers = writers::start(&app, settings, started.adjustments, &stop_writing);
         Self {
             app,
             listen,
@@ -308,6 +309,7 @@ struct Started {
     recovered: Recovered,
     tasks: TaskTracker,
     projector: Projector,
+    adjustments: Adjustments,
     data_dir: DataDir,
 }
 
@@ -373,9 +375,4 @@ async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
         limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
     }
     Ok(limiter)
-}
-
-async fn restored_spending(store: &Store, accounts: &Accounts, now: UnixNanos) -> Result<Spending, StoreError> {
-    let spent = store::spend::spent(store, Month::of(now)).await?;
-    Ok(Spending::restored(Arc::clone(accounts.organization_limit()), now, spent))
 }

@@ -40,7 +40,8 @@
 //! Money in the books: what a request was billed by is a [`domain::tariff::Tariff`] (endpoint, model, service tier, and the
 //! price of each line item that it used), which the ledger writes once and refers to. An entry holds quantities, never
 //! amounts; so do the rollups, packed per key and tariff ([`domain::rollup`]). An amount is a product made when it is asked
-//! for, and the sum of buckets is the sum of entries because multiplication says so.
+//! for, and the sum of buckets is the sum of entries because multiplication says so. What turns out to be wrong is corrected
+//! by an adjustment: one more row, and one more cell, at a tariff of differences ([`domain::reprice`]).
 //!
 //! # Invariants
 //!
@@ -48,8 +49,10 @@
 //!    and an admission in the journal, or past a spend limit that is reached.
 //! 2. Every admitted request is settled exactly once: by its answer's end, by the loss of its client or upstream, or at the
 //!    next start. [`proxy::recorder::Meter::settle`] is the only place.
-//! 3. The ledger is only added to, but for entries older than the operator keeps them: those go, their sums stay. It and the buckets of the limits are projections of the journal: its records, applied in
-//!    order, in transactions that also say how far they got, so nothing is counted twice.
+//! 3. The ledger is only added to, but for entries older than the operator keeps them: those go, their sums stay. It and the
+//!    buckets of the limits are projections of the journal: its records, applied in order, in transactions that also say how
+//!    far they got, so nothing is counted twice. Only adjustments come from elsewhere, and are on the disk when their
+//!    transaction is.
 //! 4. No float touches money or tokens, and audio is never priced as text.
 //! 5. A plain key exists only in the answer that created it and in the header that presents it.
 //! 6. Bytes pass as they came, except our credential, the request for usage in streams, and the usage chunk a client did

@@ -3,7 +3,9 @@ use std::{fmt::Display, io, path::Path, process::ExitCode};
 use clap::Parser as _;
 use tokio::runtime::Builder;
 use tollgate::{
-    cli::{Cli, Command, audit, check, demo, explain, export, healthcheck, keys, serve, simulate},
+    cli::{
+        Cli, Command, audit, check, demo, explain, export, healthcheck, keys, reconcile, reprice, serve, simulate,
+    },
     clock::Clock,
     config,
 };
@@ -43,6 +45,8 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Explain(args) => said(explain::run(&args, config).await),
         Command::Audit(command) => audit::run(command, config).await,
         Command::Export(args) => export::run(args, config).await,
+        Command::Reprice(args) => reprice::run(args, config).await,
+        Command::Reconcile(args) => reconcile::run(args, config).await,
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
     }

@@ -13,7 +13,7 @@ mod health;
 mod models;
 mod openapi;
 mod projects;
-mod reports;
+pub(crate) mod reports;
 mod requests;
 mod routes;
 

@@ -32,7 +32,14 @@ async fn answer(kind: Kind, app: &App, query: Option<String>) -> Result<Response
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 
-async fn page(kind: Kind, store: &Store, catalog: &Catalog, query: &str, now: UnixNanos) -> Result<Vec<u8>, ApiError> {
+/// One page of a report, as its bytes.
+pub(crate) async fn page(
+    kind: Kind,
+    store: &Store,
+    catalog: &Catalog,
+    query: &str,
+    now: UnixNanos,
+) -> Result<Vec<u8>, ApiError> {
     let (report, page) = report::read(kind, query, now)?;
     let rows = match report.selection(&page, catalog) {
         Some(selection) => store::reports::rows(store, &selection).await.map_err(|error| failed(&error))?,

@@ -1,14 +1,19 @@
-//! What writes to the ledger's database beside the projector, a little now and then.
+//! What reads and writes the ledger's database beside the projector, a little now and then.
 
 use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{App, last_used::LastUses, retention::Retention};
+use super::{App, adjustments::Adjustments, last_used::LastUses, retention::Retention};
 use crate::config::Settings;
 
 /// All of them end when `stop` is cancelled, and write what is left before.
-pub(super) fn start(app: &Arc<App>, settings: &Settings, stop: &CancellationToken) -> TaskTracker {
+pub(super) fn start(
+    app: &Arc<App>,
+    settings: &Settings,
+    adjustments: Adjustments,
+    stop: &CancellationToken,
+) -> TaskTracker {
     let writers = TaskTracker::new();
     let parts = (Arc::clone(&app.store), Arc::clone(&app.accounts), Arc::clone(&app.admin_keys));
     writers.spawn(LastUses::new(parts.0, parts.1, parts.2).run(stop.clone()));
@@ -21,6 +26,7 @@ pub(super) fn start(app: &Arc<App>, settings: &Settings, stop: &CancellationToke
         days: settings.retention_days,
     };
     writers.spawn(retention.run(stop.clone()));
+    writers.spawn(adjustments.run(stop.clone()));
     writers.close();
     writers
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use clap::{ArgMatches, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use reqwest::{
     Client, Method, StatusCode, Url,
@@ -135,13 +136,18 @@ impl AdminApi {
                 format!("http://{}", listen.to_connect())
             }
         };
-        let bad_url = || CliError::BadUrl(given.clone());
-        let url = Url::parse(&given).map_err(|_| bad_url())?;
-        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() {
-            return Err(bad_url());
-        }
+        let url = address(&given)?;
         let (key, key_source) = admin_key(access, env)?;
-        let base = base(&url).to_owned();
+        Self::new(&url, &key, key_source)
+    }
+
+    /// An organization API anywhere; `key_source` says where the key came from.
+    pub(super) fn at(url: &str, key: &str, key_source: String) -> Result<Self, CliError> {
+        Self::new(&address(url)?, key, key_source)
+    }
+
+    fn new(url: &Url, key: &str, key_source: String) -> Result<Self, CliError> {
+        let base = base(url).to_owned();
         let mut authorization = HeaderValue::from_str(&format!("Bearer {key}"))
             .map_err(|_| CliError::UnusableAdminKey(key_source.clone()))?;
         authorization.set_sensitive(true);
@@ -188,17 +194,21 @@ impl AdminApi {
 
     /// The answer as it came: a [`Value`] would make floats of amounts.
     pub async fn get_text(&self, path: &str) -> Result<String, CliError> {
-        let (text, _) = self.exchange(Method::GET, path, None).await?;
-        Ok(text)
+        let bytes = self.get_bytes(path).await?;
+        String::from_utf8(bytes.into()).map_err(|_| self.not_a_gateway("not text"))
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
-        let (_, answer) = self.exchange(method, path, body).await?;
-        Ok(answer)
+        let answer = self.exchange(method, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|_| self.not_a_gateway("not JSON"))
     }
 
-    /// The answer's text, and what it says.
-    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(String, Value), CliError> {
+    /// The bytes of an answer, for what must be read digit by digit.
+    pub(super) async fn get_bytes(&self, path: &str) -> Result<Bytes, CliError> {
+        self.exchange(Method::GET, path, None).await
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, CliError> {
         let mut request = self.client.request(method, format!("{}/v1/organization/{path}", self.base));
         if let Some(body) = body {
             request = request.json(body);
@@ -210,10 +220,12 @@ impl AdminApi {
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
             return Err(CliError::WrongAdminKey(self.key_source.clone()));
         }
+        if status.is_success() {
+            return Ok(bytes);
+        }
         let answer: Value =
             serde_json::from_slice(&bytes).map_err(|_| self.not_a_gateway(&format!("{status}, not JSON")))?;
         match answer["error"]["message"].as_str() {
-            _ if status.is_success() => Ok((String::from_utf8_lossy(&bytes).into_owned(), answer)),
             // As the address for calls says it, and OpenAI's own.
             Some(message) if message.starts_with("Invalid URL") => {
                 Err(CliError::WrongAddress { url: self.base.clone(), message: message.to_owned() })
@@ -228,8 +240,15 @@ impl AdminApi {
     }
 }
 
+fn address(text: &str) -> Result<Url, CliError> {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.username().is_empty());
+    url.ok_or_else(|| CliError::BadUrl(text.to_owned()))
+}
+
 /// A variable's value. Scripts and compose files pass one that is not set on as an empty one.
-fn set(env: &BTreeMap<String, String>, variable: &str) -> Option<String> {
+pub(super) fn set(env: &BTreeMap<String, String>, variable: &str) -> Option<String> {
     env.get(variable).filter(|value| !value.is_empty()).cloned()
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{check::CONFIGURATION_PROBLEM, serve::settings};
 use crate::{
-    app::{AuditError, Verified, verify_audit_log},
+    app::{LedgerError, Verified, verify_audit_log},
     config::Settings,
     domain::audit::AuditHash,
 };
@@ -54,7 +54,7 @@ pub async fn run(command: AuditCommand, config_path: Option<&Path>) -> ExitCode 
 
 impl Verify {
     /// What is printed, and whether all is right.
-    async fn answer(&self, settings: &Settings) -> Result<(String, bool), AuditError> {
+    async fn answer(&self, settings: &Settings) -> Result<(String, bool), LedgerError> {
         let Verified { chain, broken, expected_found } = verify_audit_log(settings, self.expect_hash).await?;
         let right = broken.is_none() && expected_found;
         if self.json {

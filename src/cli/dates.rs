@@ -1,19 +1,20 @@
 //! Points in time as they are typed.
 
-use crate::domain::time::UnixNanos;
+use jiff::Timestamp;
 
-/// `2026-11-01`, which is its beginning in UTC, or `2026-11-01T09:30:00+01:00`.
-pub(super) fn moment(text: &str) -> Result<UnixNanos, String> {
-    const PLAIN_DATE: usize = "2026-11-01".len();
-    let timestamp = if text.len() == PLAIN_DATE {
-        let date = text.parse::<jiff::civil::Date>();
-        date.and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC)).map(|zoned| zoned.timestamp())
-    } else {
-        text.parse::<jiff::Timestamp>()
-    };
-    let wanted = || "expected a date such as 2026-11-01, or a time such as 2026-11-01T09:30:00Z".to_owned();
-    let nanos = timestamp.map_err(|_| wanted())?.as_nanosecond();
-    u64::try_from(nanos).map(UnixNanos).map_err(|_| "expected a time from 1970 to 2554".to_owned())
+use crate::{config::first_moment, domain::time::UnixNanos};
+
+/// `2026-09-01` (its first moment in UTC), or a time of RFC 3339 with its offset, from 1970 on.
+pub(super) fn instant(text: &str) -> Result<UnixNanos, String> {
+    let time = || text.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_nanosecond()).ok());
+    let instant = first_moment(text).or_else(|| time().map(UnixNanos));
+    instant.ok_or_else(|| "expected a date (2026-09-01) or a time (2026-09-01T12:00:00Z)".to_owned())
+}
+
+/// `2026-09-01T12:00:00Z`
+pub(super) fn shown(time: UnixNanos) -> String {
+    let timestamp = i64::try_from(time.seconds()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    timestamp.map_or_else(|| time.seconds().to_string(), |timestamp| timestamp.to_string())
 }
 
 #[cfg(test)]
@@ -21,13 +22,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_their_first_moment_in_utc_and_times_are_in_any_zone() {
-        const NOVEMBER_2026_S: u64 = 1_793_491_200;
-        assert_eq!(moment("2026-11-01"), Ok(UnixNanos::from_seconds(NOVEMBER_2026_S)));
-        assert_eq!(moment("2026-11-01T01:00:00+01:00"), Ok(UnixNanos::from_seconds(NOVEMBER_2026_S)));
-        assert_eq!(moment("2026-11-01T00:00:00.25Z"), Ok(UnixNanos(NOVEMBER_2026_S * 1_000_000_000 + 250_000_000)));
-        for text in ["", "yesterday", "2026-13-01", "2026-11-01T00:00:00", "20261101", "1969-12-31", "2026-11-1x"] {
-            assert!(moment(text).is_err(), "{text}");
+    fn dates_and_times_are_read_in_utc_and_nothing_else_is() {
+        assert_eq!(instant("1970-01-02"), Ok(UnixNanos::from_seconds(86_400)));
+        assert_eq!(instant("1970-01-02T00:00:01Z"), Ok(UnixNanos::from_seconds(86_401)));
+        assert_eq!(instant("1970-01-02T01:00:00+01:00"), Ok(UnixNanos::from_seconds(86_400)));
+        for text in
+            ["", "yesterday", "1970-01-02T00:00:01", "1969-12-31", "1969-12-31T00:00:00Z", "86400", "2026-02-30"]
+        {
+            assert!(instant(text).is_err(), "{text}");
         }
+        assert_eq!(shown(UnixNanos::from_seconds(86_401)), "1970-01-02T00:00:01Z");
     }
 }

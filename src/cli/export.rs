@@ -13,9 +13,9 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use self::output::NewFile;
-use super::{check::CONFIGURATION_PROBLEM, dates::moment, serve::settings, signals::Signals};
+use super::{check::CONFIGURATION_PROBLEM, dates::instant, serve::settings, signals::Signals};
 use crate::{
-    app::{Export, ExportError, Settled, open_export},
+    app::{Export, LedgerError, Settled, open_export},
     config::Settings,
     domain::time::UnixNanos,
     export::{Format, WriteError, Writer},
@@ -28,10 +28,10 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// First moment: requests count when they are settled, as in reports (2026-11-01, or 2026-11-01T09:30:00Z)
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     from: UnixNanos,
     /// First moment that is left out
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     to: UnixNanos,
     #[arg(long, value_enum)]
     format: Layout,
@@ -58,7 +58,7 @@ enum Failure {
     #[error("cannot write {}: {error}", path.display())]
     File { path: PathBuf, error: io::Error },
     #[error(transparent)]
-    Read(#[from] ExportError),
+    Read(#[from] LedgerError),
     #[error("stopped: nothing was written")]
     Stopped,
     #[error("no signals: {0}")]
@@ -123,7 +123,7 @@ impl ExportArgs {
     }
 
     async fn tell_of_dropped(&self, export: &mut Export) -> Result<(), Failure> {
-        let horizon = export.dropped_before().await.map_err(ExportError::from)?;
+        let horizon = export.dropped_before().await.map_err(LedgerError::from)?;
         if horizon > self.from {
             let seconds = i64::try_from(horizon.seconds()).unwrap_or(i64::MAX);
             let horizon = jiff::Timestamp::from_second(seconds).unwrap_or_default();
@@ -141,7 +141,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 async fn copy<W: Write + Send>(export: &mut Export, mut writer: Writer<W>) -> Result<(W, u64), Failure> {
     let mut progress = Progress::new();
     let mut entries = 0;
-    while let Some(entry) = export.next().await.map_err(ExportError::from)? {
+    while let Some(entry) = export.next().await.map_err(LedgerError::from)? {
         writer.write(entry)?;
         entries += 1;
         progress.show(entries);

@@ -361,7 +361,7 @@ fn pretty(value: &Value) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let mut lines = String::new();
     for row in rows {
         let cells = row.iter().enumerate().map(|(column, cell)| {

@@ -9,6 +9,8 @@ pub mod explain;
 pub mod export;
 pub mod healthcheck;
 pub mod keys;
+pub mod reconcile;
+pub mod reprice;
 pub mod serve;
 mod signals;
 pub mod simulate;
@@ -53,6 +55,9 @@ pub enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     Export(export::ExportArgs),
+    // These two are described, at length, where their arguments are.
+    Reprice(reprice::RepriceArgs),
+    Reconcile(reconcile::ReconcileArgs),
     /// Check the configuration and show what is in force.
     Check(check::CheckArgs),
     /// Exit 0 if the gateway of this configuration answers, 1 if not.

@@ -18,8 +18,10 @@ use super::{
 const PREFIX: &str = "TOLLGATE_";
 /// Read when no file is named, if it exists.
 const DEFAULT_FILE: &str = "tollgate.toml";
-/// Variables that are ours but no settings: the file's path, and the address the admin commands talk to.
-const OTHER_VARIABLES: [&str; 2] = ["TOLLGATE_CONFIG", "TOLLGATE_ADMIN_URL"];
+/// Variables that are ours but no settings: the file's path, the address the admin commands talk to, and the key of the
+/// provider that the ledger is compared with.
+const OTHER_VARIABLES: [&str; 4] =
+    ["TOLLGATE_CONFIG", "TOLLGATE_ADMIN_URL", "TOLLGATE_RECONCILE_KEY", "TOLLGATE_RECONCILE_KEY_FILE"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -75,6 +75,7 @@ event_types! {
     ApiKeyDeleted = "api_key.deleted",
     ModelPermissionsUpdated = "model_permissions.updated",
     ModelPermissionsDeleted = "model_permissions.deleted",
+    PricesRepriced = "prices.repriced",
     ProjectCreated = "project.created",
     ProjectUpdated = "project.updated",
     ProjectArchived = "project.archived",

@@ -177,9 +177,12 @@ impl Catalog {
 }
 
 impl Named<'_> {
-    /// The prices in force at `now`; `None` when there are none, or none yet.
+    /// The prices in force at `now`; `None` when there are none, or none yet. An undated name costs what the snapshot costs
+    /// that it stands for, and that it is in the books as.
     pub fn prices(&self, now: UnixNanos) -> Option<&Arc<Prices>> {
-        let own = self.snapshot.map(|snapshot| snapshot.prices.as_slice()).filter(|prices| !prices.is_empty());
+        let default = |id: &Arc<str>| self.model.snapshots.iter().find(|snapshot| snapshot.id == *id);
+        let snapshot = self.snapshot.or_else(|| self.model.default_snapshot.as_ref().and_then(default));
+        let own = snapshot.map(|snapshot| snapshot.prices.as_slice()).filter(|prices| !prices.is_empty());
         let listed = own.unwrap_or(&self.model.prices);
         listed.iter().rev().find(|prices| prices.from <= now).filter(|prices| !prices.is_empty())
     }
@@ -229,6 +232,17 @@ mod tests {
         assert!(catalog.resolve("M").is_none());
         assert_eq!(catalog.names_of("m").len(), 3);
         assert_eq!(catalog.names_of("other"), ["other".into()]);
+    }
+
+    #[test]
+    fn an_undated_name_costs_what_its_snapshot_costs() {
+        let catalog = Catalog::new(vec![Model { default_snapshot: Some("m-2".into()), ..model() }], vec![]).unwrap();
+        for name in ["m", "m-2"] {
+            let named = catalog.resolve(name).unwrap();
+            assert_eq!(named.billed_name().as_ref(), "m-2");
+            let prices = named.prices(UnixNanos::from_seconds(30)).unwrap();
+            assert_eq!(prices.standard.get(LineItem::InputText), Some(Money::from_pico(9)), "{name}");
+        }
     }
 
     #[test]

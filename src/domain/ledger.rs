@@ -9,6 +9,7 @@ use super::{
     limits::{Dimension, Limits},
     money::MoneyError,
     pricing::{Charge, Cost, ServiceTier, cost},
+    tariff::Tariff,
     time::UnixNanos,
     usage::{Basis, Usage},
 };
@@ -71,6 +72,10 @@ pub struct Settlement {
     /// The dated model that answered.
     pub billed_model: Arc<str>,
     pub service_tier: ServiceTier,
+    /// When the prices of `charges` came into force, where another model's were used than the admission's too. `None`
+    /// without prices, and in journals of before it was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices_from: Option<UnixNanos>,
     pub usage: Usage,
     pub charges: Vec<Charge>,
     pub used: Used,
@@ -127,6 +132,13 @@ impl Entry {
     pub fn cost(&self) -> Result<Cost, MoneyError> {
         cost(&self.settlement.charges)
     }
+
+    /// By what the request was billed. A model that has prices is only ever exchanged for another that has some, so a
+    /// settlement without a date was billed by the admission's.
+    pub fn tariff(&self) -> Tariff {
+        let prices_from = self.settlement.prices_from.or(self.admission.prices_from);
+        Tariff::of(&self.admission.endpoint, prices_from, &self.settlement)
+    }
 }
 
 impl Admission {
@@ -140,9 +152,36 @@ impl Admission {
             status: 0,
             billed_model: Arc::clone(&self.billed_model),
             service_tier: ServiceTier::Default,
+            prices_from: self.prices_from,
             usage: self.estimate,
             charges: self.charges.clone(),
             used: Used { request: true, tokens: u64::from(self.hold.tokens.get()) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::samples::{admission, settlement};
+
+    #[test]
+    fn a_tariff_has_the_date_of_the_prices_that_were_really_used() {
+        let date = |settled: Option<u64>, admitted: Option<u64>| {
+            let [settled, admitted] = [settled, admitted].map(|seconds| seconds.map(UnixNanos::from_seconds));
+            let admission = Admission { prices_from: admitted, ..admission(1) };
+            let settlement = Settlement { prices_from: settled, ..settlement(&admission) };
+            Entry { admission, settlement }.tariff().prices_from.map(UnixNanos::seconds)
+        };
+        assert_eq!(date(Some(7), Some(5)), Some(7));
+        // As in journals of before the settlement had one.
+        assert_eq!((date(None, Some(5)), date(None, None)), (Some(5), None));
+    }
+
+    #[test]
+    fn a_settlement_of_before_it_had_a_date_is_read() {
+        let mut old = serde_json::to_value(settlement(&admission(1))).unwrap();
+        assert!(old.as_object_mut().unwrap().remove("prices_from").is_some());
+        assert_eq!(serde_json::from_value::<Settlement>(old).unwrap().prices_from, None);
     }
 }

@@ -77,6 +77,36 @@ impl Total {
     pub fn checked_add(self, other: Self) -> Result<Self, MoneyError> {
         self.0.checked_add(other.0).map(Self).ok_or(MoneyError::Overflow)
     }
+
+    /// Reads dollars as JSON writes numbers (`0.0002469`, `-1.5`, `1.2e-05`), to the nearest pico-dollar.
+    pub fn from_decimal(dollars: &str) -> Result<Self, MoneyError> {
+        /// No amount is anywhere near 10^40 dollars, and what is smaller than 10^-40 of one is nothing.
+        const MAX_EXPONENT: i32 = 40;
+        let (negative, magnitude) = dollars.strip_prefix('-').map_or((false, dollars), |rest| (true, rest));
+        let (mantissa, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || !digits(exponent.trim_start_matches(['+', '-'])) {
+            return Err(MoneyError::NotDecimal);
+        }
+        let exponent: i32 = exponent.parse().map_err(|_| MoneyError::NotDecimal)?;
+        // As many digits as there are before the point once the amount is in pico-dollars.
+        let point = i32::try_from(whole.len()).unwrap_or(i32::MAX).saturating_add(exponent).saturating_add(12);
+        let all = whole.bytes().chain(fraction.bytes()).map(|digit| i128::from(digit - b'0'));
+        if exponent.abs() > MAX_EXPONENT {
+            return if all.sum::<i128>() == 0 { Ok(Self(0)) } else { Err(MoneyError::Overflow) };
+        }
+        let mut pico: i128 = 0;
+        let mut padded = all.chain(std::iter::repeat(0));
+        for _ in 0..point {
+            let digit = padded.next().unwrap_or(0);
+            pico = pico.checked_mul(10).and_then(|pico| pico.checked_add(digit)).ok_or(MoneyError::Overflow)?;
+        }
+        if point >= 0 && padded.next().unwrap_or(0) >= 5 {
+            pico = pico.checked_add(1).ok_or(MoneyError::Overflow)?;
+        }
+        Ok(Self(if negative { -pico } else { pico }))
+    }
 }
 
 impl From<Money> for Total {
@@ -131,6 +161,34 @@ mod tests {
         assert_eq!(Money::from_pico(i64::MAX).checked_add(Money::from_pico(1)), Err(MoneyError::Overflow));
         assert_eq!(Money::from_pico(2).checked_times(u64::MAX), Err(MoneyError::Overflow));
         assert_eq!(Money::from_pico(20_000_000).checked_times(12), Ok(Money::from_pico(240_000_000)));
+    }
+
+    #[test]
+    fn dollars_are_read_to_the_nearest_pico_dollar_and_never_through_a_float() {
+        for (text, pico) in [
+            ("0", 0),
+            ("0.06", 60_000_000_000),
+            ("-1.5", -1_500_000_000_000),
+            ("1.2e-05", 12_000_000),
+            ("1.2E+2", 120_000_000_000_000),
+            ("0.00024690000000000003", 246_900_000),
+            ("0.29809159056356166", 298_091_590_564),
+            ("0.0000000000005", 1),
+            ("0.00000000000049", 0),
+            ("5e-13", 1),
+            ("9e-20", 0),
+            ("0e999", 0),
+            ("123456789012345678.000000000001", 123_456_789_012_345_678_000_000_000_001),
+        ] {
+            assert_eq!(Total::from_decimal(text), Ok(Total::from_pico(pico)), "{text}");
+        }
+        for text in ["", "-", ".5", "1.", "1,5", "0x1", "1e", "1e+-2", "NaN", " 1", "--1", "1e99999999999"] {
+            assert_eq!(Total::from_decimal(text), Err(MoneyError::NotDecimal), "{text}");
+        }
+        let long = "9".repeat(60);
+        for text in ["1e30", "1e41", &long] {
+            assert_eq!(Total::from_decimal(text), Err(MoneyError::Overflow), "{text}");
+        }
     }
 
     #[test]

@@ -13,12 +13,7 @@ use std::{
 use jiff::{Timestamp, tz::Offset};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ids::ProjectId,
-    money::{Money, Total},
-    projects::Project,
-    time::UnixNanos,
-};
+use super::{ids::ProjectId, money::Total, projects::Project, time::UnixNanos};
 
 const PICO_PER_CENT: i128 = 10_000_000_000;
 const DAY_S: u64 = 86_400;
@@ -67,12 +62,17 @@ pub struct Month {
     pub end_s: u64,
 }
 
-/// What has been spent this month, and by whom.
+/// What has been spent this month, and by whom. The months beside it are kept too: a clock may jump over the end of a month
+/// and back, and settlements come a little late.
 #[derive(Debug)]
 pub struct Spending {
     organization_limit: Arc<OrganizationLimit>,
-    sums: Mutex<Sums>,
+    /// At most [`MAX_MONTHS`], no month twice; the one that was last added to is the last.
+    months: Mutex<Vec<Sums>>,
 }
+
+/// A month, the one before and the one after.
+const MAX_MONTHS: usize = 3;
 
 #[derive(Debug)]
 struct Sums {
@@ -127,6 +127,18 @@ impl Month {
         let start_s = seconds - seconds % DAY_S - days(date.day() - 1);
         Self { start_s, end_s: start_s + days(date.days_in_month()) }
     }
+
+    const fn holds(self, at: UnixNanos) -> bool {
+        self.start_s <= at.seconds() && at.seconds() < self.end_s
+    }
+
+    /// The one before, the one after, and `self`: those that matter most last.
+    pub fn with_neighbours(self) -> impl Iterator<Item = Self> {
+        let of = |seconds| Self::of(UnixNanos::from_seconds(seconds));
+        let neighbours = [of(self.start_s.saturating_sub(1)), of(self.end_s)];
+        // The first month of all has none before it.
+        neighbours.into_iter().filter(move |month| *month != self).chain([self])
+    }
 }
 
 impl Sums {
@@ -148,27 +160,33 @@ impl Sums {
 }
 
 impl Spending {
-    /// Goes on from what the ledger says of the month that holds `now`.
+    /// Goes on from what the ledger says was spent in some months.
     pub fn restored(
         organization_limit: Arc<OrganizationLimit>,
-        now: UnixNanos,
-        spent: impl IntoIterator<Item = (ProjectId, Total)>,
+        spent: impl IntoIterator<Item = (Month, ProjectId, Total)>,
     ) -> Self {
-        let mut sums = Sums::new(Month::of(now));
-        spent.into_iter().for_each(|(project, amount)| sums.add(&project, amount));
-        Self { organization_limit, sums: Mutex::new(sums) }
+        let spending = Self { organization_limit, months: Mutex::default() };
+        spent.into_iter().for_each(|(month, project, amount)| spending.add_to(month, &project, amount));
+        spending
     }
 
-    /// Counts what a request cost that was settled at `at`. The first settlement of a month begins it at nothing.
-    pub fn add(&self, project: &ProjectId, amount: Money, at: UnixNanos) {
-        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        if at.seconds() >= sums.month.end_s {
-            *sums = Sums::new(Month::of(at));
+    /// Counts what a request cost that was settled at `at`, or what such a cost was corrected by.
+    pub fn add(&self, project: &ProjectId, amount: Total, at: UnixNanos) {
+        self.add_to(Month::of(at), project, amount);
+    }
+
+    fn add_to(&self, month: Month, project: &ProjectId, amount: Total) {
+        let mut months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(latest) = months.last_mut().filter(|sums| sums.month == month) {
+            return latest.add(project, amount);
         }
-        // Two may come here in another order than they looked at the clock, around midnight.
-        if at.seconds() >= sums.month.start_s {
-            sums.add(project, amount.into());
+        let known = months.iter().position(|sums| sums.month == month);
+        let mut sums = known.map_or_else(|| Sums::new(month), |at| months.remove(at));
+        if months.len() >= MAX_MONTHS {
+            months.remove(0);
         }
+        sums.add(project, amount);
+        months.push(sums);
     }
 
     /// Whose enforced limit is reached, if one is: the project's before the organization's.
@@ -178,10 +196,8 @@ impl Spending {
         if own.is_none() && common.is_none() {
             return None;
         }
-        let sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.seconds() >= sums.month.end_s {
-            return None;
-        }
+        let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = months.iter().find(|sums| sums.month.holds(now))?;
         let spent = sums.projects.get(&project.id).copied().unwrap_or_default();
         if own.is_some_and(|limit| limit.is_reached(spent)) {
             return Some(Spender::Project);
@@ -218,7 +234,7 @@ mod tests {
     }
 
     fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
-        Spending::restored(Arc::new(OrganizationLimit::new(limit)), at(LAST_SECOND), [])
+        Spending::restored(Arc::new(OrganizationLimit::new(limit)), [])
     }
 
     #[test]
@@ -239,9 +255,9 @@ mod tests {
     fn a_limit_is_reached_by_the_very_amount_and_not_a_pico_dollar_before() {
         let spending = nothing_spent(None);
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
-        spending.add(&project.id, Money::from_pico(9_999_999_999), at(LAST_SECOND));
+        spending.add(&project.id, Total::from_pico(9_999_999_999), at(LAST_SECOND));
         assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
-        spending.add(&project.id, Money::from_pico(1), at(LAST_SECOND));
+        spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
         assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
     }
 
@@ -249,7 +265,7 @@ mod tests {
     fn all_projects_together_reach_the_organizations_limit() {
         let spending = nothing_spent(limit(2, Enforcement::Enforcing));
         let (a, b) = (project("proj_a", None), project("proj_b", limit(2, Enforcement::Enforcing)));
-        let cent = Money::from_pico(10_000_000_000);
+        let cent = Total::from_pico(10_000_000_000);
         spending.add(&a.id, cent, at(LAST_SECOND));
         assert_eq!(spending.reached(&b, at(LAST_SECOND)), None);
         spending.add(&b.id, cent, at(LAST_SECOND));
@@ -264,7 +280,7 @@ mod tests {
     fn an_inactive_limit_refuses_nothing() {
         let spending = nothing_spent(limit(1, Enforcement::Inactive));
         let project = project("proj_a", limit(1, Enforcement::Inactive));
-        spending.add(&project.id, Money::from_pico(i64::MAX), at(LAST_SECOND));
+        spending.add(&project.id, Total::from_pico(i64::MAX.into()), at(LAST_SECOND));
         assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
     }
 
@@ -272,11 +288,11 @@ mod tests {
     fn a_new_month_begins_at_nothing_and_a_late_settlement_of_the_old_does_not_count() {
         let spending = nothing_spent(None);
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
-        let much = Money::from_pico(i64::MAX);
+        let much = Total::from_pico(i64::MAX.into());
         spending.add(&project.id, much, at(LAST_SECOND));
         assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
         assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
-        spending.add(&project.id, Money::from_pico(1), at(LAST_SECOND + 1));
+        spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + 1));
         spending.add(&project.id, much, at(LAST_SECOND));
         assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
         spending.add(&project.id, much, at(LAST_SECOND + 1));
@@ -286,9 +302,42 @@ mod tests {
     #[test]
     fn what_was_spent_before_a_restart_counts() {
         let (id, cent) = (ProjectId::parse("proj_a").unwrap(), Total::from_pico(10_000_000_000));
-        let spending = Spending::restored(Arc::default(), at(LAST_SECOND), [(id.clone(), cent), (id, cent)]);
+        let month = Month::of(at(LAST_SECOND));
+        let spending = Spending::restored(Arc::default(), [(month, id.clone(), cent), (month, id, cent)]);
         let reached =
             |cents| spending.reached(&project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
         assert_eq!((reached(2), reached(3)), (Some(Spender::Project), None));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_over_the_months_end_and_back_switches_no_limit_off() {
+        let spending = nothing_spent(None);
+        let project = project("proj_a", limit(1, Enforcement::Enforcing));
+        let cent = Total::from_pico(10_000_000_000);
+        spending.add(&project.id, cent, at(LAST_SECOND));
+        // To the next month, years ahead, and further still, with settlements there.
+        for ahead in [1, 100_000_000, 200_000_000, 300_000_000] {
+            spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + ahead));
+            assert_eq!(spending.reached(&project, at(LAST_SECOND + ahead)), None);
+            spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
+            assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
+            assert!(spending.months.lock().unwrap().len() <= MAX_MONTHS);
+        }
+    }
+
+    #[test]
+    fn a_correction_may_lower_what_was_spent() {
+        let spending = nothing_spent(None);
+        let project = project("proj_a", limit(1, Enforcement::Enforcing));
+        spending.add(&project.id, Total::from_pico(10_000_000_000), at(LAST_SECOND));
+        spending.add(&project.id, Total::from_pico(-1), at(LAST_SECOND));
+        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+    }
+
+    #[test]
+    fn the_neighbours_of_a_month_are_those_of_the_calendar() {
+        let starts = |at| Month::of(at).with_neighbours().map(|month| month.start_s).collect::<Vec<_>>();
+        assert_eq!(starts(at(LAST_SECOND)), [1_767_225_600, 1_772_323_200, 1_769_904_000]);
+        assert_eq!(starts(at(0)), [31 * DAY_S, 0]);
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn settlement(admission: &Admission) -> Settlement {
         status: 200,
         billed_model: Arc::clone(&admission.billed_model),
         service_tier: ServiceTier::Default,
+        prices_from: admission.prices_from,
         usage,
         charges: charges(&usage),
         used: Used { request: true, tokens: usage.total() },

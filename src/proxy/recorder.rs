@@ -174,6 +174,7 @@ impl Meter {
         let (usage, basis, model, service_tier) = self.usage(ending.consumed);
         let (billed_model, prices) = self.billed(model);
         let charges = charges(&usage, prices.as_deref(), service_tier);
+        let prices_from = prices.map(|prices| prices.from);
         Settlement {
             request_id: self.admission.request_id,
             settled_at: now,
@@ -182,6 +183,7 @@ impl Meter {
             status: ending.status,
             billed_model,
             service_tier,
+            prices_from,
             usage,
             charges,
             used: Used { request, tokens: usage.total() },
@@ -191,7 +193,7 @@ impl Meter {
     /// What has no price counts as nothing, as it does in the ledger.
     fn spend(&self, settlement: &Settlement) {
         match cost(&settlement.charges) {
-            Ok(cost) => self.recorder.spending.add(&self.project_id, cost.amount, settlement.settled_at),
+            Ok(cost) => self.recorder.spending.add(&self.project_id, cost.amount.into(), settlement.settled_at),
             Err(error) => {
                 tracing::error!(request_id = %settlement.request_id, %error, "the cost of this request cannot be summed");
             }

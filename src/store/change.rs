@@ -12,14 +12,19 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) async fn begin(store: &Store, event: &AuditEvent) -> Result<Self, StoreError> {
+        let mut change = Self::resume(store).await?;
+        change.also(event).await?;
+        Ok(change)
+    }
+
+    /// A further piece of a change that is too large for one transaction. The first piece has its row in the audit log.
+    pub(super) async fn resume(store: &Store) -> Result<Self, StoreError> {
         let mut connection = store.writer().acquire().await?;
         // The commit is on the disk when it returns. The ledger can be fed again from the journal after a power cut and
         // needs no such thing; a key or a revocation would be lost. The pool sets it back.
         sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
         let transaction = Transaction::begin(connection, Some("BEGIN IMMEDIATE".into_sql_str())).await?;
-        let mut change = Self { transaction };
-        change.also(event).await?;
-        Ok(change)
+        Ok(Self { transaction })
     }
 
     /// One more row in the audit log, where one change is several to a reader.

@@ -12,7 +12,7 @@ use super::{
     statement::Insert,
 };
 use crate::{
-    domain::{ids::RequestId, ledger::Entry, limits::Dimension, tariff::Tariff, usage::LineItem},
+    domain::{ids::RequestId, ledger::Entry, limits::Dimension, usage::LineItem},
     journal::Position,
 };
 
@@ -141,7 +141,7 @@ async fn row<'e>(
     entry: &'e Entry,
 ) -> Result<Row<'e>, StoreError> {
     let (admission, settlement) = (&entry.admission, &entry.settlement);
-    let tariff = Tariff::of(&admission.endpoint, admission.prices_from, settlement);
+    let tariff = entry.tariff();
     // A cost that cannot be summed is refused here, not when somebody asks.
     tariff.cost(&settlement.usage).map_err(|_| StoreError::Overflow(settlement.request_id))?;
     Ok(Row {

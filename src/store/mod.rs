@@ -16,6 +16,7 @@ mod replay;
 pub mod reports;
 pub mod requests;
 pub mod retention;
+pub mod reprice;
 mod rollups;
 pub mod spend;
 mod statement;
@@ -61,6 +62,13 @@ impl Store {
         Self::open_watched(path, |pool| pool).await
     }
 
+    /// Opens the database of a gateway that may be running on it: it is neither made nor brought up to date.
+    pub async fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        let store = Self::pools(path, |pool| pool).await?;
+        check_schema(&store.reader).await?;
+        Ok(store)
+    }
+
     /// `watch` may look at each use of a connection.
     async fn open_watched(
         path: &Path,
@@ -72,18 +80,23 @@ impl Store {
     }
 
     async fn connect(path: &Path, watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions) -> Result<Self, StoreError> {
+        let store = Self::pools(path, watch).await?;
+        migrate(&store.writer).await?;
+        store.sum_up_if_new().await?;
+        Ok(store)
+    }
+
+    /// The connections alone; nothing is written.
+    async fn pools(path: &Path, watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions) -> Result<Self, StoreError> {
         let writer = watch(SqlitePoolOptions::new())
             .max_connections(1)
             .after_release(|connection, _| Box::pin(is_usable(connection)))
             .connect_with(options(path))
             .await?;
         check_version(&writer).await?;
-        migrate(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
         let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
-        let store = Self { writer, reader, names: Arc::default(), directory: Arc::default() };
-        store.sum_up_if_new().await?;
-        Ok(store)
+        Ok(Self { writer, reader, names: Arc::default(), directory: Arc::default() })
     }
 
     /// One connection of its own to a database file that others may be writing, as it is: nothing is brought up to date.
@@ -162,4 +175,17 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
         MigrateError::VersionMissing(version) => StoreError::NewerDatabase { version },
         other => other.into(),
     })
+}
+
+/// Refuses a schema that is not the one this program knows.
+async fn check_schema(pool: &SqlitePool) -> Result<(), StoreError> {
+    let known = sqlx::migrate!("./migrations").iter().map(|migration| migration.version).max();
+    let applied = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await;
+    // Without that table nothing was ever applied.
+    let applied: Option<i64> = applied.unwrap_or_default();
+    match applied {
+        _ if applied == known => Ok(()),
+        Some(version) if applied > known => Err(StoreError::NewerDatabase { version }),
+        _ => Err(StoreError::OlderDatabase),
+    }
 }

@@ -217,7 +217,7 @@ fn read(
         duration_ms: whole(row, "duration_ms")?,
         basis: Basis::ALL.into_iter().find(|it| it.name() == basis).ok_or_else(|| unknown(basis))?,
         usage: usage(row)?,
-        tariff: directory.tariff(row.try_get("tariff")?).ok_or_else(|| unknown("a tariff"))?,
+        tariff: directory.tariff(row.try_get("tariff")?).cloned().ok_or_else(|| unknown("a tariff"))?,
         admitted_under: admitted_under(row)?,
         adjustments,
     })
@@ -251,7 +251,7 @@ fn adjustment(row: &SqliteRow, directory: &Directory) -> Result<Adjustment, Stor
         reason: row.try_get("reason")?,
         adjusted_at_ms: whole(row, "adjusted_at_ms")?,
         usage: usage(row)?,
-        tariff: directory.tariff(row.try_get("tariff")?).ok_or_else(unknown)?,
+        tariff: directory.tariff(row.try_get("tariff")?).cloned().ok_or_else(unknown)?,
         gives_price: row.try_get("requests")?,
     })
 }

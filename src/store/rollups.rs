@@ -55,6 +55,11 @@ impl Rollups {
         Ok(())
     }
 
+    /// The buckets that are added to, by width and start.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
+        self.0.keys().copied()
+    }
+
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
         let projects = Projects::of(connection, self.0.values()).await?;
         for ((width_s, start_s), rollup) in &self.0 {
@@ -96,6 +101,17 @@ impl Projects {
             Detail::Together => Cow::Owned(rollup.coarser(|_| Some(0))?),
         })
     }
+}
+
+/// One part is all that buckets should have which nothing more is added to.
+pub(super) async fn make_whole(
+    connection: &mut SqliteConnection,
+    (width_s, start_s): (i64, i64),
+) -> Result<(), StoreError> {
+    for detail in details(width_s) {
+        Bucket { detail, width_s, start_s }.make_whole(connection).await?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -266,15 +282,18 @@ async fn add_entries(rollups: &mut Rollups, connection: &mut SqliteConnection) -
 }
 
 fn read(row: &SqliteRow) -> Result<(u64, Cell), StoreError> {
-    let number = |column: &str| -> Result<u64, StoreError> {
-        let value: i64 = row.try_get(column)?;
-        u64::try_from(value).map_err(|_| StoreError::Unreadable(value.to_string()))
-    };
-    let small = |column| u32::try_from(number(column)?).map_err(|_| StoreError::SumOverflow);
-    let mut usage = Usage::default();
-    for item in LineItem::ALL {
-        usage.set(item, number(item.name())?);
-    }
-    let (api_key, tariff, requests) = (small("api_key")?, small("tariff")?, number("requests")?);
-    Ok((number("settled_s")?, Cell { api_key, tariff, requests, usage }))
+    let small = |column| u32::try_from(whole(row, column)?).map_err(|_| StoreError::SumOverflow);
+    let (api_key, tariff, requests) = (small("api_key")?, small("tariff")?, whole(row, "requests")?);
+    Ok((whole(row, "settled_s")?, Cell { api_key, tariff, requests, usage: usage(row)? }))
+}
+
+/// A number that is never negative.
+pub(super) fn whole(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+    let value: i64 = row.try_get(column)?;
+    u64::try_from(value).map_err(|_| StoreError::Unreadable(value.to_string()))
+}
+
+/// The quantities of an entry or an adjustment.
+pub(super) fn usage(row: &SqliteRow) -> Result<Usage, StoreError> {
+    LineItem::ALL.into_iter().try_fold(Usage::default(), |usage, item| Ok(usage.with(item, whole(row, item.name())?)))
 }

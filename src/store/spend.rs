@@ -1,12 +1,72 @@
 //! What the ledger says was spent in a month.
 
-use super::{Store, StoreError, reports};
+use sqlx::{Row as _, sqlite::SqliteRow};
+
+use super::{
+    Store, StoreError,
+    reports::{self, Directory},
+    rollups,
+};
 use crate::domain::{
     ids::ProjectId,
     money::Total,
     report::{Piece, Range, Selection, Width},
     spend::Month,
+    time::UnixNanos,
+    usage::LineItem,
 };
+
+/// An adjustment, as spend limits count it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adjusted {
+    /// The later the adjustment, the higher.
+    pub number: i64,
+    pub project: ProjectId,
+    pub amount: Total,
+    /// When the request was settled.
+    pub settled_at: UnixNanos,
+}
+
+/// Adjustments in memory at a time.
+const ADJUSTED_AT_ONCE: i64 = 1_000;
+
+/// The number of the last adjustment; 0 before the first.
+pub async fn last_adjustment(store: &Store) -> Result<i64, StoreError> {
+    let last = sqlx::query_scalar("SELECT coalesce(max(number), 0) FROM adjustments").fetch_one(store.reader());
+    Ok(last.await?)
+}
+
+/// The adjustments after the one of this number, in order; not all of them when there are many.
+pub async fn adjusted_after(store: &Store, number: i64) -> Result<Vec<Adjusted>, StoreError> {
+    let items = LineItem::ALL.map(|item| format!("a.{}", item.name())).join(", ");
+    let sql = format!(
+        "SELECT a.number, k.project_id, a.tariff, a.settled_at_ms, {items}
+         FROM adjustments a JOIN api_keys k ON k.number = a.api_key
+         WHERE a.number > ? ORDER BY a.number LIMIT ?"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(number).bind(ADJUSTED_AT_ONCE);
+    let rows = query.fetch_all(store.reader()).await?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Read afterwards: it holds every tariff that the rows can name.
+    let directory = store.directory().await?;
+    rows.iter().map(|row| adjusted(row, &directory)).collect()
+}
+
+fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreError> {
+    let project: String = row.try_get("project_id")?;
+    let project = ProjectId::parse(&project).ok_or(StoreError::Unreadable(project))?;
+    let tariff: i64 = row.try_get("tariff")?;
+    let tariff = directory.tariff(tariff).ok_or_else(|| StoreError::Unreadable(format!("tariff {tariff}")))?;
+    let mut amount = Total::default();
+    for (item, quantity) in rollups::usage(row)?.items() {
+        let line = tariff.amount(item, quantity).and_then(|line| amount.checked_add(line));
+        amount = line.map_err(|_| StoreError::SumOverflow)?;
+    }
+    let settled_at = UnixNanos::from_millis(rollups::whole(row, "settled_at_ms")?);
+    Ok(Adjusted { number: row.try_get("number")?, project, amount, settled_at })
+}
 
 /// Amounts by project, several of one among them. Requests count in the month of their settlement.
 pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)>, StoreError> {
@@ -33,10 +93,7 @@ pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        domain::{time::UnixNanos, usage::LineItem},
-        store::reports::seed::{Settled, seed},
-    };
+    use crate::store::reports::seed::{Settled, seed};
 
     #[tokio::test]
     async fn a_months_spending_is_that_of_its_days_and_no_other() {

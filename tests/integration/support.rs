@@ -208,11 +208,15 @@ impl Gateway {
         let rows = sqlx::query_as("SELECT * FROM ledger ORDER BY request_id").fetch_all(&pool).await.unwrap();
         let parts: Vec<(i64, i64, Vec<u8>)> =
             sqlx::query_as("SELECT detail, width_s, cells FROM rollups").fetch_all(&pool).await.unwrap();
+        // The quantities of adjustments have been counted before.
+        let adjusting: Vec<u32> =
+            sqlx::query_scalar("SELECT number FROM tariffs WHERE adjusts").fetch_all(&pool).await.unwrap();
         let kinds = [(0, 60), (0, 3_600), (0, 86_400), (1, 86_400), (2, 3_600), (2, 86_400)];
         let mut sums = BTreeMap::from(kinds.map(|kind| (kind, (0, 0, 0))));
         for (detail, width_s, cells) in parts {
             let (requests, input, output) = sums.get_mut(&(detail, width_s)).unwrap();
-            for cell in Cells::of(&cells).unwrap().map(Result::unwrap) {
+            let cells = Cells::of(&cells).unwrap().map(Result::unwrap);
+            for cell in cells.filter(|cell| !adjusting.contains(&cell.tariff)) {
                 let tokens =
                     |items: [LineItem; 2]| items.iter().map(|item| cell.usage.get(*item).cast_signed()).sum::<i64>();
                 *requests += cell.requests.cast_signed();
@@ -379,4 +383,62 @@ pub fn model_without_price(settings: &mut Settings) -> &'static str {
     std::fs::write(folder.join("no-price.toml"), page).unwrap();
     settings.models_dir = Some(folder);
     "no-price"
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ended {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+}
+
+/// Runs the program with the settings of a gateway, which goes on meanwhile.
+pub async fn command(gateway: &Gateway, words: &[&str], env: &[(&str, &str)]) -> Ended {
+    let mut command = prepared(gateway, words, env);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    Ended { code: output.status.code(), out, err }
+}
+
+/// The program with the settings of a gateway, ready to be started.
+pub fn prepared(gateway: &Gateway, words: &[&str], env: &[(&str, &str)]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(words).env_clear().current_dir(gateway.dir.path()).stdin(std::process::Stdio::null());
+    command.env("TOLLGATE_DATA_DIR", gateway.data_dir()).envs(env.iter().copied());
+    if let Some(folder) = &gateway.settings.models_dir {
+        command.env("TOLLGATE_MODELS_DIR", folder);
+    }
+    command
+}
+
+/// A folder of model pages for a gateway's settings: that of `model`, with a price in place of another.
+pub fn change_price(settings: &mut Settings, model: &str, line: &str, other: &str) {
+    let folder = settings.data_dir.with_file_name("models");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = format!("{model}.toml");
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/models").join(&file)).unwrap();
+    assert_eq!(page.matches(line).count(), 1, "{line} in\n{page}");
+    std::fs::write(folder.join(file), page.replace(line, other)).unwrap();
+    settings.models_dir = Some(folder);
+}
+
+/// The digits after each `name` of an answer, never through a float, in pico-dollars.
+pub fn amounts(page: &str, name: &str) -> Vec<i128> {
+    let pico = |digits: &str| {
+        let (sign, digits) = digits.strip_prefix('-').map_or((1, digits), |digits| (-1, digits));
+        let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+        assert!(part.len() <= 12, "{digits}");
+        sign * format!("{whole}{part:0<12}").parse::<i128>().unwrap()
+    };
+    let name = format!("\"{name}\":");
+    let values = page.split(&name).skip(1);
+    values.map(|rest| pico(rest.split([',', '}', '\n']).next().unwrap().trim())).collect()
 }

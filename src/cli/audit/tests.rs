@@ -38,7 +38,7 @@ impl Fixture {
         accounts.create_project(name, "tier1".into(), &By::gateway(UnixNanos(1))).await.unwrap();
     }
 
-    async fn verify(&self, words: &[&str]) -> Result<(String, bool), AuditError> {
+    async fn verify(&self, words: &[&str]) -> Result<(String, bool), LedgerError> {
         verify(self.directory.path().to_str().unwrap(), words).await
     }
 
@@ -59,7 +59,7 @@ impl Fixture {
     }
 }
 
-async fn verify(data_dir: &str, words: &[&str]) -> Result<(String, bool), AuditError> {
+async fn verify(data_dir: &str, words: &[&str]) -> Result<(String, bool), LedgerError> {
     let env = BTreeMap::from([("TOLLGATE_DATA_DIR".to_owned(), data_dir.to_owned())]);
     let settings = Settings::load(None, &env).unwrap();
     let AuditCommand::Verify(verify) = Cli::try_parse_from(["audit", "verify"].iter().chain(words)).unwrap().command;

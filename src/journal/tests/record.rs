@@ -56,6 +56,7 @@ fn the_largest_settlement_fits_the_room_that_is_kept_for_it() {
         status: u16::MAX,
         billed_model: "\u{1}".repeat(64).into(),
         service_tier: ServiceTier::Priority,
+        prices_from: Some(UnixNanos(u64::MAX)),
         usage,
         charges,
         used: Used { request: false, tokens: u64::MAX },

@@ -19,7 +19,7 @@ use crate::{
     },
     openai::{
         headers::retry_after,
-        report::{Amount, exact_number, words},
+        report::{Amount, exact_number, line_item_words},
     },
 };
 
@@ -316,7 +316,7 @@ fn line(tariff: &Tariff, charge: &Charge) -> Result<LineObject, MoneyError> {
     });
     Ok(LineObject {
         line_item: charge.line_item.name(),
-        description: format!("{}, {}", tariff.model, words(charge.line_item)),
+        description: format!("{}, {}", tariff.model, line_item_words(charge.line_item)),
         quantity: charge.quantity,
         unit: "tokens",
         price,

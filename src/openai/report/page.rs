@@ -88,8 +88,8 @@ fn bucket_object<'a>(report: &Report, bucket: &'a Bucket) -> BucketObject<'a> {
 fn costs_result<'a>(report: &Report, group: &'a Group, sums: &Sums) -> CostsResult<'a> {
     let is_by_line_item = report.is_by(Grouping::LineItem);
     let line_item = group.line_item.map(|item| match &group.model {
-        Some(model) => format!("{model}, {}", words(item)),
-        None => words(item).to_owned(),
+        Some(model) => format!("{model}, {}", line_item_words(item)),
+        None => line_item_words(item).to_owned(),
     });
     CostsResult {
         object: "organization.costs.result",
@@ -105,7 +105,7 @@ fn costs_result<'a>(report: &Report, group: &'a Group, sums: &Sums) -> CostsResu
 }
 
 /// Text goes without saying, as on `OpenAI`'s bills.
-pub(in crate::openai) const fn words(item: LineItem) -> &'static str {
+pub const fn line_item_words(item: LineItem) -> &'static str {
     match item {
         LineItem::InputText => "input",
         LineItem::InputCachedText => "cached input",
@@ -121,7 +121,7 @@ pub(in crate::openai) const fn words(item: LineItem) -> &'static str {
 }
 
 /// All digits of the amount: through a float they would be rounded.
-pub(in crate::openai) fn exact_number<S: Serializer>(amount: &Total, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn exact_number<S: Serializer>(amount: &Total, serializer: S) -> Result<S::Ok, S::Error> {
     let digits = RawValue::from_string(amount.to_string()).map_err(S::Error::custom)?;
     digits.serialize(serializer)
 }

@@ -30,8 +30,8 @@ impl Directory {
         self.tariffs.iter().map(Option::as_ref)
     }
 
-    pub(in crate::store) fn tariff(&self, number: u32) -> Option<Arc<Tariff>> {
-        self.tariffs.get(number as usize)?.clone()
+    pub(in crate::store) fn tariff(&self, number: i64) -> Option<&Arc<Tariff>> {
+        self.tariffs.get(usize::try_from(number).ok()?)?.as_ref()
     }
 
     pub(super) fn key(&self, number: u32) -> Option<&Key> {

@@ -5,6 +5,7 @@ mod projector;
 mod replay;
 mod requests;
 mod retention;
+mod reprice;
 
 use std::{
     path::Path,

@@ -1,0 +1,143 @@
+//! The ledger of a data directory, for commands: whether or not a gateway runs on it.
+
+use std::path::PathBuf;
+
+use super::data_dir;
+use crate::{
+    config::Settings,
+    domain::{
+        audit::{AuditEvent, By, EventType},
+        catalog::Catalog,
+        ids::RequestId,
+        money::MoneyError,
+        reprice::{Booked, Repriced},
+        time::UnixNanos,
+    },
+    store::{
+        Store, StoreError,
+        reprice::{self, Piece, Stretch, Touched},
+    },
+};
+
+pub use crate::store::Store as Ledger;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("there is no database at {}: is it the right data directory (TOLLGATE_DATA_DIR)?", .0.display())]
+    NoDatabase(PathBuf),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a sum of this run is too large: {0}")]
+    Sum(#[from] MoneyError),
+}
+
+/// What a run is doing: it goes over the requests twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    Finding,
+    Adjusting,
+}
+
+/// Which requests are priced again, and why.
+#[derive(Clone, Debug)]
+pub struct Repricing {
+    /// Requests settled from here on ...
+    pub from: UnixNanos,
+    /// ... and before this.
+    pub to: UnixNanos,
+    pub reason: String,
+    /// Nothing is written.
+    pub dry_run: bool,
+}
+
+/// The database file of the configured data directory.
+pub(super) fn path(settings: &Settings) -> Result<PathBuf, LedgerError> {
+    let path = data_dir::ledger(&settings.data_dir);
+    if path.is_file() { Ok(path) } else { Err(LedgerError::NoDatabase(path)) }
+}
+
+/// The ledger as it is, for reports.
+pub async fn open_ledger(settings: &Settings) -> Result<Ledger, LedgerError> {
+    Ok(Store::open_existing(&path(settings)?).await?)
+}
+
+/// Corrects what requests cost by the prices of `catalog`, and says what that comes to; `looked_at` hears how many requests
+/// a pass has looked at so far.
+///
+/// A first pass sums up; only then the second writes, and its first transaction has the run's row in the audit log, with
+/// that sum. So a run that is ended in the middle has its row too, and the next goes on with a row of its own.
+pub async fn reprice(
+    settings: &Settings,
+    catalog: &Catalog,
+    repricing: &Repricing,
+    now: UnixNanos,
+    mut looked_at: impl FnMut(Pass, u64),
+) -> Result<Repriced, LedgerError> {
+    let store = open_ledger(settings).await?;
+    let Repricing { from, to, reason, dry_run } = repricing.clone();
+    let run = Run { store: &store, catalog, stretch: Stretch { from, to, reason, adjusted_at: now } };
+    let (mut found, mut after) = (Repriced::default(), None);
+    loop {
+        let piece = run.read(after).await?;
+        sum_up(&mut found, &piece)?;
+        looked_at(Pass::Finding, found.requests);
+        after = piece.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if !dry_run && found.corrected > 0 {
+        found = run.write(&found, &mut looked_at).await?;
+    }
+    store.close().await;
+    Ok(found)
+}
+
+fn sum_up(sums: &mut Repriced, piece: &Piece) -> Result<(), MoneyError> {
+    piece.requests.iter().try_for_each(|(booked, verdict)| sums.add(booked, verdict))
+}
+
+struct Run<'a> {
+    store: &'a Store,
+    catalog: &'a Catalog,
+    stretch: Stretch,
+}
+
+impl Run<'_> {
+    async fn read(&self, after: Option<RequestId>) -> Result<Piece, StoreError> {
+        reprice::read(self.store, &self.stretch, after, |booked| booked.judge(self.catalog)).await
+    }
+
+    /// Adjusts what is wrong. `found` is what the pass before has found.
+    async fn write(&self, found: &Repriced, looked_at: &mut impl FnMut(Pass, u64)) -> Result<Repriced, LedgerError> {
+        let judge = |booked: &Booked| booked.judge(self.catalog);
+        let mut event = Some(self.event(found));
+        let (mut written, mut touched, mut after) = (Repriced::default(), Touched::new(), None);
+        loop {
+            let mut piece = self.read(after).await?;
+            if !piece.is_right() {
+                piece = reprice::correct(self.store, &self.stretch, after, judge, &mut event, &mut touched).await?;
+            }
+            sum_up(&mut written, &piece)?;
+            looked_at(Pass::Adjusting, written.requests);
+            after = piece.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        reprice::tidy(self.store, &touched).await?;
+        Ok(written)
+    }
+
+    fn event(&self, found: &Repriced) -> AuditEvent {
+        let facts = serde_json::json!({
+            "settled_from": self.stretch.from.seconds(),
+            "settled_before": self.stretch.to.seconds(),
+            "requests": found.corrected,
+            // All digits: through a float they would be rounded.
+            "difference": found.difference.to_string(),
+            "reason": self.stretch.reason,
+        });
+        AuditEvent::new(EventType::PricesRepriced, &By::gateway(self.stretch.adjusted_at), "ledger").after(&facts)
+    }
+}
