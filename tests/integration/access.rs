@@ -74,6 +74,8 @@ pub const ADMINISTRATION: &[Row] = &[
     ("GET", "/v1/organization/usage/file_search_calls", ADMINS),
     ("GET", "/v1/organization/usage/web_search_calls", ADMINS),
     ("GET", "/v1/organization/costs", ADMINS),
+    ("GET", "/v1/organization/requests", ADMINS),
+    ("GET", "/v1/organization/requests/{request_id}", ADMINS),
     ("GET", "/v1/organization/openapi.json", ADMINS),
     ("GET", "/metrics", ANYBODY),
     ("GET", "/health", ANYBODY),
