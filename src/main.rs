@@ -3,9 +3,7 @@ use std::{fmt::Display, io, path::Path, process::ExitCode};
 use clap::Parser as _;
 use tokio::runtime::Builder;
 use tollgate::{
-    cli::{
-        Cli, Command, audit, check, demo, explain, export, healthcheck, keys, reconcile, reprice, serve, simulate,
-    },
+    cli::{Cli, Command, audit, check, demo, explain, export, healthcheck, keys, reconcile, reprice, serve, simulate},
     clock::Clock,
     config,
 };

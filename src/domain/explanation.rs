@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    held::Held,
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
     limits::{Dimension, Limits},
@@ -57,10 +58,7 @@ pub struct Finished {
 pub struct AdmittedUnder {
     pub limit_group: String,
     pub limits: Limits,
-    pub reserved_tokens: u64,
-    /// Units in use before this request; `None` where there was no limit.
-    pub used_before: [Option<u64>; Dimension::COUNT],
-    pub estimate: Usage,
+    pub held: Held,
 }
 
 /// A correction of what a request cost: its quantities at a tariff of differences.
@@ -129,11 +127,11 @@ impl Finished {
     pub fn limits(&self) -> Option<Vec<LimitUse>> {
         let under = self.admitted_under.as_ref()?;
         let limit_use = |dimension: Dimension| {
-            let reserved = if dimension.is_tokens() { under.reserved_tokens } else { 1 };
+            let reserved = if dimension.is_tokens() { under.held.reserved_tokens } else { 1 };
             Some(LimitUse {
                 dimension,
                 limit: under.limits.rate(dimension)?.limit(),
-                used_before: under.used_before.get(dimension.index()).copied().flatten(),
+                used_before: under.held.used_before.get(dimension.index()).copied().flatten(),
                 reserved,
                 settled: if dimension.is_tokens() { self.settled_tokens(reserved) } else { self.settled_requests() },
             })
@@ -211,9 +209,11 @@ pub(crate) mod sample {
                     tokens_per_minute: number(200_000),
                     ..Limits::default()
                 },
-                reserved_tokens: 1_456,
-                used_before: [Some(12), None, Some(8_020)],
-                estimate: Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256),
+                held: Held {
+                    reserved_tokens: 1_456,
+                    used_before: [Some(12), None, Some(8_020)],
+                    estimate: Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256),
+                },
             }),
             adjustments: Vec::new(),
         }

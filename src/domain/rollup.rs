@@ -6,7 +6,10 @@ use std::{
     hash::Hash,
 };
 
-use super::usage::{LineItem, Usage};
+use super::{
+    packed::{self, push},
+    usage::{LineItem, Usage},
+};
 
 /// What one key did at one tariff within one bucket. Keys and tariffs go by their numbers in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +114,8 @@ impl Rollup {
     }
 
     /// A layout byte, then per cell: the key (as the difference to the one before), the tariff, a bit per line item that is
-    /// not zero above one that is set unless there was one request, the requests if so, and the quantities; all as base-128
-    /// numbers, low digits first. In the layout before, requests and quantities were always there, the bits in the order of
+    /// not zero above one that is set unless there was one request, the requests if so, and the quantities; all
+    /// packed numbers. In the layout before, requests and quantities were always there, the bits in the order of
     /// [`LineItem::ALL`].
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![LAYOUT];
@@ -136,14 +139,6 @@ impl Rollup {
 
 fn sum(a: u64, b: u64) -> Result<u64, RollupError> {
     a.checked_add(b).filter(|sum| *sum <= MAX_SUM).ok_or(RollupError::Overflow)
-}
-
-fn push(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push((value & 0x7f) as u8);
 }
 
 /// Requests and quantities, by whatever they are told apart by.
@@ -255,37 +250,8 @@ impl<'b> Cells<'b> {
         Ok(())
     }
 
-    #[inline]
     fn number(&mut self) -> Option<u64> {
-        // Most are small.
-        match *self.rest {
-            [low @ 0..0x80, ref rest @ ..] => {
-                self.rest = rest;
-                Some(low.into())
-            }
-            [low, high @ 0..0x80, ref rest @ ..] => {
-                self.rest = rest;
-                Some(u64::from(low & 0x7f) | u64::from(high) << 7)
-            }
-            _ => self.long_number(),
-        }
-    }
-
-    fn long_number(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
-            let digit = u64::from(byte & 0x7f);
-            if shift == 63 && digit > 1 {
-                return None;
-            }
-            value |= digit << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
+        packed::take(&mut self.rest)
     }
 }
 

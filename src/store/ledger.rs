@@ -12,7 +12,7 @@ use super::{
     statement::Insert,
 };
 use crate::{
-    domain::{ids::RequestId, ledger::Entry, limits::Dimension, usage::LineItem},
+    domain::{held::Held, ids::RequestId, ledger::Entry, usage::LineItem},
     journal::Position,
 };
 
@@ -36,14 +36,13 @@ pub(super) struct Row<'e> {
     terms: i64,
 }
 
-const FIXED_COLUMNS: usize = 15;
+const FIXED_COLUMNS: usize = 8;
 
 static INSERT: LazyLock<Insert> = LazyLock::new(|| {
     let items = LineItem::ALL.map(LineItem::name).join(", ");
     let head = format!(
         "INSERT INTO entries (request_id, api_key, tariff, ending, admitted_at_ms, duration_ms, {items}, terms, \
-         reserved_tokens, used_requests_per_minute, used_requests_per_day, used_tokens_per_minute, estimated_input_text, \
-         estimated_input_audio, estimated_output_text, estimated_output_audio)"
+         held)"
     );
     Insert::new(&head, FIXED_COLUMNS + LineItem::COUNT, "")
 });
@@ -180,11 +179,5 @@ fn bind<'q>(query: Bound<'q>, row: &Row<'_>) -> Result<Bound<'q>, StoreError> {
         .bind(settled_at_ms - admitted_at_ms);
     let quantities = LineItem::ALL.map(|item| settlement.usage.get(item));
     let query = quantities.into_iter().try_fold(query, |query, n| whole(n).map(|n| query.bind(n)))?;
-    let hold = &admission.hold;
-    let query = query.bind(row.terms).bind(i64::from(hold.tokens.get()));
-    let used = Dimension::ALL.map(|dimension| hold.in_use(dimension));
-    let query = used.into_iter().try_fold(query, |query, used| used.map(whole).transpose().map(|n| query.bind(n)))?;
-    let estimated = [LineItem::InputText, LineItem::InputAudio, LineItem::OutputText, LineItem::OutputAudio];
-    let estimated = estimated.map(|item| admission.estimate.get(item));
-    estimated.into_iter().try_fold(query, |query, n| whole(n).map(|n| query.bind(n)))
+    Ok(query.bind(row.terms).bind(Held::of(admission).pack()))
 }

@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, sync::LazyLock};
 
-use sqlx::{AssertSqlSafe, Row as _, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, TypeInfo as _, ValueRef as _, sqlite::SqliteRow};
 
 use super::{
     Store, StoreError,
@@ -13,9 +13,9 @@ use super::{
 };
 use crate::domain::{
     explanation::{Adjustment, AdmittedUnder, Explained, Finished},
+    held::Held,
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
-    limits::Dimension,
     time::UnixNanos,
     usage::{Basis, LineItem, Usage},
 };
@@ -227,22 +227,24 @@ fn read(
 fn admitted_under(row: &SqliteRow) -> Result<Option<AdmittedUnder>, StoreError> {
     let terms: (Option<String>, Option<String>) = (row.try_get("limit_group")?, row.try_get("limits")?);
     let (Some(limit_group), Some(limits)) = terms else { return Ok(None) };
-    let used = |dimension: Dimension| -> Result<Option<u64>, sqlx::Error> {
-        let used: Option<i64> = row.try_get(format!("used_{}", dimension.name()).as_str())?;
-        Ok(used.and_then(|used| u64::try_from(used).ok()))
-    };
-    let [per_minute, per_day, tokens] = Dimension::ALL;
-    let estimated = [LineItem::InputText, LineItem::InputAudio, LineItem::OutputText, LineItem::OutputAudio];
-    let estimate = estimated.into_iter().try_fold(Usage::default(), |usage, item| {
-        Ok::<_, sqlx::Error>(usage.with(item, whole(row, &format!("estimated_{}", item.name()))?))
-    });
     Ok(Some(AdmittedUnder {
         limit_group,
         limits: serde_json::from_str(&limits).map_err(|_| StoreError::Unreadable(limits))?,
-        reserved_tokens: whole(row, "reserved_tokens")?,
-        used_before: [used(per_minute)?, used(per_day)?, used(tokens)?],
-        estimate: estimate?,
+        held: held(row)?,
     }))
+}
+
+/// JSON where an earlier version wrote it.
+fn held(row: &SqliteRow) -> Result<Held, StoreError> {
+    let unreadable = || StoreError::Unreadable("what a request held".to_owned());
+    let bytes: &[u8] = row.try_get_unchecked("held")?;
+    let is_json = row.try_get_raw("held")?.type_info().name() == "TEXT";
+    let read = if is_json {
+        serde_json::from_slice(bytes).ok().and_then(Held::from_numbers)
+    } else {
+        Held::unpack(bytes)
+    };
+    read.ok_or_else(unreadable)
 }
 
 fn adjustment(row: &SqliteRow, directory: &Directory) -> Result<Adjustment, StoreError> {

@@ -37,13 +37,13 @@ pub(super) struct Row {
 pub(super) enum Kept {
     /// By one that is there and has at least its prices.
     There(i64),
-    ToBeAdded(Tariff),
+    ToBeAdded(Box<Tariff>),
 }
 
 /// Requests of one price list use different line items of it. They share a tariff that has the prices of all that were
 /// used so far, since few tariffs make few sums: an amount is a product, and prices of what was not used change none.
 pub(super) async fn kept(connection: &mut SqliteConnection, tariff: &Tariff, row: Row) -> Result<Kept, StoreError> {
-    let mut added = tariff.clone();
+    let mut added = Box::new(tariff.clone());
     if tariff.kind == TariffKind::Adjustment || !tariff.priced {
         return Ok(Kept::ToBeAdded(added));
     }

@@ -59,5 +59,5 @@ async fn what_is_wrong_is_told_in_words_and_nothing_is_made() {
     let error = export(empty.path(), &words).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot write /does/not/exist/a.csv: No such file"), "{error}");
     let wrong = Cli::try_parse_from(["export", "--format", "csv", "--from", "soon", "--to", "2026-12-01"]).unwrap_err();
-    assert!(wrong.to_string().contains("expected a date such as 2026-11-01"), "{wrong}");
+    assert!(wrong.to_string().contains("expected a date (2026-"), "{wrong}");
 }

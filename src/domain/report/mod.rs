@@ -62,9 +62,8 @@ pub struct Selection {
     pub bucket_width: Width,
     /// Where buckets do not start at multiples of their width: the starts of all of them.
     pub bucket_starts: Vec<u64>,
-    pub by_api_key: bool,
-    /// Keys of a project are summed together, unless they are told apart.
-    pub by_project: bool,
+    /// Whether rows are of keys, of projects, or of all together.
+    pub callers: Detail,
     pub by_model: bool,
     pub by_service_tier: bool,
     pub endpoints: Option<Vec<String>>,
@@ -91,8 +90,11 @@ impl Report {
             pieces: page.pieces(self.bucket_width),
             bucket_width: self.bucket_width,
             bucket_starts: self.shifting_zone().map(|_| page.starts()).unwrap_or_default(),
-            by_api_key: self.is_by(Grouping::ApiKeyId),
-            by_project: self.is_by(Grouping::ProjectId),
+            callers: match (self.is_by(Grouping::ApiKeyId), self.is_by(Grouping::ProjectId)) {
+                (true, _) => Detail::Keys,
+                (false, true) => Detail::Projects,
+                (false, false) => Detail::Together,
+            },
             by_model: self.is_by(Grouping::Model) || self.is_by(Grouping::LineItem),
             by_service_tier: self.is_by(Grouping::ServiceTier) || self.is_by(Grouping::Batch),
             endpoints,
@@ -119,13 +121,12 @@ impl Report {
 impl Selection {
     /// Which rollups of a width to read: those that tell apart no more than is needed, if they are kept.
     pub fn detail(&self, width: Width) -> Detail {
-        let needed = if self.by_api_key || self.api_key_ids.is_some() {
-            Detail::Keys
-        } else if self.by_project || self.project_ids.is_some() {
-            Detail::Projects
-        } else {
-            Detail::Together
+        let filtered = match (&self.api_key_ids, &self.project_ids) {
+            (Some(_), _) => Detail::Keys,
+            (None, Some(_)) => Detail::Projects,
+            (None, None) => Detail::Together,
         };
+        let needed = self.callers.min(filtered);
         if needed.is_kept(width.seconds()) { needed } else { Detail::Keys }
     }
 
@@ -193,12 +194,12 @@ mod tests {
     fn rows_are_told_apart_only_as_far_as_results_are() {
         let by = |group_by: &[Grouping]| {
             let selection = selection(Filter::default(), group_by).unwrap();
-            [selection.by_project, selection.by_api_key, selection.by_model, selection.by_service_tier]
+            (selection.callers, selection.by_model, selection.by_service_tier)
         };
-        assert_eq!(by(&[]), [false; 4]);
-        assert_eq!(by(&[Grouping::UserId]), [false; 4]);
-        assert_eq!(by(&[Grouping::ProjectId, Grouping::Batch]), [true, false, false, true]);
-        assert_eq!(by(&[Grouping::ApiKeyId]), [false, true, false, false]);
-        assert_eq!(by(&[Grouping::LineItem]), [false, false, true, false]);
+        assert_eq!(by(&[]), (Detail::Together, false, false));
+        assert_eq!(by(&[Grouping::UserId]), (Detail::Together, false, false));
+        assert_eq!(by(&[Grouping::ProjectId, Grouping::Batch]), (Detail::Projects, false, true));
+        assert_eq!(by(&[Grouping::ApiKeyId]), (Detail::Keys, false, false));
+        assert_eq!(by(&[Grouping::LineItem]), (Detail::Together, true, false));
     }
 }

@@ -40,7 +40,9 @@ fn cells_add_up_where_they_belong() {
         usage: Usage::default().with(LineItem::InputText, text).with(LineItem::OutputAudio, 300),
     };
     let mut rollup = Rollup::default();
-    [cell(1, 1, 5), cell(1, 2, 7), cell(2, 1, 200), cell(3, 9, 1)].iter().for_each(|cell| rollup.add(cell).unwrap());
+    for cell in [cell(1, 1, 5), cell(1, 2, 7), cell(2, 1, 200), cell(3, 9, 1)] {
+        rollup.add(&cell).unwrap();
+    }
     let bytes = rollup.encode();
     let mut sums = Totals::default();
     let place = |key, tariff| match (key, tariff) {

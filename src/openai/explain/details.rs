@@ -259,7 +259,7 @@ impl<'a> Head<'a> {
 
 impl EstimateObject {
     fn held(under: &AdmittedUnder) -> Self {
-        Self { reserved_tokens: Some(under.reserved_tokens), ..Self::new(&under.estimate) }
+        Self { reserved_tokens: Some(under.held.reserved_tokens), ..Self::new(&under.held.estimate) }
     }
 
     /// Only a limit of tokens was asked for them.

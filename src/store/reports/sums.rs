@@ -14,7 +14,7 @@ use crate::domain::{
     money::Total,
     pricing::ServiceTier,
     report::{Line, Row, Selection},
-    rollup::{self, Cells, Place},
+    rollup::{self, Cells, Detail, Place},
     tariff::{Tariff, TariffKind},
     usage::{LineItem, Usage},
 };
@@ -54,10 +54,10 @@ impl<'a> Sums<'a> {
         let mut projects: HashMap<&ProjectId, u32> = HashMap::new();
         let keys = directory.keys().zip(0..).map(|(key, number)| {
             let key = key.filter(|key| is_selected_key(selection, key))?;
-            Some(match (selection.by_api_key, selection.by_project) {
-                (true, _) => number,
-                (false, true) => *projects.entry(&key.project_id).or_insert(number),
-                (false, false) => 0,
+            Some(match selection.callers {
+                Detail::Keys => number,
+                Detail::Projects => *projects.entry(&key.project_id).or_insert(number),
+                Detail::Together => 0,
             })
         });
         let tariffs = directory.tariffs().map(|tariff| {
@@ -129,7 +129,7 @@ impl<'a> Sums<'a> {
         Ok(Row {
             bucket_start_s,
             project_id: key.map(|key| key.project_id.clone()),
-            api_key_id: key.filter(|_| self.selection.by_api_key).map(|key| key.id.clone()),
+            api_key_id: key.filter(|_| self.selection.callers == Detail::Keys).map(|key| key.id.clone()),
             model,
             service_tier,
             requests: sum.requests,

@@ -16,6 +16,7 @@ use crate::domain::{
     money::Total,
     pricing::ServiceTier,
     report::{Line, Range, Width, pieces},
+    rollup::Detail,
     usage::LineItem,
 };
 
@@ -31,8 +32,7 @@ fn all_of(range: Range, bucket_width: Width) -> Selection {
         pieces: pieces(range, bucket_width),
         bucket_width,
         bucket_starts: Vec::new(),
-        by_api_key: false,
-        by_project: false,
+        callers: Detail::Together,
         by_model: false,
         by_service_tier: false,
         endpoints: None,
@@ -88,7 +88,7 @@ async fn rows_are_told_apart_as_selected() {
     };
     assert_eq!(together, [bare(0, 3), bare(86_400, 1)]);
 
-    let apart = Selection { by_api_key: true, by_model: true, by_service_tier: true, ..whole };
+    let apart = Selection { callers: Detail::Keys, by_model: true, by_service_tier: true, ..whole };
     let apart = rows(&store, &apart).await.unwrap();
     assert_eq!(apart.len(), 4);
     let full = Row {
@@ -109,7 +109,7 @@ async fn keys_of_a_project_are_summed_together_where_only_projects_are_told_apar
     let second = Settled { api_key_id: "key_a2", ..first };
     let other = Settled { project_id: "proj_b", api_key_id: "key_b", ..first };
     seed(&path, &[other, first, second, other]).await;
-    let selection = Selection { by_project: true, ..all_of(TWO_DAYS, Width::Day) };
+    let selection = Selection { callers: Detail::Projects, ..all_of(TWO_DAYS, Width::Day) };
     let rows = rows(&store, &selection).await.unwrap();
     let mut found: Vec<_> = rows.iter().map(|row| (row.project_id.as_ref().unwrap().as_str(), row.requests)).collect();
     found.sort_unstable();
@@ -213,7 +213,7 @@ fn any_range_sums_up_to_the_minutes_it_touches() {
     let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&case, |(entries, start_s, length_s, width)| {
         let range = Range { start_s, end_s: start_s + length_s };
-        let selection = Selection { by_api_key: true, ..all_of(range, width) };
+        let selection = Selection { callers: Detail::Keys, ..all_of(range, width) };
         let read = runtime.block_on(async {
             clear(&path).await;
             seed(&path, &entries.iter().map(settled).collect::<Vec<_>>()).await;

@@ -3,9 +3,9 @@ mod ledger;
 mod open;
 mod projector;
 mod replay;
+mod reprice;
 mod requests;
 mod retention;
-mod reprice;
 
 use std::{
     path::Path,
@@ -78,11 +78,7 @@ pub(super) async fn assert_balanced(store: &Store) {
     let ledger: Vec<i128> = serde_json::from_str(&ledger).unwrap();
     let widths = [Width::Minute, Width::Hour, Width::Day];
     for (width, told_apart) in widths.into_iter().flat_map(|width| Detail::ALL.map(|detail| (width, detail))) {
-        let selection = Selection {
-            by_api_key: told_apart == Detail::Keys,
-            by_project: told_apart == Detail::Projects,
-            ..everything(width)
-        };
+        let selection = Selection { callers: told_apart, ..everything(width) };
         let mut sums = vec![0_i128; 3 + LineItem::COUNT];
         for row in reports::rows(store, &selection).await.unwrap() {
             assert_eq!(row.bucket_start_s % width.seconds(), 0);
@@ -103,8 +99,7 @@ fn everything(width: Width) -> Selection {
         pieces: vec![Piece { width, range: Range { start_s: 0, end_s: LATEST_TIME_S } }],
         bucket_width: width,
         bucket_starts: Vec::new(),
-        by_api_key: false,
-        by_project: false,
+        callers: Detail::Together,
         by_model: false,
         by_service_tier: false,
         endpoints: None,

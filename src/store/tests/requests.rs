@@ -12,6 +12,7 @@ use super::{
 use crate::{
     domain::{
         explanation::{Explained, Finished},
+        held::Held,
         ids::{KeyId, ProjectId, RequestId},
         ledger::{Entry, Outcome, Settlement},
         limits::{Dimension, Headrooms, LimitExceeded},
@@ -95,10 +96,10 @@ async fn an_entry_is_read_back_with_its_limits_estimate_and_prices() {
     assert_eq!(found.cost().unwrap(), Some(Total::from_pico(17 * 4 + 6 * 8)));
     let under = found.admitted_under.unwrap();
     assert_eq!(
-        (under.limits, under.used_before, under.reserved_tokens),
+        (under.limits, under.held.used_before, under.held.reserved_tokens),
         (admission.hold.limits, [Some(1), None, Some(40)], 120)
     );
-    assert_eq!((&*under.limit_group, under.estimate), (&*admission.hold.limit_group, admission.estimate));
+    assert_eq!((&*under.limit_group, under.held.estimate), (&*admission.hold.limit_group, admission.estimate));
     assert_eq!(requests::find(&store, RequestId::new(NOW.millis() + 1, 9), NOW).await.unwrap(), None);
 }
 
@@ -109,11 +110,18 @@ async fn entries_of_before_limits_were_written_down_do_not_know_them() {
     append(&store, vec![entry(1, Outcome::Completed)]).await;
     let copy = "INSERT INTO entries SELECT x'00000000000000000000000000000001', api_key, tariff, ending, admitted_at_ms,
         duration_ms, input_text, input_cached_text, input_cache_write_text, input_audio, input_cached_audio, input_image,
-        input_cached_image, output_text, output_audio, output_image, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        input_cached_image, output_text, output_audio, output_image, NULL, NULL
         FROM entries";
     sqlx::query(copy).execute(store.writer()).await.unwrap();
     let found = finished(&store, RequestId::new(0, 1)).await;
     assert_eq!((found.admitted_under, found.outcome), (None, Outcome::Completed));
+    // What they held was kept as JSON for a while.
+    let json = copy.replace("01'", "02'").replace("FROM entries", "FROM entries WHERE terms IS NOT NULL").replace("NULL, NULL", "terms, json_array(120, 1, NULL, 40, 100, 2, 20, 0)");
+    sqlx::query(sqlx::AssertSqlSafe(json)).execute(store.writer()).await.unwrap();
+    let held = finished(&store, RequestId::new(0, 2)).await.admitted_under.unwrap().held;
+    let estimate = Usage::default().with(LineItem::InputText, 100).with(LineItem::InputAudio, 2);
+    let estimate = estimate.with(LineItem::OutputText, 20);
+    assert_eq!(held, Held { reserved_tokens: 120, used_before: [Some(1), None, Some(40)], estimate });
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use crate::{
         ids::RequestId,
         ledger::Entry,
         report::{Row, Width},
+        rollup::Detail,
         time::UnixNanos,
     },
     journal::{Journal, Options, Position, samples::*},
@@ -42,7 +43,7 @@ async fn report(store: &Store) -> Vec<Vec<Row>> {
     let mut widths = Vec::new();
     for width in [Width::Minute, Width::Hour, Width::Day] {
         let mut selection = everything(width);
-        (selection.by_api_key, selection.by_model, selection.by_service_tier) = (true, true, true);
+        (selection.callers, selection.by_model, selection.by_service_tier) = (Detail::Keys, true, true);
         widths.push(reports::rows(store, &selection).await.unwrap());
     }
     widths
