@@ -203,10 +203,10 @@ fn millis(time: Duration) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
-async fn measure(store: &Store, catalog: &Catalog, rounds: usize) {
+async fn measure(store: &Store, catalog: &Catalog, rounds: usize, only: &str) {
     let mut all = Vec::new();
     println!("| report | median, ms | slowest, ms | answer, KiB |\n|---|---:|---:|---:|");
-    for (kind, query) in queries() {
+    for (kind, query) in queries().into_iter().filter(|(kind, query)| format!("{kind:?} {query}").contains(only)) {
         let (mut times, mut bytes) = (Vec::new(), 0);
         for _ in 0..rounds {
             let started = Instant::now();
@@ -243,6 +243,7 @@ fn main() {
     let total: u64 =
         arguments.next().map_or(100_000, |text| text.replace('_', "").parse().expect("a number of requests"));
     let kept = arguments.next();
+    let only = arguments.next().unwrap_or_default();
     let directory = kept.clone().map_or_else(|| tempfile::tempdir().unwrap().keep(), Into::into);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -258,7 +259,7 @@ fn main() {
         print_sizes(&path, total).await;
         let catalog = load_catalog(&Settings::default()).unwrap();
         let recording = tokio::spawn(record(store.clone(), total));
-        measure(&store, &catalog, 20).await;
+        measure(&store, &catalog, 20, &only).await;
         recording.abort();
     });
     if kept.is_none() {

@@ -1,9 +1,6 @@
 //! From packed cells to the rows of a report.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::StoreError,
@@ -110,11 +107,13 @@ impl<'a> Sums<'a> {
 
     /// Empties `places` into the rows of the bucket, in order.
     fn finish(&self, bucket_s: u64, places: &mut Places, rows: &mut Vec<Row>) -> Result<(), StoreError> {
-        let mut sums: BTreeMap<Group, Sum> = BTreeMap::new();
+        let mut sums: HashMap<Group, Sum, foldhash::fast::RandomState> = HashMap::default();
         for ((key, tariff), (requests, usage)) in places.drain() {
             let Some((kind, tariff)) = self.tariffs.get(tariff as usize).copied().flatten() else { continue };
             sums.entry((key, kind)).or_default().add(requests, &usage, tariff).ok_or(StoreError::SumOverflow)?;
         }
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_unstable_by_key(|(group, _)| *group);
         for (group, sum) in &sums {
             rows.push(self.row(bucket_s, *group, sum)?);
         }
@@ -143,13 +142,9 @@ impl<'a> Sums<'a> {
 
 impl Sum {
     fn add(&mut self, requests: u64, usage: &Usage, tariff: &Tariff) -> Option<()> {
-        let places = self.quantities.iter_mut().zip(&mut self.amounts);
         let is_request = tariff.kind == TariffKind::Request;
-        for (item, (quantity, amount)) in LineItem::ALL.into_iter().zip(places) {
-            let used = usage.get(item);
-            if used == 0 {
-                continue;
-            }
+        for (item, used) in usage.items() {
+            let (quantity, amount) = (self.quantities.get_mut(item.index())?, self.amounts.get_mut(item.index())?);
             *amount = amount.checked_add(tariff.amount(item, used).ok()?.pico())?;
             if is_request {
                 *quantity = quantity.checked_add(used)?;
