@@ -18,10 +18,26 @@ pub struct Held {
 
 const ESTIMATED: [LineItem; 4] =
     [LineItem::InputText, LineItem::InputAudio, LineItem::OutputText, LineItem::OutputAudio];
-/// The first bit of the first byte that says which numbers are there; those before are of the limits in their order.
-const FIRST_ESTIMATED: usize = Dimension::COUNT;
-/// Set when other tokens were reserved than were estimated.
-const RESERVED: u8 = 0x80;
+
+/// The numbers that may be there, in the order of the bits that say so: those of most requests fit into seven.
+#[derive(Clone, Copy)]
+enum Number {
+    Used(Dimension),
+    Estimated(LineItem),
+    /// Where other tokens were reserved than were estimated.
+    Reserved,
+}
+
+const NUMBERS: [Number; 8] = [
+    Number::Used(Dimension::RequestsPerMinute),
+    Number::Used(Dimension::RequestsPerDay),
+    Number::Used(Dimension::TokensPerMinute),
+    Number::Estimated(LineItem::InputText),
+    Number::Estimated(LineItem::InputAudio),
+    Number::Estimated(LineItem::OutputText),
+    Number::Estimated(LineItem::OutputAudio),
+    Number::Reserved,
+];
 
 impl Held {
     pub fn of(admission: &Admission) -> Self {
@@ -32,41 +48,43 @@ impl Held {
         Self { reserved_tokens: hold.tokens.get().into(), used_before, estimate }
     }
 
-    /// A byte that says which numbers are there, and the numbers, packed.
+    fn number(&self, number: Number) -> Option<u64> {
+        match number {
+            Number::Used(dimension) => self.used_before.get(dimension.index()).copied().flatten(),
+            Number::Estimated(item) => Some(self.estimate.get(item)).filter(|quantity| *quantity > 0),
+            Number::Reserved => Some(self.reserved_tokens).filter(|tokens| *tokens != self.estimate.total()),
+        }
+    }
+
+    /// A number whose bits say which numbers are there, and those, packed.
     pub fn pack(&self) -> Vec<u8> {
-        let mut present = 0;
-        let mut bytes = vec![0];
-        let used = self.used_before.into_iter().zip(0..);
-        let estimated =
-            ESTIMATED.map(|item| Some(self.estimate.get(item)).filter(|n| *n > 0)).into_iter().zip(FIRST_ESTIMATED..);
-        for (number, bit) in used.chain(estimated) {
-            if let Some(number) = number {
-                present |= 1_u8 << bit;
-                push(&mut bytes, number);
-            }
-        }
-        if self.reserved_tokens != self.estimate.total() {
-            present |= RESERVED;
-            push(&mut bytes, self.reserved_tokens);
-        }
-        if let Some(first) = bytes.first_mut() {
-            *first = present;
-        }
+        let there = NUMBERS.map(|number| self.number(number));
+        let bits = there.iter().zip(0..).fold(0, |bits, (number, bit)| bits | u64::from(number.is_some()) << bit);
+        let mut bytes = Vec::with_capacity(16);
+        push(&mut bytes, bits);
+        there.into_iter().flatten().for_each(|number| push(&mut bytes, number));
         bytes
     }
 
-    pub fn unpack(bytes: &[u8]) -> Option<Self> {
-        let (present, mut rest) = bytes.split_first()?;
-        let mut number = |bit: usize| {
-            if present >> bit & 1 == 0 { Some(None) } else { take(&mut rest).map(Some) }
-        };
-        let used_before = [number(0)?, number(1)?, number(2)?];
-        let mut estimate = Usage::default();
-        for (item, bit) in ESTIMATED.into_iter().zip(FIRST_ESTIMATED..) {
-            estimate.set(item, number(bit)?.unwrap_or(0));
+    /// `None` for what is not whole, and for numbers that a later version added.
+    pub fn unpack(mut bytes: &[u8]) -> Option<Self> {
+        let bits = take(&mut bytes)?;
+        let mut held = Self { reserved_tokens: 0, used_before: [None; Dimension::COUNT], estimate: Usage::default() };
+        let mut reserved = None;
+        for (number, bit) in NUMBERS.into_iter().zip(0..) {
+            if bits >> bit & 1 == 0 {
+                continue;
+            }
+            let value = take(&mut bytes)?;
+            match number {
+                Number::Used(dimension) => *held.used_before.get_mut(dimension.index())? = Some(value),
+                Number::Estimated(item) => held.estimate.set(item, value),
+                Number::Reserved => reserved = Some(value),
+            }
         }
-        let reserved_tokens = if present & RESERVED == 0 { estimate.total() } else { take(&mut rest)? };
-        rest.is_empty().then_some(Self { reserved_tokens, used_before, estimate })
+        held.reserved_tokens = reserved.unwrap_or_else(|| held.estimate.total());
+        let is_known = bits >> NUMBERS.len() == 0;
+        (is_known && bytes.is_empty()).then_some(held)
     }
 
     /// The numbers one after the other, `None` for what there was not: reserved, used, estimated.
