@@ -121,9 +121,10 @@ impl Names {
         let has_prices = tariff.prices_from.is_some() || tariff.kind == TariffKind::Adjustment;
         let row = tariffs::Row {
             endpoint: self.name(connection, &tariff.endpoint).await?,
-            model: match has_prices {
-                true => self.name(connection, &tariff.model).await?,
-                false => self.made_up(connection, &tariff.model).await?,
+            model: if has_prices {
+                self.name(connection, &tariff.model).await?
+            } else {
+                self.made_up(connection, &tariff.model).await?
             },
             service_tier: self.name(connection, tariff.service_tier.name()).await?,
         };

@@ -1,5 +1,7 @@
 //! A ledger of version 3 held amounts per minute, not per entry: those that its kept database has no example of.
 
+use std::fmt::Write as _;
+
 use sqlx::{
     Connection as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
@@ -61,13 +63,15 @@ fn rows() -> String {
         let cost = request.cost().map_or("NULL".to_owned(), |cost| cost.to_string());
         let prices_from = request.cost().map_or("NULL", |_| "1721260800");
         let (at_ms, priced) = (MINUTE_S * 1_000, u8::from(request.is_priced()));
-        sql += &format!(
+        write!(
+sql,
             "INSERT INTO entries VALUES (X'{number:032X}',1,1,{model},{model},4,5,6,200,0,{at_ms},{at_ms},{prices_from},\
              {input},0,0,0,0,0,0,{output},0,0,{cost},{priced});"
-        );
+        ).unwrap();
         let [input_pico, output_pico] = request.amounts();
         for width in WIDTHS {
-            sql += &format!(
+            write!(
+                sql,
                 "INSERT INTO rollups VALUES ({width},{},1,1,{model},4,1,{},{input},0,0,0,0,0,0,{output},0,0,\
                  {input_pico},0,0,0,0,0,0,{output_pico},0,0) ON CONFLICT DO UPDATE SET requests = requests + 1,
                      unpriced_requests = unpriced_requests + excluded.unpriced_requests,
@@ -76,7 +80,8 @@ fn rows() -> String {
                      output_text_pico = output_text_pico + excluded.output_text_pico;",
                 MINUTE_S / width * width,
                 1 - priced
-            );
+            )
+            .unwrap();
         }
     }
     sql
