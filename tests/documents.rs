@@ -54,7 +54,7 @@ fn commands_that_the_readme_shows_are_understood() {
         let command = line.split(" #").next().unwrap();
         // Asking for help checks the command's name and options without doing anything.
         let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-            .args(command.split_whitespace())
+            .args(words(command))
             .arg("--help")
             .stdin(Stdio::null())
             .env_clear()
@@ -64,4 +64,13 @@ fn commands_that_the_readme_shows_are_understood() {
         tried += 1;
     }
     assert!(tried >= 4, "only {tried} commands were found");
+}
+
+/// As a shell splits them: what stands between quotation marks is one.
+fn words(command: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    for (at, part) in command.split('"').enumerate() {
+        if at % 2 == 1 { words.push(part) } else { words.extend(part.split_whitespace()) }
+    }
+    words
 }

@@ -24,6 +24,8 @@ mod tariffs;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::store as seeded;
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -36,7 +38,7 @@ use std::{
 use sqlx::{
     ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool,
     migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteExecutor, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 pub use error::StoreError;
@@ -178,9 +180,10 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
 }
 
 /// Refuses a schema that is not the one this program knows.
-async fn check_schema(pool: &SqlitePool) -> Result<(), StoreError> {
+async fn check_schema(connection: impl SqliteExecutor<'_>) -> Result<(), StoreError> {
     let known = sqlx::migrate!("./migrations").iter().map(|migration| migration.version).max();
-    let applied = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await;
+    let applied = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success");
+    let applied = applied.fetch_one(connection).await;
     // Without that table nothing was ever applied.
     let applied: Option<i64> = applied.unwrap_or_default();
     match applied {

@@ -1,6 +1,9 @@
 //! What the ledger says was spent in a month.
 
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{
+    Row as _,
+    sqlite::{SqliteExecutor, SqliteRow},
+};
 
 use super::{
     Store, StoreError,
@@ -31,10 +34,14 @@ pub struct Adjusted {
 /// Adjustments in memory at a time.
 const ADJUSTED_AT_ONCE: i64 = 1_000;
 
-/// The number of the last adjustment; 0 before the first.
+/// The number of the last adjustment, even if it was dropped since; 0 before the first.
 pub async fn last_adjustment(store: &Store) -> Result<i64, StoreError> {
-    let last = sqlx::query_scalar("SELECT coalesce(max(number), 0) FROM adjustments").fetch_one(store.reader());
-    Ok(last.await?)
+    last_number(store.reader()).await
+}
+
+pub(super) async fn last_number(connection: impl SqliteExecutor<'_>) -> Result<i64, StoreError> {
+    let last = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'adjustments'";
+    Ok(sqlx::query_scalar(last).fetch_one(connection).await?)
 }
 
 /// The adjustments after the one of this number, in order; not all of them when there are many.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     domain::{
         ids::KeyId,
-        ledger::{Entry, Settlement},
+        ledger::{Admission, Entry, Settlement},
         limits::Dimension,
         pricing::Charge,
         report::Width,
@@ -304,4 +304,32 @@ async fn a_transaction_that_the_database_rolled_back_is_not_in_the_way_of_the_ne
     drop(transaction);
     store.append(&first(vec![entry(1)])).await.unwrap();
     assert_eq!(entries(&store).await, 1);
+}
+
+#[tokio::test]
+async fn names_that_callers_make_up_share_one_when_there_are_many_and_names_with_prices_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let entry = |number: u64, model: &str, prices_from| {
+        let mut admission = Admission { model: model.into(), billed_model: model.into(), ..admission(number) };
+        admission.prices_from = prices_from;
+        let mut settlement = settlement(&admission);
+        if prices_from.is_none() {
+            settlement.charges.clear();
+        }
+        Entry { admission, settlement }
+    };
+    store.append(&LedgerBatch { entries: vec![entry(1, "known", None)], ..LedgerBatch::default() }).await.unwrap();
+    sqlx::query("INSERT INTO names VALUES (20000, 'the last')").execute(store.writer()).await.unwrap();
+    let later = ["known", "new", "newer"].into_iter().zip(2..).map(|(model, number)| entry(number, model, None));
+    let entries = later.chain([entry(9, "priced", Some(NOW))]).collect();
+    let from = store.projection().await.unwrap();
+    store.append(&LedgerBatch { entries, from, ..LedgerBatch::default() }).await.unwrap();
+    let sql = "SELECT model, requested_model, priced FROM ledger ORDER BY request_id";
+    let rows: Vec<(String, String, bool)> = sqlx::query_as(sql).fetch_all(store.reader()).await.unwrap();
+    let models: Vec<_> = rows.iter().map(|(model, requested, priced)| (&**model, &**requested, *priced)).collect();
+    let unpriced = |name| (name, name, false);
+    let expected = [unpriced("known"), unpriced("known"), unpriced("(other)"), unpriced("(other)")];
+    assert_eq!(models, [expected.as_slice(), &[("priced", "priced", true)]].concat());
+    assert_balanced(&store).await;
 }

@@ -1,7 +1,14 @@
 use std::{fs::OpenOptions, sync::Arc};
 
 use super::{
-    super::{Store, ledger::LedgerBatch, projector::Projector, reports, retention::Dropped},
+    super::{
+        Store,
+        ledger::LedgerBatch,
+        projector::Projector,
+        reports,
+        retention::Dropped,
+        spend::{adjusted_after, last_adjustment},
+    },
     assert_balanced, entries, everything, number, store,
 };
 use crate::{
@@ -51,7 +58,7 @@ async fn report(store: &Store) -> Vec<Vec<Row>> {
 
 async fn adjust_all(store: &Store) {
     for sql in [
-        "INSERT INTO tariffs (endpoint, model, service_tier, prices_from_s, priced, adjusts, prices)
+        "INSERT OR IGNORE INTO tariffs (endpoint, model, service_tier, prices_from_s, priced, adjusts, prices)
          SELECT endpoint, model, service_tier, -1, 1, 1, '{\"input_audio\":-3}' FROM tariffs LIMIT 1",
         "INSERT INTO adjustments (request_id, api_key, tariff, requests, settled_at_ms, adjusted_at_ms, reason, input_audio)
          SELECT request_id, api_key, (SELECT max(number) FROM tariffs), 0, admitted_at_ms + duration_ms, 0, 'test', 17
@@ -188,4 +195,23 @@ async fn a_request_that_is_counted_late_is_counted_once_and_goes_with_the_next_d
     let up_to = Position { segment: 1, offset: 2 };
     store.append(&LedgerBatch { entries: vec![entry(5)], from, up_to, ..LedgerBatch::default() }).await.unwrap();
     assert_eq!((entries(&store).await, report(&store).await), (0, before));
+}
+
+/// Who counts adjustments remembers the number of the last one.
+#[tokio::test]
+async fn the_number_of_a_dropped_adjustment_is_not_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    assert_eq!(last_adjustment(&store).await.unwrap(), 0);
+    store.append(&LedgerBatch { entries: vec![entry(1), entry(2)], ..LedgerBatch::default() }).await.unwrap();
+    adjust_all(&store).await;
+    let last = last_adjustment(&store).await.unwrap();
+    assert_eq!((last, drop_before(&store, ms(10_000)).await.adjustments), (2, 2));
+    assert_eq!(last_adjustment(&store).await.unwrap(), last);
+    let from = store.projection().await.unwrap();
+    let up_to = Position { segment: 1, offset: 1 };
+    store.append(&LedgerBatch { entries: vec![entry(20_000)], from, up_to, ..LedgerBatch::default() }).await.unwrap();
+    adjust_all(&store).await;
+    let numbers: Vec<i64> = adjusted_after(&store, last).await.unwrap().iter().map(|new| new.number).collect();
+    assert_eq!(numbers, [3]);
 }
