@@ -184,7 +184,8 @@ async fn check_schema(pool: &SqlitePool) -> Result<(), StoreError> {
     // Without that table nothing was ever applied.
     let applied: Option<i64> = applied.unwrap_or_default();
     match applied {
-        _ if applied == known => Ok(()),
+        // An upgrade that was interrupted goes on with the next start of the gateway.
+        _ if applied == known && rollups::is_summed_up(pool).await? => Ok(()),
         Some(version) if applied > known => Err(StoreError::NewerDatabase { version }),
         _ => Err(StoreError::OlderDatabase),
     }

@@ -70,7 +70,7 @@ async fn what_is_old_goes_with_its_adjustments_and_no_report_changes() {
     entries_of_a_day[3].settlement.settled_at = ms(5_000);
     store.append(&LedgerBatch { entries: entries_of_a_day, ..LedgerBatch::default() }).await.unwrap();
     adjust_all(&store).await;
-    sqlx::query("DELETE FROM rollups").execute(store.writer()).await.unwrap();
+    sqlx::raw_sql("DELETE FROM rollups; UPDATE summed_up SET is_done = 0").execute(store.writer()).await.unwrap();
     store.sum_up_if_new().await.unwrap();
     let (before, tariffs) = (report(&store).await, number(&store, "SELECT count(*) FROM tariffs").await);
     // Entry n is settled at n + 900 ms: 0 to 1299 are older, but for one.
