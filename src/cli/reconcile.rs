@@ -40,7 +40,7 @@ const MAX_DAYS: u64 = 366;
 const MAX_PAGES: usize = 1_000;
 /// How often a page is asked for again that the provider has no time for, and how long that may take each time.
 const MAX_RETRIES: u32 = 4;
-const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// The two books could not be compared.
 const NOT_COMPARED: u8 = 2;
 
