@@ -40,8 +40,8 @@ pub struct Spent {
 /// Adjustments in memory at a time.
 const ADJUSTED_AT_ONCE: i64 = 1_000;
 
-async fn last_adjustment(database: impl SqliteExecutor<'_>) -> Result<i64, StoreError> {
-    let last = sqlx::query_scalar("SELECT coalesce(max(number), 0) FROM adjustments").fetch_one(database);
+async fn last_number(connection: impl SqliteExecutor<'_>) -> Result<i64, StoreError> {
+    let last = sqlx::query_scalar("SELECT coalesce(max(number), 0) FROM adjustments").fetch_one(connection);
     Ok(last.await?)
 }
 
@@ -81,7 +81,7 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
 pub async fn spent(store: &Store, months: impl Iterator<Item = Month>) -> Result<Spent, StoreError> {
     // One transaction, or an adjustment that is written meanwhile could be in the sums and not in the number.
     let mut reading = store.reader().begin().await?;
-    let last_adjustment = last_adjustment(&mut *reading).await?;
+    let last_adjustment = last_number(&mut *reading).await?;
     let mut read = Vec::new();
     for month in months {
         let selection = selection(month);
