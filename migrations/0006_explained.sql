@@ -225,3 +225,13 @@ CREATE TABLE rollups (
 
 INSERT INTO rollups SELECT 0, width_s, bucket_start_s, level, part, cells FROM rollups_before;
 DROP TABLE rollups_before;
+
+-- Whether those sums are there. What an earlier version has left is summed up by a transaction of its own after this one; a
+-- program that finds this table in between must not add to them yet.
+CREATE TABLE summed_up (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    is_done INTEGER NOT NULL CHECK (is_done IN (0, 1))
+) STRICT;
+
+INSERT INTO summed_up
+SELECT 1, NOT EXISTS (SELECT 1 FROM entries) AND NOT EXISTS (SELECT 1 FROM rollups);

@@ -189,7 +189,7 @@ impl Running {
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
-        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), now).await?;
+        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), clock.clone()).await?;
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));

@@ -46,6 +46,12 @@ fn files_that_the_documents_name_are_there() {
     assert!(wrong.is_empty(), "not there: {wrong:#?}");
 }
 
+/// As a shell takes a command apart: what stands in quotes is one word.
+fn words(command: &str) -> Vec<&str> {
+    let parts = command.split('"').enumerate();
+    parts.flat_map(|(at, part)| if at % 2 == 0 { part.split_whitespace().collect() } else { vec![part] }).collect()
+}
+
 #[test]
 fn commands_that_the_readme_shows_are_understood() {
     let readme = read("README.md");
@@ -64,13 +70,4 @@ fn commands_that_the_readme_shows_are_understood() {
         tried += 1;
     }
     assert!(tried >= 4, "only {tried} commands were found");
-}
-
-/// As a shell splits them: what stands between quotation marks is one.
-fn words(command: &str) -> Vec<&str> {
-    let mut words = Vec::new();
-    for (at, part) in command.split('"').enumerate() {
-        if at % 2 == 1 { words.push(part) } else { words.extend(part.split_whitespace()) }
-    }
-    words
 }

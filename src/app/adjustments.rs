@@ -6,13 +6,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{
-        spend::{Month, OrganizationLimit, Spending},
-        time::UnixNanos,
-    },
+    clock::Clock,
+    domain::spend::{Month, OrganizationLimit, Spending},
     store::{
         Store, StoreError,
-        spend::{adjusted_after, last_adjustment, spent},
+        spend::{adjusted_after, spent},
     },
 };
 
@@ -21,6 +19,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(super) struct Adjustments {
     store: Arc<Store>,
     spending: Arc<Spending>,
+    clock: Clock,
     /// The number of the last one that is counted.
     counted: i64,
 }
@@ -30,23 +29,11 @@ impl Adjustments {
     pub(super) async fn restored(
         store: &Arc<Store>,
         limit: &Arc<OrganizationLimit>,
-        now: UnixNanos,
+        clock: Clock,
     ) -> Result<Self, StoreError> {
-        let mut counted = last_adjustment(store).await?;
-        loop {
-            let mut amounts = Vec::new();
-            for month in Month::of(now).with_neighbours() {
-                let spent = spent(store, month).await?.into_iter();
-                amounts.extend(spent.map(|(project, amount)| (month, project, amount)));
-            }
-            let last = last_adjustment(store).await?;
-            if last == counted {
-                let spending = Arc::new(Spending::restored(Arc::clone(limit), amounts));
-                return Ok(Self { store: Arc::clone(store), spending, counted });
-            }
-            // Some were written meanwhile, and nobody can say whether the sums hold them.
-            counted = last;
-        }
+        let spent = spent(store, Month::of(clock.now()).with_neighbours()).await?;
+        let spending = Arc::new(Spending::restored(Arc::clone(limit), spent.amounts));
+        Ok(Self { store: Arc::clone(store), spending, clock, counted: spent.last_adjustment })
     }
 
     pub(super) const fn spending(&self) -> &Arc<Spending> {
@@ -73,7 +60,7 @@ impl Adjustments {
                 return Ok(());
             }
             for adjustment in adjusted {
-                self.spending.add(&adjustment.project, adjustment.amount, adjustment.settled_at);
+                self.spending.adjust(&adjustment.project, adjustment.amount, adjustment.settled_at, self.clock.now());
                 self.counted = adjustment.number;
             }
         }

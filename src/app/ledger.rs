@@ -97,8 +97,9 @@ pub(super) async fn wait_for_all(settings: &Settings, settled: Settled) -> Resul
 /// Corrects what requests cost by the prices of `catalog`, and says what that comes to; `looked_at` hears how many requests
 /// a pass has looked at so far.
 ///
-/// A first pass sums up; only then the second writes, and its first transaction has the run's row in the audit log, with
-/// that sum. So a run that is ended in the middle has its row too, and the next goes on with a row of its own.
+/// A first pass sums up; only then the second writes, and its first transaction has a row in the audit log with that sum as
+/// the run's plan. A second row, at the end, says what was written: only these add up to what the books were changed by. A
+/// run that is ended in the middle has its plan alone, and the next plans what is left.
 pub async fn reprice(
     settings: &Settings,
     catalog: &Catalog,
@@ -147,12 +148,12 @@ impl Run<'_> {
     /// Adjusts what is wrong. `found` is what the pass before has found.
     async fn write(&self, found: &Repriced, looked_at: &mut impl FnMut(Pass, u64)) -> Result<Repriced, LedgerError> {
         let judge = |booked: &Booked| booked.judge(self.catalog);
-        let mut event = Some(self.event(found));
+        let mut plan = Some(self.event(["planned_requests", "planned_difference"], found));
         let (mut written, mut touched, mut after) = (Repriced::default(), Touched::new(), None);
         loop {
             let mut piece = self.read(after).await?;
             if !piece.is_right() {
-                piece = reprice::correct(self.store, &self.stretch, after, judge, &mut event, &mut touched).await?;
+                piece = reprice::correct(self.store, &self.stretch, &piece, judge, &mut plan, &mut touched).await?;
             }
             sum_up(&mut written, &piece)?;
             looked_at(Pass::Adjusting, written.requests);
@@ -161,17 +162,22 @@ impl Run<'_> {
                 break;
             }
         }
+        if plan.is_none() {
+            reprice::conclude(self.store, &self.event(["requests", "difference"], &written)).await?;
+        }
         reprice::tidy(self.store, &touched).await?;
         Ok(written)
     }
 
-    fn event(&self, found: &Repriced) -> AuditEvent {
+    /// `names` are those of the number of requests and of the difference.
+    fn event(&self, names: [&str; 2], sums: &Repriced) -> AuditEvent {
+        let [requests, difference] = names;
         let facts = serde_json::json!({
             "settled_from": self.stretch.from.seconds(),
             "settled_before": self.stretch.to.seconds(),
-            "requests": found.corrected,
+            requests: sums.corrected,
             // All digits: through a float they would be rounded.
-            "difference": found.difference.to_string(),
+            difference: sums.difference.to_string(),
             "reason": self.stretch.reason,
         });
         AuditEvent::new(EventType::PricesRepriced, &By::gateway(self.stretch.adjusted_at), "ledger").after(&facts)

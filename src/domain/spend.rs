@@ -170,9 +170,18 @@ impl Spending {
         spending
     }
 
-    /// Counts what a request cost that was settled at `at`, or what such a cost was corrected by.
+    /// Counts what a request cost that was settled at `at`.
     pub fn add(&self, project: &ProjectId, amount: Total, at: UnixNanos) {
         self.add_to(Month::of(at), project, amount);
+    }
+
+    /// Counts what the cost of a request that was settled at `at` was corrected by, if that can still matter: the months of
+    /// long ago refuse nothing, and would push out the one that does.
+    pub fn adjust(&self, project: &ProjectId, amount: Total, at: UnixNanos, now: UnixNanos) {
+        let month = Month::of(at);
+        if Month::of(now).with_neighbours().any(|near| near == month) {
+            self.add_to(month, project, amount);
+        }
     }
 
     fn add_to(&self, month: Month, project: &ProjectId, amount: Total) {
@@ -330,8 +339,25 @@ mod tests {
         let spending = nothing_spent(None);
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
         spending.add(&project.id, Total::from_pico(10_000_000_000), at(LAST_SECOND));
-        spending.add(&project.id, Total::from_pico(-1), at(LAST_SECOND));
+        spending.adjust(&project.id, Total::from_pico(-1), at(LAST_SECOND), at(LAST_SECOND));
         assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        // In the first second of the next month, of the last of this one.
+        spending.adjust(&project.id, Total::from_pico(1), at(LAST_SECOND), at(LAST_SECOND + 1));
+        assert!(spending.reached(&project, at(LAST_SECOND)).is_some());
+    }
+
+    #[test]
+    fn corrections_of_old_months_switch_no_limit_of_this_one_off() {
+        let spending = nothing_spent(limit(1, Enforcement::Enforcing));
+        let project = project("proj_a", None);
+        let cent = Total::from_pico(10_000_000_000);
+        spending.add(&project.id, cent, at(LAST_SECOND));
+        for months_ago in (0..=12).rev() {
+            let settled = at(LAST_SECOND - months_ago * 30 * DAY_S);
+            spending.adjust(&project.id, Total::from_pico(1), settled, at(LAST_SECOND));
+            assert!(spending.reached(&project, at(LAST_SECOND)).is_some(), "{months_ago}");
+        }
+        assert!(spending.months.lock().unwrap().len() <= 2);
     }
 
     #[test]

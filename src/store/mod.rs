@@ -38,7 +38,7 @@ use std::{
 use sqlx::{
     ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool,
     migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteExecutor, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 pub use error::StoreError;
@@ -67,7 +67,7 @@ impl Store {
     /// Opens the database of a gateway that may be running on it: it is neither made nor brought up to date.
     pub async fn open_existing(path: &Path) -> Result<Self, StoreError> {
         let store = Self::pools(path, |pool| pool).await?;
-        check_schema(&store.reader).await?;
+        check_schema(&mut *store.reader.acquire().await?).await?;
         Ok(store)
     }
 
@@ -180,14 +180,15 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
 }
 
 /// Refuses a schema that is not the one this program knows.
-async fn check_schema(connection: impl SqliteExecutor<'_>) -> Result<(), StoreError> {
+async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let known = sqlx::migrate!("./migrations").iter().map(|migration| migration.version).max();
     let applied = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success");
-    let applied = applied.fetch_one(connection).await;
+    let applied = applied.fetch_one(&mut *connection).await;
     // Without that table nothing was ever applied.
     let applied: Option<i64> = applied.unwrap_or_default();
     match applied {
-        _ if applied == known => Ok(()),
+        // An upgrade that was interrupted goes on with the next start of the gateway.
+        _ if applied == known && rollups::is_summed_up(connection).await? => Ok(()),
         Some(version) if applied > known => Err(StoreError::NewerDatabase { version }),
         _ => Err(StoreError::OlderDatabase),
     }

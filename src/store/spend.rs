@@ -1,9 +1,6 @@
 //! What the ledger says was spent in a month.
 
-use sqlx::{
-    Row as _,
-    sqlite::{SqliteExecutor, SqliteRow},
-};
+use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{
     Store, StoreError,
@@ -31,14 +28,19 @@ pub struct Adjusted {
     pub settled_at: UnixNanos,
 }
 
+/// What was spent in some months at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Several of one project and month among them.
+    pub amounts: Vec<(Month, ProjectId, Total)>,
+    /// The number of the last adjustment that the amounts hold; 0 before the first.
+    pub last_adjustment: i64,
+}
+
 /// Adjustments in memory at a time.
 const ADJUSTED_AT_ONCE: i64 = 1_000;
 
 /// The number of the last adjustment, even if it was dropped since; 0 before the first.
-pub async fn last_adjustment(store: &Store) -> Result<i64, StoreError> {
-    last_number(store.reader()).await
-}
-
 pub(super) async fn last_number(connection: impl SqliteExecutor<'_>) -> Result<i64, StoreError> {
     let last = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'adjustments'";
     Ok(sqlx::query_scalar(last).fetch_one(connection).await?)
@@ -76,10 +78,31 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
     Ok(Adjusted { number: row.try_get("number")?, project, amount, settled_at })
 }
 
-/// Amounts by project, several of one among them. Requests count in the month of their settlement.
-pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)>, StoreError> {
+/// Requests count in the month of their settlement.
+pub async fn spent(store: &Store, months: impl Iterator<Item = Month>) -> Result<Spent, StoreError> {
+    // One transaction, or an adjustment that is written meanwhile could be in the sums and not in the number.
+    let mut reading = store.reader().begin().await?;
+    let last_adjustment = last_number(&mut *reading).await?;
+    let mut read = Vec::new();
+    for month in months {
+        let selection = selection(month);
+        read.push((month, reports::parts(&mut *reading, &selection).await?, selection));
+    }
+    // A dropped transaction would end some time later.
+    reading.rollback().await?;
+    let mut amounts = Vec::new();
+    for (month, parts, selection) in read {
+        for row in reports::summed(store, &selection, parts).await? {
+            let Some(project) = row.project_id else { continue };
+            amounts.extend(row.lines.into_iter().map(|line| (month, project.clone(), line.amount)));
+        }
+    }
+    Ok(Spent { amounts, last_adjustment })
+}
+
+fn selection(month: Month) -> Selection {
     let range = Range { start_s: month.start_s, end_s: month.end_s };
-    let selection = Selection {
+    Selection {
         pieces: vec![Piece { width: Width::Day, range }],
         bucket_width: Width::Day,
         bucket_starts: Vec::new(),
@@ -91,10 +114,7 @@ pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)
         api_key_ids: None,
         models: None,
         batch: None,
-    };
-    let rows = reports::rows(store, &selection).await?.into_iter();
-    let amounts = rows.filter_map(|row| row.project_id.map(|project| (project, row.lines)));
-    Ok(amounts.flat_map(|(project, lines)| lines.into_iter().map(move |line| (project.clone(), line.amount))).collect())
+    }
 }
 
 #[cfg(test)]
@@ -128,10 +148,10 @@ mod tests {
             ],
         )
         .await;
-        let spent = spent(&store, month).await.unwrap();
+        let spent = spent(&store, [month].into_iter()).await.unwrap();
         let of = |id: &str| {
-            let amounts = spent.iter().filter(|(project, _)| project.as_str() == id);
-            amounts.map(|(_, amount)| amount.pico()).sum::<i128>()
+            let amounts = spent.amounts.iter().filter(|(_, project, _)| project.as_str() == id);
+            amounts.map(|(_, _, amount)| amount.pico()).sum::<i128>()
         };
         assert_eq!((of("proj_a"), of("proj_b")), (6, 5));
     }

@@ -88,10 +88,13 @@ async fn costs_change_by_exactly_the_printed_difference_and_usage_does_not() {
     assert_eq!(adjustments(&gateway).await, 2);
 
     let log = gateway.admin().get("/v1/organization/audit_logs?event_types[]=prices.repriced").await.json();
-    let [row] = log["data"].as_array().unwrap().as_slice() else { panic!("{log}") };
+    let [written, plan] = log["data"].as_array().unwrap().as_slice() else { panic!("{log}") };
+    let expected = json!({"settled_from": 1_788_220_800, "settled_before": 1_790_812_800, "planned_requests": 2,
+        "planned_difference": "0.000002", "reason": "a wrong page"});
+    assert_eq!((&plan["after"], &plan["actor"]["api_key"]["id"]), (&expected, &json!("gateway")));
     let expected = json!({"settled_from": 1_788_220_800, "settled_before": 1_790_812_800, "requests": 2,
         "difference": "0.000002", "reason": "a wrong page"});
-    assert_eq!((&row["after"], &row["actor"]["api_key"]["id"]), (&expected, &json!("gateway")));
+    assert_eq!(written["after"], expected);
     assert_eq!(command(&gateway, &["audit", "verify"], &[]).await.code, Some(0));
 
     // The gateway, started with the mended page, bills what the books say now.
@@ -231,6 +234,12 @@ async fn a_run_that_is_killed_is_finished_by_the_next() {
         assert_eq!(costs(&gateway).await, i128::from(cost) * i128::try_from(requests).unwrap());
     }
     assert!(killed > 0, "every run was faster than the signal");
+    // What a killed run has not written is in no row that says what was.
+    let log = gateway.admin().get("/v1/organization/audit_logs?event_types[]=prices.repriced").await.json();
+    let facts: Vec<_> = log["data"].as_array().unwrap().iter().map(|row| &row["after"]).collect();
+    let sum = |name: &str| facts.iter().filter_map(|row| row[name].as_u64()).sum::<u64>();
+    let adjusted = adjustments(&gateway).await as u64;
+    assert!(sum("requests") < adjusted && sum("planned_requests") > adjusted, "{adjusted}: {log}");
     assert_eq!(usage(&gateway).await, usage_before);
 }
 

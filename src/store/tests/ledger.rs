@@ -173,9 +173,13 @@ async fn entries_without_sums_are_summed_up_at_the_start() {
     let store = store(dir.path()).await;
     append_each(&store, (0..40).map(|number| vec![entry(number)])).await;
     store.close().await;
-    for lost in ["DELETE FROM rollups", "DELETE FROM rollups WHERE detail > 0", "SELECT 1"] {
+    for lost in [
+        "UPDATE summed_up SET is_done = 0; DELETE FROM rollups",
+        "UPDATE summed_up SET is_done = 0; DELETE FROM rollups WHERE detail > 0",
+        "SELECT 1",
+    ] {
         let store = super::store(dir.path()).await;
-        sqlx::query(lost).execute(store.writer()).await.unwrap();
+        sqlx::raw_sql(lost).execute(store.writer()).await.unwrap();
         store.close().await;
         let store = super::store(dir.path()).await;
         assert_balanced(&store).await;
