@@ -239,11 +239,8 @@ fn held(row: &SqliteRow) -> Result<Held, StoreError> {
     let unreadable = || StoreError::Unreadable("what a request held".to_owned());
     let bytes: &[u8] = row.try_get_unchecked("held")?;
     let is_json = row.try_get_raw("held")?.type_info().name() == "TEXT";
-    let read = if is_json {
-        serde_json::from_slice(bytes).ok().and_then(Held::from_numbers)
-    } else {
-        Held::unpack(bytes)
-    };
+    let read =
+        if is_json { serde_json::from_slice(bytes).ok().and_then(Held::from_numbers) } else { Held::unpack(bytes) };
     read.ok_or_else(unreadable)
 }
 

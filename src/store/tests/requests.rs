@@ -116,7 +116,10 @@ async fn entries_of_before_limits_were_written_down_do_not_know_them() {
     let found = finished(&store, RequestId::new(0, 1)).await;
     assert_eq!((found.admitted_under, found.outcome), (None, Outcome::Completed));
     // What they held was kept as JSON for a while.
-    let json = copy.replace("01'", "02'").replace("FROM entries", "FROM entries WHERE terms IS NOT NULL").replace("NULL, NULL", "terms, json_array(120, 1, NULL, 40, 100, 2, 20, 0)");
+    let json = copy
+        .replace("01'", "02'")
+        .replace("FROM entries", "FROM entries WHERE terms IS NOT NULL")
+        .replace("NULL, NULL", "terms, json_array(120, 1, NULL, 40, 100, 2, 20, 0)");
     sqlx::query(sqlx::AssertSqlSafe(json)).execute(store.writer()).await.unwrap();
     let held = finished(&store, RequestId::new(0, 2)).await.admitted_under.unwrap().held;
     let estimate = Usage::default().with(LineItem::InputText, 100).with(LineItem::InputAudio, 2);
