@@ -120,6 +120,24 @@ fn a_models_name_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn what_may_have_become_of_an_unknown_request_depends_on_its_age() {
+    const ALWAYS: [&str; 2] = ["for its key, or before it was understood", "went to another gateway"];
+    const HOUR_NANOS: u64 = 3_600_000_000_000;
+    let arrived = UnixNanos::from_seconds(1_790_000_000);
+    for (hours, may, may_not) in [
+        (0, ["among so many", "still under way"], ["24 hours ago", "retention_days"]),
+        (24, ["among so many", "still under way"], ["24 hours ago", "retention_days"]),
+        (25, ["24 hours ago", "retention_days"], ["among so many", "nothing else"]),
+        (72, ["24 hours ago", "still under way"], ["among so many", "nothing else"]),
+        (73, ["24 hours ago", "retention_days"], ["among so many", "still under way"]),
+    ] {
+        let text = unknown(RequestId::new(arrived.millis(), 7), arrived.plus_nanos(hours * HOUR_NANOS));
+        assert!(may.iter().chain(&ALWAYS).all(|it| text.contains(it)), "{hours}: {text}");
+        assert!(!may_not.iter().any(|it| text.contains(it)), "{hours}: {text}");
+    }
+}
+
+#[test]
 fn what_is_no_id_is_said_before_anybody_is_asked() {
     #[derive(Debug, clap::Parser)]
     struct Cli {
