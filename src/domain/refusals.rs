@@ -1,6 +1,8 @@
 //! Requests that were refused before anything was sent, as they can be explained for a day. They are no entries: nothing
 //! was consumed, and nothing is owed.
 
+mod kept;
+
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,8 @@ use super::{
     time::UnixNanos,
     usage::Usage,
 };
+
+pub use self::kept::Kept;
 
 /// How long a refusal can be explained.
 pub const KEPT_NANOS: u64 = DAY_NANOS;
