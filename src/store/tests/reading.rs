@@ -1,7 +1,7 @@
 //! Reading requests while others write, and while others read.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,7 +30,7 @@ fn everything() -> Filter {
 }
 
 /// With one entry, and an adjustment of it.
-async fn adjusted(dir: &std::path::Path) -> RequestId {
+async fn adjusted(dir: &Path) -> RequestId {
     let store = store(dir).await;
     let admission = admission(1);
     let id = admission.request_id;
@@ -48,6 +48,31 @@ async fn adjusted(dir: &std::path::Path) -> RequestId {
     id
 }
 
+/// `before` each use of a connection, be it a new one or not.
+async fn watched_by<F>(path: &Path, before: impl Fn() -> F + Clone + Send + Sync + 'static) -> Store
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let opened = Store::open_watched(path, move |pool| {
+        let (first, again) = (before.clone(), before.clone());
+        let pool = pool.after_connect(move |_, _| {
+            let before = first();
+            Box::pin(async move {
+                before.await;
+                Ok(())
+            })
+        });
+        pool.before_acquire(move |_, _| {
+            let before = again();
+            Box::pin(async move {
+                before.await;
+                Ok(true)
+            })
+        })
+    });
+    opened.await.unwrap()
+}
+
 async fn drop_all(path: PathBuf) {
     let mut connection = sqlx::SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
     let statements = "BEGIN IMMEDIATE; UPDATE retention SET horizon_ms = 9000000000000000; DELETE FROM adjustments; \
@@ -61,23 +86,18 @@ async fn an_entry_that_is_dropped_meanwhile_is_read_with_its_adjustments_or_not_
     let dir = tempfile::tempdir().unwrap();
     let id = adjusted(dir.path()).await;
     let path = dir.path().join("tollgate.db");
-    // Whenever a connection is taken from a pool: those still to come before everything is dropped.
+    // Connections that are still to be taken before everything is dropped.
     let left = Arc::new(AtomicU64::new(u64::MAX));
     let (watched, dropped) = (Arc::clone(&left), path.clone());
-    let opened = Store::open_watched(&path, move |pool| {
-        let (left, path) = (Arc::clone(&watched), dropped.clone());
-        pool.before_acquire(move |_, _| {
-            let is_now = left.fetch_sub(1, Ordering::SeqCst) == 0;
-            let path = path.clone();
-            Box::pin(async move {
-                if is_now {
-                    drop_all(path).await;
-                }
-                Ok(true)
-            })
-        })
+    let opened = watched_by(&path, move || {
+        let (is_now, path) = (watched.fetch_sub(1, Ordering::SeqCst) == 0, dropped.clone());
+        async move {
+            if is_now {
+                drop_all(path).await;
+            }
+        }
     });
-    let store = opened.await.unwrap();
+    let store = opened.await;
     left.store(1, Ordering::SeqCst);
     match requests::find(&store, id, NOW).await.unwrap() {
         Some(Explained::Finished(finished)) => assert_eq!(finished.adjustments.len(), 1),
@@ -92,27 +112,16 @@ async fn one_list_is_read_at_a_time_and_reports_do_not_wait_for_it() {
     let id = adjusted(dir.path()).await;
     // Whoever takes a connection waits at the gate, as for a long scan.
     let (gate, waiting) = (Arc::new(Semaphore::new(1_000)), Arc::new(AtomicU64::new(0)));
-    let wait = {
-        let (gate, waiting) = (Arc::clone(&gate), Arc::clone(&waiting));
-        move || {
-            let (gate, waiting) = (Arc::clone(&gate), Arc::clone(&waiting));
-            Box::pin(async move {
-                waiting.fetch_add(1, Ordering::SeqCst);
-                gate.acquire().await.unwrap().forget();
-                Ok(true)
-            })
-        }
-    };
+    let (gated, counted) = (Arc::clone(&gate), Arc::clone(&waiting));
     let path = dir.path().join("tollgate.db");
-    let opened = Store::open_watched(&path, move |pool| {
-        let (at_first, again) = (wait.clone(), wait.clone());
-        pool.after_connect(move |_, _| {
-            let waited = at_first();
-            Box::pin(async move { waited.await.map(|_: bool| ()) })
-        })
-        .before_acquire(move |_, _| again())
+    let opened = watched_by(&path, move || {
+        let (gate, waiting) = (Arc::clone(&gated), Arc::clone(&counted));
+        async move {
+            waiting.fetch_add(1, Ordering::SeqCst);
+            gate.acquire().await.unwrap().forget();
+        }
     });
-    let store = opened.await.unwrap();
+    let store = opened.await;
     gate.forget_permits(1_000);
     waiting.store(0, Ordering::SeqCst);
     let list = || {
