@@ -122,8 +122,8 @@ impl RequestId {
 
     /// Unix milliseconds.
     pub const fn arrived_ms(self) -> u64 {
-        let [a, b, c, d, e, f, ..] = self.to_bytes();
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        let [first, second, third, fourth, fifth, sixth, ..] = self.to_bytes();
+        u64::from_be_bytes([0, 0, first, second, third, fourth, fifth, sixth])
     }
 
     /// Not later than any id of a request that arrived in this millisecond or after it.

@@ -252,7 +252,9 @@ mod tests {
         const SECOND: u64 = 1_000_000_000;
         let full = |limits, tokens: &[u32]| {
             let full = Full::new(limits);
-            tokens.iter().for_each(|tokens| full.ask(*tokens, NOW).unwrap());
+            for tokens in tokens {
+                full.ask(*tokens, NOW).unwrap();
+            }
             full
         };
         let day = Dimension::RequestsPerDay;

@@ -52,7 +52,9 @@ pub async fn save(
         let mut transaction = store.writer().begin_with("BEGIN IMMEDIATE").await?;
         insert(&mut transaction, piece).await?;
         transaction.commit().await?;
-        piece.iter().for_each(|it| kept.add(&it.key_id, it.request_id));
+        for it in piece {
+            kept.add(&it.key_id, it.request_id);
+        }
     }
     for piece in kept.shed(most).chunks(AT_ONCE) {
         const DELETE: &str = "DELETE FROM refusals WHERE request_id IN (SELECT unhex(value) FROM json_each(?))";

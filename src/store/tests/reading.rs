@@ -133,7 +133,9 @@ async fn one_list_is_read_at_a_time_and_reports_do_not_wait_for_it() {
         tokio::task::yield_now().await;
     }
     // Those who asked have left; what one of them began goes on.
-    lists.into_iter().for_each(|list| list.abort());
+    for list in lists {
+        list.abort();
+    }
     let patient = list();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(waiting.load(Ordering::SeqCst), 1, "connections that lists have taken");
