@@ -59,8 +59,8 @@ impl Rate {
     }
 }
 
-/// Why a bucket refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a bucket refused: what is larger is refused longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// There is room again after this time.
     Wait { nanos: u64 },
@@ -94,6 +94,11 @@ impl Bucket {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_until)) => Err(Refusal::Wait { nanos: not_until.earliest_possible().as_u64() - now.0 }),
         }
+    }
+
+    /// Why `units` would not be taken now; nothing is.
+    pub fn refusal(&self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Option<Refusal> {
+        Self::restored(self.arrival()).take(units, rate, now).err()
     }
 
     /// Books `units` whether or not there is room. Past the limit it is debt, and the bucket refuses until time has paid it.

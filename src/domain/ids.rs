@@ -108,15 +108,22 @@ impl AdminKeyId {
 pub struct RequestId(u128);
 
 impl RequestId {
+    const RANDOM_BITS: u32 = 80;
+
     pub fn new(arrived_ms: u64, random: u128) -> Self {
-        const RANDOM_BITS: u32 = 80;
-        Self((u128::from(arrived_ms) << RANDOM_BITS) | (random & ((1 << RANDOM_BITS) - 1)))
+        Self((u128::from(arrived_ms) << Self::RANDOM_BITS) | (random & ((1 << Self::RANDOM_BITS) - 1)))
     }
 
     pub fn parse(text: &str) -> Option<Self> {
         let hex = text.strip_prefix("req_")?;
         let valid = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         valid.then(|| u128::from_str_radix(hex, 16).ok().map(Self))?
+    }
+
+    /// Unix milliseconds.
+    pub const fn arrived_ms(self) -> u64 {
+        let [first, second, third, fourth, fifth, sixth, ..] = self.to_bytes();
+        u64::from_be_bytes([0, 0, first, second, third, fourth, fifth, sixth])
     }
 
     /// Not later than any id of a request that arrived in this millisecond or after it.
@@ -222,6 +229,7 @@ mod tests {
         let early = RequestId::new(1_000, u128::MAX);
         let late = RequestId::new(1_001, 0);
         assert!(early < late);
+        assert_eq!((early.arrived_ms(), late.arrived_ms()), (1_000, 1_001));
         assert_eq!(RequestId::parse(&late.to_string()), Some(late));
         assert_eq!(late.to_string().len(), 36);
         assert_eq!(RequestId::parse("req_ABCDEF00112233445566778899001122"), None);

@@ -13,7 +13,8 @@ const PICO_PER_DOLLAR: u128 = 1_000_000_000_000;
 pub struct Money(i64);
 
 /// A sum of many amounts, in pico-dollars.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Total(i128);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

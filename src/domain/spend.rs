@@ -51,6 +51,17 @@ impl Spender {
     }
 }
 
+/// A spend limit that refused a request, as it was then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpendLimitReached {
+    pub spender: Spender,
+    pub threshold_cents: NonZeroU64,
+    /// In the month of the refusal, by all who count for this limit.
+    pub spent: Total,
+    /// Unix seconds: the end of that month, when requests pass again.
+    pub month_end_s: u64,
+}
+
 /// The organization's limit: changed by one, read with each request.
 #[derive(Debug, Default)]
 pub struct OrganizationLimit(RwLock<Option<SpendLimit>>);
@@ -92,14 +103,26 @@ impl Enforcement {
     }
 }
 
+/// 64 bits of cents are 98 bits of pico-dollars.
+fn dollars(cents: NonZeroU64) -> Total {
+    Total::from_pico(i128::from(cents.get()) * PICO_PER_CENT)
+}
+
 impl SpendLimit {
     fn is_enforced(&self) -> bool {
         self.enforcement == Enforcement::Enforcing
     }
 
-    fn is_reached(&self, spent: Total) -> bool {
-        // 64 bits of cents are 98 bits of pico-dollars.
-        spent.pico() >= i128::from(self.threshold_cents.get()) * PICO_PER_CENT
+    fn reached_by(&self, spender: Spender, spent: Total, month: Month) -> Option<SpendLimitReached> {
+        let Self { threshold_cents, .. } = *self;
+        let reached = SpendLimitReached { spender, threshold_cents, spent, month_end_s: month.end_s };
+        (spent >= dollars(threshold_cents)).then_some(reached)
+    }
+}
+
+impl SpendLimitReached {
+    pub fn threshold(&self) -> Total {
+        dollars(self.threshold_cents)
     }
 }
 
@@ -198,8 +221,8 @@ impl Spending {
         months.push(sums);
     }
 
-    /// Whose enforced limit is reached, if one is: the project's before the organization's.
-    pub fn reached(&self, project: &Project, now: UnixNanos) -> Option<Spender> {
+    /// The enforced limit that is reached, if one is: the project's before the organization's.
+    pub fn reached(&self, project: &Project, now: UnixNanos) -> Option<SpendLimitReached> {
         let own = project.terms.spend_limit.filter(SpendLimit::is_enforced);
         let common = self.organization_limit.current().filter(SpendLimit::is_enforced);
         if own.is_none() && common.is_none() {
@@ -208,10 +231,9 @@ impl Spending {
         let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = months.iter().find(|sums| sums.month.holds(now))?;
         let spent = sums.projects.get(&project.id).copied().unwrap_or_default();
-        if own.is_some_and(|limit| limit.is_reached(spent)) {
-            return Some(Spender::Project);
-        }
-        common.filter(|limit| limit.is_reached(sums.organization)).map(|_| Spender::Organization)
+        let own = own.and_then(|limit| limit.reached_by(Spender::Project, spent, sums.month));
+        let by_all = |limit: SpendLimit| limit.reached_by(Spender::Organization, sums.organization, sums.month);
+        own.or_else(|| common.and_then(by_all))
     }
 }
 
@@ -242,6 +264,10 @@ mod tests {
         UnixNanos::from_seconds(seconds)
     }
 
+    fn whose(spending: &Spending, project: &Project, now: UnixNanos) -> Option<Spender> {
+        spending.reached(project, now).map(|reached| reached.spender)
+    }
+
     fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
         Spending::restored(Arc::new(OrganizationLimit::new(limit)), [])
     }
@@ -265,9 +291,9 @@ mod tests {
         let spending = nothing_spent(None);
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
         spending.add(&project.id, Total::from_pico(9_999_999_999), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
         spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project));
     }
 
     #[test]
@@ -276,13 +302,31 @@ mod tests {
         let (a, b) = (project("proj_a", None), project("proj_b", limit(2, Enforcement::Enforcing)));
         let cent = Total::from_pico(10_000_000_000);
         spending.add(&a.id, cent, at(LAST_SECOND));
-        assert_eq!(spending.reached(&b, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &b, at(LAST_SECOND)), None);
         spending.add(&b.id, cent, at(LAST_SECOND));
         for project in [&a, &b] {
-            assert_eq!(spending.reached(project, at(LAST_SECOND)), Some(Spender::Organization));
+            assert_eq!(whose(&spending, project, at(LAST_SECOND)), Some(Spender::Organization));
         }
         spending.organization_limit.set(None);
-        assert_eq!(spending.reached(&a, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &a, at(LAST_SECOND)), None);
+    }
+
+    #[test]
+    fn a_limit_that_refuses_tells_its_threshold_what_was_spent_and_when_it_passes() {
+        let spending = nothing_spent(limit(3, Enforcement::Enforcing));
+        let (a, b) = (project("proj_a", limit(2, Enforcement::Enforcing)), project("proj_b", None));
+        spending.add(&a.id, Total::from_pico(20_000_000_001), at(LAST_SECOND));
+        spending.add(&b.id, Total::from_pico(20_000_000_000), at(LAST_SECOND));
+        let told = |project| {
+            let reached = spending.reached(project, at(LAST_SECOND)).unwrap();
+            let amounts = (reached.threshold().to_string(), reached.spent.to_string());
+            assert!(spending.reached(project, at(reached.month_end_s)).is_none());
+            assert!(spending.reached(project, UnixNanos(at(reached.month_end_s).0 - 1)).is_some());
+            (reached.spender, amounts.0, amounts.1, reached.month_end_s)
+        };
+        let of = |spender, threshold: &str, spent: &str| (spender, threshold.into(), spent.into(), LAST_SECOND + 1);
+        assert_eq!(told(&a), of(Spender::Project, "0.02", "0.020000000001"));
+        assert_eq!(told(&b), of(Spender::Organization, "0.03", "0.040000000001"));
     }
 
     #[test]
@@ -290,7 +334,7 @@ mod tests {
         let spending = nothing_spent(limit(1, Enforcement::Inactive));
         let project = project("proj_a", limit(1, Enforcement::Inactive));
         spending.add(&project.id, Total::from_pico(i64::MAX.into()), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
     }
 
     #[test]
@@ -299,13 +343,13 @@ mod tests {
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
         let much = Total::from_pico(i64::MAX.into());
         spending.add(&project.id, much, at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project));
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), None);
         spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + 1));
         spending.add(&project.id, much, at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), None);
         spending.add(&project.id, much, at(LAST_SECOND + 1));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), Some(Spender::Project));
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), Some(Spender::Project));
     }
 
     #[test]
@@ -314,7 +358,7 @@ mod tests {
         let month = Month::of(at(LAST_SECOND));
         let spending = Spending::restored(Arc::default(), [(month, id.clone(), cent), (month, id, cent)]);
         let reached =
-            |cents| spending.reached(&project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
+            |cents| whose(&spending, &project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
         assert_eq!((reached(2), reached(3)), (Some(Spender::Project), None));
     }
 
@@ -327,9 +371,9 @@ mod tests {
         // To the next month, years ahead, and further still, with settlements there.
         for ahead in [1, 100_000_000, 200_000_000, 300_000_000] {
             spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + ahead));
-            assert_eq!(spending.reached(&project, at(LAST_SECOND + ahead)), None);
+            assert_eq!(whose(&spending, &project, at(LAST_SECOND + ahead)), None);
             spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
-            assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
+            assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
             assert!(spending.months.lock().unwrap().len() <= MAX_MONTHS);
         }
     }
@@ -340,7 +384,7 @@ mod tests {
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
         spending.add(&project.id, Total::from_pico(10_000_000_000), at(LAST_SECOND));
         spending.adjust(&project.id, Total::from_pico(-1), at(LAST_SECOND), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
         // In the first second of the next month, of the last of this one.
         spending.adjust(&project.id, Total::from_pico(1), at(LAST_SECOND), at(LAST_SECOND + 1));
         assert!(spending.reached(&project, at(LAST_SECOND)).is_some());

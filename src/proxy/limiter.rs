@@ -8,7 +8,7 @@ use std::{
 
 use super::estimate::OutputAverage;
 use crate::domain::{
-    bucket::{Bucket, Headroom, HoldNumber, Holds, Refusal},
+    bucket::{Bucket, Headroom, HoldNumber, Holds, Rate, Refusal},
     ids::KeyId,
     ledger::{Hold, Used},
     limits::{Dimension, Headrooms, LimitExceeded, Limits},
@@ -56,7 +56,8 @@ fn find_or_add<K: Eq + std::hash::Hash + Clone, V: Default>(map: &RwLock<HashMap
 }
 
 impl Buckets {
-    /// Takes one request and `tokens` tokens, or nothing.
+    /// Takes one request and `tokens` tokens, or nothing. Of several limits that refuse, the one that does longest is told:
+    /// who waits for another is refused again.
     pub fn reserve(
         self: &Arc<Self>,
         limits: &Limits,
@@ -73,11 +74,11 @@ impl Buckets {
         for dimension in Dimension::ALL {
             match self.take(&mut holds[dimension.index()], &hold, dimension, now) {
                 Ok(number) => numbers[dimension.index()] = number,
-                Err(exceeded) => {
+                Err(refusal) => {
                     for earlier in Dimension::ALL.into_iter().take(dimension.index()) {
                         self.correct(&mut holds, &hold, &numbers, earlier, 0, now);
                     }
-                    return Err(exceeded);
+                    return Err(self.longest(&hold, (dimension, refusal), now));
                 }
             }
         }
@@ -91,19 +92,30 @@ impl Buckets {
         hold: &Hold,
         dimension: Dimension,
         now: UnixNanos,
-    ) -> Result<HoldNumber, LimitExceeded> {
+    ) -> Result<HoldNumber, Refusal> {
         let Some(rate) = hold.limits.rate(dimension) else { return Ok(HoldNumber::default()) };
-        let (bucket, units) = (&self.buckets[dimension.index()], hold.units(dimension));
-        holds.take(bucket, units, rate, now).map_err(|refusal| LimitExceeded {
+        holds.take(&self.buckets[dimension.index()], hold.units(dimension), rate, now)
+    }
+
+    /// The limit that refuses longest: `first`, unless one behind it does longer. They must hold nothing of `hold`.
+    fn longest(&self, hold: &Hold, first: (Dimension, Refusal), now: UnixNanos) -> LimitExceeded {
+        let later = Dimension::ALL.into_iter().skip(first.0.index() + 1);
+        let later = later.filter_map(|dimension| {
+            let (bucket, rate) = (&self.buckets[dimension.index()], hold.limits.rate(dimension)?);
+            Some((dimension, bucket.refusal(hold.units(dimension), rate, now)?))
+        });
+        let (dimension, refusal) = later.fold(first, |worst, it| if it.1 > worst.1 { it } else { worst });
+        let (bucket, rate) = (&self.buckets[dimension.index()], hold.limits.rate(dimension));
+        LimitExceeded {
             dimension,
-            limit: rate.limit(),
-            used: bucket.used(rate, now),
-            requested: units.get(),
+            limit: rate.map_or(0, Rate::limit),
+            used: rate.map_or(0, |rate| bucket.used(rate, now)),
+            requested: hold.units(dimension).get(),
             wait_nanos: match refusal {
                 Refusal::Wait { nanos } => Some(nanos),
                 Refusal::TooLarge => None,
             },
-        })
+        }
     }
 
     /// Gives back what was held but not used, or books what was used but not held.
@@ -196,5 +208,77 @@ mod tests {
         assert!(reserve(1, at(62)).is_err());
         drop(third);
         assert!(reserve(215, at(62)).is_ok(), "dropped unsent, it gives back everything");
+    }
+
+    /// Limits per minute, per day, and of tokens (0 is none), and what has been taken from them.
+    struct Full {
+        buckets: Arc<Buckets>,
+        limits: Limits,
+        group: Arc<str>,
+    }
+
+    impl Full {
+        fn new([per_minute, per_day, tokens]: [u32; 3]) -> Self {
+            let limits = Limits {
+                requests_per_minute: NonZeroU32::new(per_minute),
+                requests_per_day: NonZeroU32::new(per_day),
+                tokens_per_minute: NonZeroU32::new(tokens),
+                ..Limits::default()
+            };
+            let (limiter, group): (_, Arc<str>) = (Limiter::default(), Arc::from("m"));
+            Self { buckets: limiter.buckets(&KeyId::parse("key_one").unwrap(), &group), limits, group }
+        }
+
+        /// Held and used in full.
+        fn ask(&self, tokens: u32, now: UnixNanos) -> Result<(), LimitExceeded> {
+            let reserved = self.buckets.reserve(&self.limits, &self.group, NonZeroU32::new(tokens).unwrap(), now);
+            reserved.map(|it| it.settle(Used { request: true, tokens: tokens.into() }, now))
+        }
+
+        /// The limit that is told, and that waiting as long as it says is enough and a nanosecond less is not.
+        fn told(&self, tokens: u32, now: UnixNanos) -> (Dimension, Option<u64>) {
+            let exceeded = self.ask(tokens, now).unwrap_err();
+            if let Some(wait_nanos) = exceeded.wait_nanos {
+                assert!(self.ask(tokens, now.plus_nanos(wait_nanos - 1)).is_err(), "{exceeded:?}");
+                assert_eq!(self.ask(tokens, now.plus_nanos(wait_nanos)), Ok(()), "{exceeded:?}");
+            }
+            (exceeded.dimension, exceeded.wait_nanos)
+        }
+    }
+
+    #[test]
+    fn of_several_limits_that_refuse_the_longest_is_told_and_its_wait_is_enough() {
+        const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
+        const SECOND: u64 = 1_000_000_000;
+        let full = |limits, tokens: &[u32]| {
+            let full = Full::new(limits);
+            for tokens in tokens {
+                full.ask(*tokens, NOW).unwrap();
+            }
+            full
+        };
+        let day = Dimension::RequestsPerDay;
+        let minute = Dimension::RequestsPerMinute;
+        let per_token = Dimension::TokensPerMinute;
+        assert_eq!(full([2, 2, 0], &[1, 1]).told(1, NOW), (day, Some(43_200 * SECOND)));
+        // Both refuse for as long: the one that is checked first.
+        assert_eq!(full([60, 0, 60], &[1; 60]).told(1, NOW), (minute, Some(SECOND)));
+        assert_eq!(full([1, 0, 60], &[60]).told(1, NOW), (minute, Some(60 * SECOND)));
+        assert_eq!(full([6, 0, 60], &[10; 6]).told(60, NOW), (per_token, Some(60 * SECOND)));
+        assert_eq!(full([0, 1, 60], &[60]).told(60, NOW), (day, Some(86_400 * SECOND)));
+        // No waiting helps, whatever the others say.
+        assert_eq!(full([1, 1, 60], &[1]).told(61, NOW), (per_token, None));
+        assert_eq!(full([1, 0, 60], &[1]).told(61, NOW), (per_token, None));
+    }
+
+    #[test]
+    fn a_refusal_by_a_later_limit_takes_nothing_from_the_earlier_ones() {
+        let now = UnixNanos::from_seconds(1_790_000_000);
+        let full = Full::new([2, 2, 60]);
+        full.ask(60, now).unwrap();
+        for _ in 0..5 {
+            assert_eq!(full.ask(60, now).unwrap_err().dimension, Dimension::TokensPerMinute);
+        }
+        assert_eq!(full.buckets.headrooms(&full.limits, now).requests.unwrap().remaining, 1);
     }
 }

@@ -189,11 +189,11 @@ impl Proxy {
     }
 
     fn check_spending(&self, caller: &Caller, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        let Some(spender) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
+        let Some(reached) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
         self.metrics.over_spend_limit.inc();
         let headrooms = terms.buckets.headrooms(&terms.limits, now);
-        let error = ApiError::spend_limit_reached(spender);
-        Err(Refused { error, headrooms, reason: Reason::SpendLimit(spender) })
+        let error = ApiError::spend_limit_reached(reached.spender);
+        Err(Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) })
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {

@@ -41,6 +41,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+use tokio::sync::Semaphore;
+
 pub use error::StoreError;
 use names::Names;
 pub use projector::{Progress, Projector};
@@ -56,6 +58,8 @@ pub struct Store {
     reader: SqlitePool,
     names: Arc<Mutex<Names>>,
     directory: Arc<Mutex<Arc<reports::Directory>>>,
+    /// Whose turn it is to read the ledger through.
+    scan: Arc<Semaphore>,
 }
 
 impl Store {
@@ -98,7 +102,7 @@ impl Store {
         check_version(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
         let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
-        Ok(Self { writer, reader, names: Arc::default(), directory: Arc::default() })
+        Ok(Self { writer, reader, names: Arc::default(), directory: Arc::default(), scan: Arc::new(Semaphore::new(1)) })
     }
 
     /// One connection of its own to a database file that others may be writing, as it is: nothing is brought up to date.

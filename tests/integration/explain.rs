@@ -212,9 +212,40 @@ async fn every_kind_of_refusal_is_explained_at_once() {
         assert_eq!(limit.is_null(), reason != "limit");
         assert!(limit["wait_ms"].is_null(), "larger than the whole limit");
         let whose = if reason == "spend_limit" { json!("project") } else { Value::Null };
-        assert_eq!(object["refusal"]["spend_limit_of"], whose);
+        assert_eq!(object["refusal"]["spend_limit"]["of"], whose);
     }
     assert_eq!(gateway.ledger().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_for_money_tells_what_was_spent_and_passes_when_it_says() {
+    for of in ["project", "organization"] {
+        let gateway = gateway().await;
+        let (admin, team) = (gateway.admin(), gateway.project("tier1").await);
+        let path = match of {
+            "project" => format!("/v1/organization/projects/{}/spend_limit", team.project_id),
+            _ => "/v1/organization/spend_limit".to_owned(),
+        };
+        let limit = |cents| json!({"threshold_amount": cents, "currency": "USD", "interval": "month"});
+        assert_eq!(admin.post(&path, &limit(2)).await.status, 200);
+        // A minute of speech is more than two cents.
+        assert_eq!(team.chat_with_fault("audio-seconds=60", &spoken("wav")).await.status, 200);
+        let refused = team.say("Hi").await;
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        // What is changed later does not change why it was refused.
+        assert_eq!(admin.post(&path, &limit(1)).await.status, 200);
+        let found = explained(&gateway, &refused).await;
+        let spent = i128::from(gateway.ledger().await[0].cost_pico.unwrap());
+        assert_eq!(amounts(&found.text(), "threshold"), [20_000_000_000]);
+        assert_eq!(amounts(&found.text(), "spent"), [spent]);
+        let refusal = &found.json()["refusal"];
+        assert_eq!((&refusal["spend_limit"]["of"], &refusal["limit"]), (&json!(of), &Value::Null));
+        let until = refusal["spend_limit"]["admissible_at_ms"].as_u64().unwrap() * MILLISECOND;
+        gateway.clock.advance(until - gateway.clock.now().0 - 1);
+        assert_eq!(team.say("Hi").await.status, 429, "a nanosecond too early");
+        gateway.clock.advance(1);
+        assert_eq!(team.say("Hi").await.status, 200);
+    }
 }
 
 #[tokio::test]
@@ -273,7 +304,7 @@ async fn a_refusal_survives_a_restart_and_is_gone_after_a_day() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_is_counted_and_explained_as_far_as_it_is_kept() {
+async fn a_thousand_refusals_of_one_key_are_all_explained() {
     let gateway = gateway().await;
     let team = gateway.project_with("tier1", json!({"requests_per_minute": 1})).await;
     assert_eq!(team.say("Hi").await.status, 200);

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::answer::{Adjustment, Amount, HitLimit, Limit, Line, Refusal, Request};
+use super::answer::{Adjustment, Amount, HitLimit, Limit, Line, Refusal, Request, SpendLimit};
 
 /// Paragraphs of lines, columns aligned.
 pub(super) fn screen(request: &Request) -> String {
@@ -116,11 +116,16 @@ fn lines(lines: &[Line], (name, total): (&str, Option<&Amount>)) -> String {
         .iter()
         .map(|line| {
             let words = line.description.rsplit_once(", ").map_or(line.description.as_str(), |(_, words)| words);
-            let price = line.price.as_ref().map(|price| format!("x {} per 1M", dollars(&price.per_million)));
+            let price = match (&line.price, line.quantity) {
+                (Some(price), _) => format!("x {} per 1M", dollars(&price.per_million)),
+                (None, Some(_)) => "without a price".to_owned(),
+                // One amount for the whole line.
+                (None, None) => String::new(),
+            };
             [
                 format!("  {words} "),
-                format!("{} tokens", grouped(line.quantity)),
-                price.unwrap_or_else(|| "without a price".to_owned()),
+                line.quantity.map_or_else(String::new, |quantity| format!("{} tokens", grouped(quantity))),
+                price,
                 line.amount.as_ref().map_or_else(String::new, |amount| format!("= {}", dollars(&amount.value))),
             ]
         })
@@ -130,23 +135,32 @@ fn lines(lines: &[Line], (name, total): (&str, Option<&Amount>)) -> String {
 }
 
 fn refused(refusal: &Refusal) -> String {
-    let why = match (refusal.reason.as_str(), &refusal.limit) {
-        ("limit", Some(limit)) => return over_limit(limit),
-        ("spend_limit", _) => {
-            let whose = refusal.spend_limit_of.as_deref().unwrap_or("project");
-            format!(
-                "The {whose} had reached its spend limit. Requests pass again when the month is over (UTC), or when an\n\
-                 administrator raises the limit."
-            )
-        }
-        ("unknown_model", _) => "No model of the catalog has this name.".to_owned(),
-        ("model_not_allowed", _) => "The key or its project may not use this model.".to_owned(),
-        ("wrong_endpoint", _) => "The model does not answer on this endpoint.".to_owned(),
-        ("unpriced_model", _) => "The model has no price, and what cannot be billed is not sent.".to_owned(),
-        ("not_recorded", _) => "The gateway could not record the request: see its log.".to_owned(),
-        (other, _) => format!("The reason was {other}."),
+    if let Some(limit) = &refusal.limit {
+        return over_limit(limit);
+    }
+    if let Some(limit) = &refusal.spend_limit {
+        return over_spend_limit(limit);
+    }
+    let why = match refusal.reason.as_str() {
+        "unknown_model" => "No model of the catalog has this name.".to_owned(),
+        "model_not_allowed" => "The key or its project may not use this model.".to_owned(),
+        "wrong_endpoint" => "The model does not answer on this endpoint.".to_owned(),
+        "unpriced_model" => "The model has no price, and what cannot be billed is not sent.".to_owned(),
+        "not_recorded" => "The gateway could not record the request: see its log.".to_owned(),
+        other => format!("The reason was {other}."),
     };
     format!("{why}\nNothing was sent, and nothing is charged.")
+}
+
+fn over_spend_limit(limit: &SpendLimit) -> String {
+    format!(
+        "The {} had spent {} of the {} that it may spend in a month\n  would have been admitted at {}, when the month is \
+         over, or once an administrator raises the limit\nNothing was sent, and nothing is charged.",
+        limit.of,
+        dollars(&limit.spent.value),
+        dollars(&limit.threshold.value),
+        moment_ms(limit.admissible_at_ms)
+    )
 }
 
 fn over_limit(limit: &HitLimit) -> String {

@@ -2,6 +2,7 @@ use super::*;
 
 const FINISHED: &str = include_str!("../../openai/explain/golden/finished.json");
 const REFUSED: &str = include_str!("../../openai/explain/golden/refused.json");
+const OVER_SPEND_LIMIT: &str = include_str!("../../openai/explain/golden/over_spend_limit.json");
 
 fn shown(text: &str) -> String {
     screen(&serde_json::from_str(text).unwrap())
@@ -36,7 +37,12 @@ Adjusted on 2026-09-21: the price of output was wrong
   output        310 tokens x -$0.100001 per 1M = -$0.00003100031
   difference                                   = -$0.00003100031
 
-Cost with adjustments: $0.00033559969
+Adjusted on 2026-09-21: the price of input was wrong
+  input           = $0.000000602003
+  audio output    = -$0.000000000001
+  difference      = $0.000000602002
+
+Cost with adjustments: $0.000336201692
 ";
     assert_eq!(shown(FINISHED), expected);
 }
@@ -59,6 +65,17 @@ Nothing was sent, and nothing is charged.
 }
 
 #[test]
+fn a_spend_limit_tells_what_was_spent_and_when_it_would_have_passed() {
+    let text = shown(OVER_SPEND_LIMIT);
+    let expected = "\
+The project had spent $50.00123456789 of the $50 that it may spend in a month
+  would have been admitted at 2026-10-01 00:00:00 UTC, when the month is over, or once an administrator raises the limit
+Nothing was sent, and nothing is charged.
+";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[test]
 fn larger_than_the_whole_limit_is_said() {
     let text = REFUSED.replace("\"wait_ms\": 31681", "\"wait_ms\": null");
     let text = text.replace("\"admissible_at_ms\": 1790000031804", "\"admissible_at_ms\": null");
@@ -67,8 +84,8 @@ fn larger_than_the_whole_limit_is_said() {
 
 #[test]
 fn every_reason_has_a_sentence() {
+    let refused = OVER_SPEND_LIMIT.replace("\"spend_limit\": {", "\"spend_limit\": null, \"was\": {");
     for (reason, said) in [
-        ("spend_limit", "The project had reached its spend limit."),
         ("unknown_model", "No model of the catalog"),
         ("model_not_allowed", "may not use this model"),
         ("wrong_endpoint", "does not answer on this endpoint"),
@@ -76,7 +93,7 @@ fn every_reason_has_a_sentence() {
         ("not_recorded", "could not record"),
         ("something_new", "The reason was something_new."),
     ] {
-        let text = shown(&REFUSED.replace("\"reason\": \"limit\"", &format!("\"reason\": \"{reason}\"")));
+        let text = shown(&refused.replace("\"reason\": \"spend_limit\"", &format!("\"reason\": \"{reason}\"")));
         assert!(text.contains(said) && text.ends_with("nothing is charged.\n"), "{text}");
     }
 }
@@ -100,6 +117,24 @@ fn what_has_no_price_is_not_shown_as_nothing() {
 fn a_models_name_cannot_steer_the_terminal() {
     let text = shown(&FINISHED.replace("\"requested_model\": \"gpt-4o-mini\"", r#""requested_model": "a\u001b[2Jb""#));
     assert!(text.contains("of a\u{fffd}[2Jb, streamed") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn what_may_have_become_of_an_unknown_request_depends_on_its_age() {
+    const ALWAYS: [&str; 2] = ["for its key, or before it was understood", "went to another gateway"];
+    const HOUR_NANOS: u64 = 3_600_000_000_000;
+    let arrived = UnixNanos::from_seconds(1_790_000_000);
+    for (hours, may, may_not) in [
+        (0, ["among so many", "still under way"], ["24 hours ago", "retention_days"]),
+        (24, ["among so many", "still under way"], ["24 hours ago", "retention_days"]),
+        (25, ["24 hours ago", "retention_days"], ["among so many", "nothing else"]),
+        (72, ["24 hours ago", "still under way"], ["among so many", "nothing else"]),
+        (73, ["24 hours ago", "retention_days"], ["among so many", "still under way"]),
+    ] {
+        let text = unknown(RequestId::new(arrived.millis(), 7), arrived.plus_nanos(hours * HOUR_NANOS));
+        assert!(may.iter().chain(&ALWAYS).all(|it| text.contains(it)), "{hours}: {text}");
+        assert!(!may_not.iter().any(|it| text.contains(it)), "{hours}: {text}");
+    }
 }
 
 #[test]

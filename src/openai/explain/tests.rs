@@ -11,8 +11,9 @@ use crate::domain::{
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
     limits::{Dimension, Headrooms, LimitExceeded},
+    money::Total,
     refusals::{OverLimit, Reason, RefusedRequest},
-    spend::Spender,
+    spend::{SpendLimitReached, Spender},
     tariff::{Tariff, TariffKind},
     time::UnixNanos,
     usage::{LineItem, Usage},
@@ -33,6 +34,13 @@ fn adjusted() -> Finished {
         adjusted_at_ms: 1_790_000_500_999,
         usage: finished.usage,
         tariff: sample::tariff(TariffKind::Adjustment, &[(LineItem::InputText, 0), (LineItem::OutputText, -100_001)]),
+        gives_price: false,
+    });
+    finished.adjustments.push(Adjustment {
+        reason: "the price of input was wrong".to_owned(),
+        adjusted_at_ms: 1_790_000_600_000,
+        usage: Usage::default().with(LineItem::InputText, 1).with(LineItem::OutputAudio, 1),
+        tariff: sample::tariff(TariffKind::Adjustment, &[(LineItem::InputText, 602_003), (LineItem::OutputAudio, -1)]),
         gives_price: false,
     });
     finished
@@ -76,6 +84,25 @@ fn a_refused_request_tells_the_limit_and_when_it_would_have_passed() {
     assert_eq!(details(&explained), include_str!("golden/refused.json"));
 }
 
+fn over_spend_limit(spender: Spender) -> Reason {
+    Reason::SpendLimit(Box::new(SpendLimitReached {
+        spender,
+        threshold_cents: std::num::NonZeroU64::new(5_000).unwrap(),
+        spent: Total::from_pico(50_001_234_567_890),
+        month_end_s: 1_790_812_800,
+    }))
+}
+
+#[test]
+fn a_spend_limit_tells_what_was_spent_and_when_the_month_ends() {
+    let refused = RefusedRequest {
+        code: Some("project_spend_limit_exceeded".into()),
+        ..refused(over_spend_limit(Spender::Project))
+    };
+    let explained = Explained::Refused(Box::new(refused));
+    assert_eq!(details(&explained), include_str!("golden/over_spend_limit.json"));
+}
+
 #[test]
 fn a_list_holds_both_in_short() {
     let unpriced = Finished {
@@ -110,15 +137,15 @@ fn what_is_too_large_for_a_limit_never_passes() {
 #[test]
 fn reasons_other_than_a_limit_have_none() {
     for (reason, spender) in [
-        (Reason::SpendLimit(Spender::Project), Some("project")),
-        (Reason::SpendLimit(Spender::Organization), Some("organization")),
+        (over_spend_limit(Spender::Project), Some("project")),
+        (over_spend_limit(Spender::Organization), Some("organization")),
         (Reason::UnknownModel, None),
     ] {
         let name = reason.name();
         let explained = Explained::Refused(Box::new(refused(reason)));
         let object = serde_json::to_value(RequestObject::new(&explained).unwrap()).unwrap();
         let refusal = &object["refusal"];
-        assert_eq!((refusal["reason"].as_str(), refusal["spend_limit_of"].as_str()), (Some(name), spender));
+        assert_eq!((refusal["reason"].as_str(), refusal["spend_limit"]["of"].as_str()), (Some(name), spender));
         assert!(refusal["limit"].is_null() && object["estimate"].is_null());
     }
 }

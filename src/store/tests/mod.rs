@@ -2,6 +2,7 @@ mod export;
 mod ledger;
 mod open;
 mod projector;
+mod reading;
 mod replay;
 mod reprice;
 mod requests;
