@@ -16,9 +16,12 @@ use crate::{
     store::reports,
 };
 
-const VERSION_3: &str = include_str!("../../../tests/fixtures/ledger_v3.sql");
 const MINUTE_S: i64 = 1_795_725_900;
 const WIDTHS: [i64; 3] = [60, 3_600, 86_400];
+
+fn version_3() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/ledger_v3.sql")).unwrap()
+}
 
 /// A request of text, with what a token cost; `None` without a price.
 struct Before {
@@ -111,7 +114,7 @@ async fn minutes_of_several_prices_keep_their_sums_to_the_last_digit() {
     let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(false);
     let options = options.journal_mode(SqliteJournalMode::Wal);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-    let sql = VERSION_3.to_owned() + &rows();
+    let sql = version_3().to_owned() + &rows();
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     let cost_of = "SELECT lower(hex(request_id)), cost_pico, priced FROM entries ORDER BY request_id";
     let before: Vec<(String, Option<i64>, bool)> = sqlx::query_as(cost_of).fetch_all(&mut connection).await.unwrap();
