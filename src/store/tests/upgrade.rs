@@ -114,7 +114,7 @@ async fn minutes_of_several_prices_keep_their_sums_to_the_last_digit() {
     let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(false);
     let options = options.journal_mode(SqliteJournalMode::Wal);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-    let sql = version_3().to_owned() + &rows();
+    let sql = version_3() + &rows();
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     let cost_of = "SELECT lower(hex(request_id)), cost_pico, priced FROM entries ORDER BY request_id";
     let before: Vec<(String, Option<i64>, bool)> = sqlx::query_as(cost_of).fetch_all(&mut connection).await.unwrap();
