@@ -241,6 +241,7 @@ impl Running {
             places: Arc::new(Semaphore::new(settings.max_connections)),
             metrics: Arc::clone(&app.metrics),
             connections: TaskTracker::new(),
+            open: CancellationToken::new(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
@@ -256,6 +257,10 @@ impl Running {
             }
         }
         let stop_writing = CancellationToken::new();
+        // A new admin key is to be shown and saved first, or it could be lost after it was used.
+        if started.new_admin_key.is_none() {
+            server.open.cancel();
+        }
         let writers = writers::start(&app, settings, started.adjustments, &stop_writing);
         Self {
             app,
@@ -271,6 +276,13 @@ impl Running {
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
         }
+    }
+
+    /// Saves the admin key that was made at this start, once it has been shown; only then is anybody answered.
+    pub async fn keep_new_admin_key(&self) -> Result<(), StoreError> {
+        let kept = self.app.admin_keys.keep_new().await;
+        self.server.open.cancel();
+        kept
     }
 
     /// Takes no new requests, lets those under way finish within the grace period (also those whose client has left), cuts
