@@ -12,7 +12,7 @@ pub struct Held {
     pub reserved_tokens: u64,
     /// Units in use before this request; `None` where there was no limit.
     pub used_before: [Option<u64>; Dimension::COUNT],
-    /// Of [`ESTIMATED`] alone: nothing else is estimated.
+    /// Of text and audio alone: nothing else is estimated.
     pub estimate: Usage,
 }
 
