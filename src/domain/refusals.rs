@@ -41,7 +41,7 @@ pub struct RefusedRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// A limit of the key on the model. In a box, so that the other reasons stay small.
+    /// A limit of the project or the key on the model. In a box, so that the other reasons stay small.
     Limit(Box<OverLimit>),
     SpendLimit(Spender),
     UnknownModel,
@@ -99,11 +99,12 @@ pub fn oldest_kept(now: UnixNanos) -> RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limits::Dimension;
+    use crate::domain::limits::{Dimension, Scope};
 
     #[test]
     fn reasons_are_kept_under_the_names_they_are_shown_with() {
         let exceeded = LimitExceeded {
+            scope: Scope::Project,
             dimension: Dimension::RequestsPerMinute,
             limit: 3,
             used: 3,

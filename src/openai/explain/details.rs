@@ -83,6 +83,8 @@ struct QuantityObject {
 
 #[derive(Debug, Serialize)]
 struct LimitObject<'a> {
+    /// Whose limit it is: that of all the project's keys together, or the key's.
+    scope: &'static str,
     name: &'static str,
     limit_group: &'a str,
     unit: &'static str,
@@ -143,6 +145,7 @@ struct RefusalObject<'a> {
 
 #[derive(Debug, Serialize)]
 struct HitLimitObject<'a> {
+    scope: &'static str,
     name: &'static str,
     limit_group: &'a str,
     unit: &'static str,
@@ -286,6 +289,7 @@ const fn unit(dimension: Dimension) -> &'static str {
 impl<'a> LimitObject<'a> {
     fn new(it: &LimitUse, limit_group: &'a str) -> Self {
         Self {
+            scope: it.scope.name(),
             name: it.dimension.name(),
             limit_group,
             unit: unit(it.dimension),
@@ -343,6 +347,7 @@ impl<'a> AdjustmentObject<'a> {
 impl<'a> RefusalObject<'a> {
     fn new(it: &'a RefusedRequest) -> Self {
         let limit = it.over_limit().map(|over| HitLimitObject {
+            scope: over.exceeded.scope.name(),
             name: over.exceeded.dimension.name(),
             limit_group: &over.limit_group,
             unit: unit(over.exceeded.dimension),

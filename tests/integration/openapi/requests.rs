@@ -1,7 +1,12 @@
 //! Requests explained, as the document describes them: each way in which one can end.
 
 use tollgate::domain::{
-    ledger::Outcome, limits::Dimension, pricing::ServiceTier, refusals::Reason, spend::Spender, usage::Basis,
+    ledger::Outcome,
+    limits::{Dimension, Scope},
+    pricing::ServiceTier,
+    refusals::Reason,
+    spend::Spender,
+    usage::Basis,
     usage::LineItem,
 };
 
@@ -143,6 +148,8 @@ async fn words_of_requests_are_the_ones_of_the_code() {
         ("/schemas/Request/properties/service_tier", tiers.map(ServiceTier::name).to_vec()),
         ("/schemas/RequestSummary/properties/service_tier", tiers.map(ServiceTier::name).to_vec()),
         ("/schemas/Request/properties/usage/properties/basis", Basis::ALL.map(Basis::name).to_vec()),
+        ("/schemas/RequestLimit/properties/scope", Scope::ALL.map(Scope::name).to_vec()),
+        ("/schemas/RequestRefusal/properties/limit/properties/scope", Scope::ALL.map(Scope::name).to_vec()),
         ("/schemas/RequestLimit/properties/name", Dimension::ALL.map(Dimension::name).to_vec()),
         ("/schemas/RequestRefusal/properties/limit/properties/name", Dimension::ALL.map(Dimension::name).to_vec()),
     ] {
