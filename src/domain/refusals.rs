@@ -128,6 +128,14 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_of_before_projects_had_buckets_was_by_the_keys_limit() {
+        let text = r#"{"limit":{"limit_group":"m","exceeded":{"dimension":"tokens_per_minute","limit":3,"used":3,"requested":1,
+            "wait_nanos":null},"estimate":{}}}"#;
+        let Reason::Limit(over) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        assert_eq!(over.exceeded.scope, Scope::Key);
+    }
+
+    #[test]
     fn a_day_old_is_the_oldest_that_is_kept() {
         let now = UnixNanos::from_seconds(1_790_000_000);
         let oldest = oldest_kept(now);

@@ -57,7 +57,7 @@ impl Replay {
     pub(super) fn skip(&mut self, batch: Batch) {
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => self.admit(batch.segment, admission),
+                Record::Admitted(admission) => self.admit(batch.segment, *admission),
                 Record::Settled(settlement) => {
                     self.settle(&settlement);
                 }
@@ -81,7 +81,7 @@ impl Replay {
         let mut entries = Vec::with_capacity(batch.records.len() / 2 + 1);
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => self.admit(batch.segment, admission),
+                Record::Admitted(admission) => self.admit(batch.segment, *admission),
                 Record::Settled(settlement) => {
                     let Some(admission) = self.settle(&settlement) else {
                         let request_id = settlement.request_id.to_string();

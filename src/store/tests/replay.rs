@@ -57,8 +57,8 @@ fn correct(live: &mut Live, admission: &Admission, numbers: Numbers, settlement:
 struct Step {
     gap_nanos: u64,
     key_two: bool,
-    /// The project's limit of requests was changed.
-    raised: bool,
+    /// The project's limit, which is changed now and then.
+    requests_per_minute: u32,
     tokens: u32,
     used: u64,
     reached: bool,
@@ -67,10 +67,10 @@ struct Step {
 
 prop_compose! {
     fn any_step()(
-        gap_nanos in 0_u64..25_000_000_000, key_two in any::<bool>(), raised in any::<bool>(), tokens in 1_u32..400,
+        gap_nanos in 0_u64..25_000_000_000, key_two in any::<bool>(), requests_per_minute in prop_oneof![Just(20_u32), Just(70)], tokens in 1_u32..400,
         used in 0_u64..600, reached in any::<bool>(), settle_later in any::<bool>(),
     ) -> Step {
-        Step { gap_nanos, key_two, raised, tokens, used, reached, settle_later }
+        Step { gap_nanos, key_two, requests_per_minute, tokens, used, reached, settle_later }
     }
 }
 
@@ -79,7 +79,7 @@ fn hold(number: u64, step: &Step, now: UnixNanos) -> Admission {
     admission.key_id = KeyId::parse(if step.key_two { "key_two" } else { "key_one" }).unwrap();
     admission.hold.tokens = NonZeroU32::new(step.tokens).unwrap();
     let project = Limits {
-        requests_per_minute: NonZeroU32::new(if step.raised { 70 } else { 20 }),
+        requests_per_minute: NonZeroU32::new(step.requests_per_minute),
         tokens_per_minute: NonZeroU32::new(2_000),
         tokens_per_day: NonZeroU32::new(20_000),
         ..Limits::default()
