@@ -202,6 +202,18 @@ mod tests {
         assert!(bucket.runs.is_empty());
     }
 
+    #[test]
+    fn what_others_hold_when_the_limit_changes_is_left_alone_too() {
+        let (mut bucket, narrow, wide) = (Bucket::default(), Rate::per_minute(units(60)), Rate::per_minute(units(600)));
+        let slow = bucket.take(units(30), narrow, at(0)).unwrap();
+        // Time has paid for 20 of the 30 when others come.
+        bucket.take(units(40), narrow, at(20)).unwrap();
+        bucket.take(units(1), wide, at(20)).unwrap();
+        assert_eq!(bucket.level().used(wide, at(20)), 51);
+        bucket.settle(slow, units(30), 0, at(20));
+        assert_eq!(bucket.level().used(wide, at(20)), 41);
+    }
+
     /// What a bucket would be, computed anew each time from everybody who was ever admitted.
     #[derive(Default)]
     struct Naive {

@@ -30,9 +30,16 @@ impl Scope {
 
 /// The same for a project and for one of its keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound(serialize = "T: Serialize + Default + PartialEq", deserialize = "T: Deserialize<'de> + Default"))]
 pub struct ByScope<T> {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub project: T,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub key: T,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl<T> Index<Scope> for ByScope<T> {

@@ -95,6 +95,23 @@ fn only_a_key_with_limits_of_its_own_has_buckets_of_its_own() {
 }
 
 #[test]
+fn an_idle_key_takes_little_memory() {
+    // Beside them two places in lists and one in a map, of 24 bytes each, and the counts of what is shared.
+    assert!(size_of::<Buckets>() + size_of::<Groups<Buckets>>() <= 112);
+    assert!(size_of::<Cells>() <= 200, "of its own, where it has narrower limits");
+}
+
+#[test]
+fn models_of_one_limit_group_share_a_bucket_and_others_do_not() {
+    let (limiter, limits) = (Limiter::default(), of_project(tokens_per_minute(300)));
+    let (project, key) = (ProjectId::parse("proj_one").unwrap(), KeyId::parse("key_one").unwrap());
+    let of = |group: &str| limiter.buckets(&project, &key, &Arc::from(group));
+    reserve(&of("one"), &limits, 300, at(0)).unwrap().settle(used(300), at(0));
+    assert!(reserve(&of("one"), &limits, 1, at(0)).is_err() && reserve(&of("two"), &limits, 300, at(0)).is_ok());
+    assert!(Arc::ptr_eq(&of("one"), &of("one")));
+}
+
+#[test]
 fn of_several_limits_the_one_with_the_longest_wait_is_told() {
     let minute_and_day = Limits { requests_per_minute: some(1), requests_per_day: some(1), ..tokens_per_minute(100) };
     let limits = ByScope { project: minute_and_day, key: tokens_per_minute(90) };
