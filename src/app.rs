@@ -384,7 +384,8 @@ fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError>
 async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
     let limiter = Limiter::default();
     for bucket in store.limit_buckets().await? {
-        limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
+        let key_id = bucket.key_id.as_ref();
+        limiter.restore(&bucket.project_id, key_id, &bucket.limit_group, bucket.dimension, bucket.level);
     }
     Ok(limiter)
 }

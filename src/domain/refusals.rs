@@ -45,7 +45,7 @@ pub struct RefusedRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// A limit of the key on the model. In a box as the next, so that the other reasons stay small.
+    /// A limit of the project or the key on the model. In a box as the next, so that the other reasons stay small.
     Limit(Box<OverLimit>),
     SpendLimit(Box<SpendLimitReached>),
     UnknownModel,
@@ -114,11 +114,16 @@ pub fn oldest_kept(now: UnixNanos) -> RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{limits::Dimension, money::Total, spend::Spender};
+    use crate::domain::{
+        limits::{Dimension, Scope},
+        money::Total,
+        spend::Spender,
+    };
 
     #[test]
     fn reasons_are_kept_under_the_names_they_are_shown_with() {
         let exceeded = LimitExceeded {
+            scope: Scope::Project,
             dimension: Dimension::RequestsPerMinute,
             limit: 3,
             used: 3,
@@ -145,6 +150,14 @@ mod tests {
             assert!(text.contains(&format!("\"{}\"", reason.name())), "{text}");
             assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), reason);
         }
+    }
+
+    #[test]
+    fn a_refusal_of_before_projects_had_buckets_was_by_the_keys_limit() {
+        let text = r#"{"limit":{"limit_group":"m","exceeded":{"dimension":"tokens_per_minute","limit":3,"used":3,"requested":1,
+            "wait_nanos":null},"estimate":{}}}"#;
+        let Reason::Limit(over) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        assert_eq!(over.exceeded.scope, Scope::Key);
     }
 
     #[test]

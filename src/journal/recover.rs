@@ -120,7 +120,7 @@ impl Found {
             match line.map_err(damaged)? {
                 Line::Admitted(admission) => {
                     self.admissions += 1;
-                    self.open.insert(admission.request_id, (self.admissions, admission));
+                    self.open.insert(admission.request_id, (self.admissions, *admission));
                 }
                 Line::Settled(settlement) => {
                     if self.open.remove(&settlement.request_id).is_none() {

@@ -35,7 +35,7 @@ use crate::{
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
-        limits::{Headrooms, LimitExceeded, Limits},
+        limits::{ByScope, Headrooms, LimitExceeded, Limits},
         pricing::Prices,
         projects::TierId,
         refusals::{OverLimit, Reason},
@@ -97,7 +97,8 @@ pub struct Refused {
 /// What the catalog and the limiter know about a caller's use of a model.
 struct Terms<'a> {
     named: Option<Named<'a>>,
-    limits: Limits,
+    /// The project's, and those of the key that are narrower.
+    limits: ByScope<Limits>,
     limit_group: Arc<str>,
     buckets: Arc<Buckets>,
 }
@@ -126,7 +127,7 @@ impl Proxy {
         self.check_spending(caller, &terms, now)?;
         let estimate = self.estimate(call, &terms);
         let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
-        let headrooms = reservation.headrooms(now);
+        let headrooms = reservation.headrooms();
         let meter = self.admit(caller, call, &terms, prices, &estimate, reservation, now)?;
         Ok((meter, headrooms))
     }
@@ -143,9 +144,10 @@ impl Proxy {
             return None;
         }
         let page = named.map(|named| named.model.as_ref());
-        let limits = self.catalog.limits_of(caller.project(), page).narrowed_by(&caller.key().terms.limits);
+        let project = self.catalog.limits_of(caller.project(), page);
+        let limits = ByScope { project, key: caller.key().terms.limits.narrower_than(&project) };
         let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
-        let buckets = self.limiter.buckets(&caller.key().id, &limit_group);
+        let buckets = self.limiter.buckets(&caller.project().id, &caller.key().id, &limit_group);
         Some(Terms { named, limits, limit_group, buckets })
     }
 
@@ -199,7 +201,8 @@ impl Proxy {
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
         let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
         let size = Size { model_max_output, ..call.size };
-        estimate(&size, &terms.buckets.average, self.options.reserve, &terms.limits)
+        let narrowest = terms.limits.project.narrowed_by(&terms.limits.key);
+        estimate(&size, &terms.buckets.average, self.options.reserve, &narrowest)
     }
 
     fn reserve(
@@ -210,9 +213,11 @@ impl Proxy {
         estimate: &Estimate,
         now: UnixNanos,
     ) -> Result<Reservation, Refused> {
-        let reserved = terms.buckets.reserve(&terms.limits, &terms.limit_group, estimate.tokens, now);
+        let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
         reserved.map_err(|exceeded: LimitExceeded| {
-            self.metrics.refused(exceeded.dimension);
+            let LimitExceeded { scope, dimension, .. } = exceeded;
+            self.metrics.refused(scope, dimension);
+            tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
             let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
             let free = caller.project().tier.as_str() == TierId::FREE;
             let error = if free { error.with_free_tier_hint() } else { error };
@@ -234,7 +239,7 @@ impl Proxy {
         reservation: Reservation,
         now: UnixNanos,
     ) -> Result<Meter, Refused> {
-        let headrooms = reservation.headrooms(now);
+        let headrooms = reservation.headrooms();
         let facts = Facts {
             request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),

@@ -15,7 +15,7 @@ use super::{
 use crate::domain::{
     ids::KeyId,
     ledger::{Entry, Hold},
-    limits::Limits,
+    limits::{ByScope, Limits},
     tariff::{Tariff, TariffKind},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Names {
     keys: HashMap<KeyId, i64>,
     tariffs: HashMap<Tariff, i64>,
     endings: HashMap<Ending, i64>,
-    terms: HashMap<(Arc<str>, Limits), i64>,
+    terms: HashMap<(Arc<str>, ByScope<Limits>), i64>,
 }
 
 /// How a request ended, in the numbers of its words.

@@ -20,6 +20,7 @@ use crate::domain::{
     held::Held,
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
+    limits::WrittenLimits,
     time::UnixNanos,
     usage::{Basis, LineItem, Usage},
 };
@@ -253,7 +254,7 @@ fn admitted_under(row: &SqliteRow) -> Result<Option<AdmittedUnder>, StoreError> 
     let (Some(limit_group), Some(limits)) = terms else { return Ok(None) };
     Ok(Some(AdmittedUnder {
         limit_group,
-        limits: serde_json::from_str(&limits).map_err(|_| StoreError::Unreadable(limits))?,
+        limits: serde_json::from_str::<WrittenLimits>(&limits).map_err(|_| StoreError::Unreadable(limits))?.into(),
         held: held(row)?,
     }))
 }

@@ -134,13 +134,16 @@ async fn a_second_request_met_what_the_first_had_left_in_use() {
     let (first, second) = (explained(&gateway, &first).await.json(), explained(&gateway, &second).await.json());
     let used = first["usage"]["input_tokens"].as_u64().unwrap() + first["usage"]["output_tokens"].as_u64().unwrap();
     let limits = |object: &Value| object["limits"].as_array().unwrap().clone();
-    for ((before, after), (name, limit, used)) in limits(&first).iter().zip(limits(&second)).zip([
-        ("requests_per_minute", 50, 1),
-        ("requests_per_day", 100, 1),
-        ("tokens_per_minute", 200_000, used),
+    assert_eq!(limits(&first).len(), 5);
+    for ((before, after), (scope, name, limit, used)) in limits(&first).iter().zip(limits(&second)).zip([
+        ("project", "requests_per_minute", 500, 1),
+        ("project", "requests_per_day", 10_000, 1),
+        ("project", "tokens_per_minute", 200_000, used),
+        ("key", "requests_per_minute", 50, 1),
+        ("key", "requests_per_day", 100, 1),
     ]) {
         for it in [before, &after] {
-            assert_eq!((&it["name"], &it["limit"]), (&json!(name), &json!(limit)), "{it}");
+            assert_eq!((&it["scope"], &it["name"], &it["limit"]), (&json!(scope), &json!(name), &json!(limit)), "{it}");
             assert_eq!((&it["limit_group"], &it["settled"]), (&json!(TEXT_MODEL), &json!(used)), "{it}");
         }
         assert_eq!((&before["used_before"], &after["used_before"]), (&json!(0), &json!(used)), "{name}");
@@ -165,7 +168,7 @@ async fn a_refusal_names_its_limit_and_when_it_would_have_passed() {
     let wait_ms: u64 = refused.header("retry-after-ms").parse().unwrap();
     let limit = &object["refusal"]["limit"];
     let expected = json!({
-        "name": "requests_per_minute", "limit_group": TEXT_MODEL, "unit": "requests", "limit": 2, "used": 2,
+        "scope": "key", "name": "requests_per_minute", "limit_group": TEXT_MODEL, "unit": "requests", "limit": 2, "used": 2,
         "requested": 1, "wait_ms": wait_ms, "admissible_at_ms": START_S * 1_000 + 30_000,
     });
     assert_eq!(limit, &expected);

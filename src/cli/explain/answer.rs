@@ -37,6 +37,7 @@ pub(super) struct Estimate {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Limit {
+    pub(super) scope: String,
     pub(super) name: String,
     pub(super) limit_group: String,
     pub(super) limit: u64,
@@ -98,6 +99,7 @@ pub(super) struct SpendLimit {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct HitLimit {
+    pub(super) scope: String,
     pub(super) name: String,
     pub(super) limit_group: String,
     pub(super) limit: u64,

@@ -77,11 +77,11 @@ fn limits(limits: Option<&[Limit]>) -> String {
     rows.extend(limits.iter().map(|it| {
         let known = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
         let before = format!("{} of {}", known(it.used_before), grouped(it.limit));
-        let name = format!("  {}", spaced(&it.name));
+        let name = format!("  {}: {}", it.scope, spaced(&it.name));
         [name, before, grouped(it.reserved), known(it.used_after), known(it.settled)]
     }));
     let spread: Vec<_> = rows.into_iter().map(|row| row.map(|cell| format!("{cell} "))).collect();
-    format!("Limits of the key on {}\n{}", first.limit_group, columns(&spread, [false, true, true, true, true]))
+    format!("Limits on {}\n{}", first.limit_group, columns(&spread, [false, true, true, true, true]))
 }
 
 /// What was expected, and what it came to.
@@ -172,7 +172,8 @@ fn over_limit(limit: &HitLimit) -> String {
         }
     };
     format!(
-        "Over the limit of {} on {}\n  used {} of {}, requested {}\n  {when}\nNothing was sent, and nothing is charged.",
+        "Over the {}'s limit of {} on {}\n  used {} of {}, requested {}\n  {when}\nNothing was sent, and nothing is charged.",
+        limit.scope,
         spaced(&limit.name),
         limit.limit_group,
         grouped(*used),

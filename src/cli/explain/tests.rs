@@ -19,10 +19,11 @@ req_01a0c4506c0000000000000000000007
   ended      completed, with status 200, after 1.834 s
   billed as  gpt-4o-mini-2024-07-18, service tier default
 
-Limits of the key on gpt-4o-mini
-                            used before  reserved  used after  settled
-  requests per minute         12 of 500         1          13        1
-  tokens per minute    8,020 of 200,000     1,456       9,476    1,514
+Limits on gpt-4o-mini
+                                     used before  reserved  used after  settled
+  project: requests per minute         12 of 500         1          13        1
+  project: tokens per minute    8,020 of 200,000     1,456       9,476    1,514
+  key: tokens per day           30,000 of 50,000     1,456      31,456    1,514
 
 Estimate: 1,200 tokens in, 256 out
 Usage:    1,204 tokens in, 310 out, as the upstream reported
@@ -56,7 +57,7 @@ req_01a0c4506c6400000000000000000008
   by       key_a of proj_a
   refused  2026-09-21 14:13:20.123 UTC with status 429 (rate_limit_exceeded)
 
-Over the limit of tokens per minute on gpt-4o-mini
+Over the project's limit of tokens per minute on gpt-4o-mini
   used 498 of 500, requested 266
   would have been admitted at 2026-09-21 14:13:51.804 UTC, 31.681 s later
 Nothing was sent, and nothing is charged.

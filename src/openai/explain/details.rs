@@ -79,6 +79,8 @@ struct QuantityObject {
 
 #[derive(Debug, Serialize)]
 struct LimitObject<'a> {
+    /// Whose limit it is: that of all the project's keys together, or the key's.
+    scope: &'static str,
     name: &'static str,
     limit_group: &'a str,
     unit: &'static str,
@@ -247,6 +249,7 @@ pub(super) const fn unit(dimension: Dimension) -> &'static str {
 impl<'a> LimitObject<'a> {
     fn new(it: &LimitUse, limit_group: &'a str) -> Self {
         Self {
+            scope: it.scope.name(),
             name: it.dimension.name(),
             limit_group,
             unit: unit(it.dimension),

@@ -20,6 +20,7 @@ pub(super) struct RefusalObject<'a> {
 
 #[derive(Debug, Serialize)]
 struct HitLimitObject<'a> {
+    scope: &'static str,
     name: &'static str,
     limit_group: &'a str,
     unit: &'static str,
@@ -58,6 +59,7 @@ impl<'a> RefusalObject<'a> {
         // A millisecond that has begun is not over: as the wait, it is rounded up.
         let admissible_at_ms = it.admissible_at().map(|at| at.0.div_ceil(1_000_000));
         let limit = it.over_limit().map(|over| HitLimitObject {
+            scope: over.exceeded.scope.name(),
             name: over.exceeded.dimension.name(),
             limit_group: &over.limit_group,
             unit: unit(over.exceeded.dimension),

@@ -10,7 +10,7 @@ use crate::domain::{
     explanation::{Adjustment, Explained, Finished, sample},
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
-    limits::{Dimension, Headrooms, LimitExceeded},
+    limits::{Dimension, Headrooms, LimitExceeded, Scope},
     money::Total,
     refusals::{OverLimit, Reason, RefusedRequest},
     spend::{SpendLimitReached, Spender},
@@ -66,8 +66,14 @@ fn refused(reason: Reason) -> RefusedRequest {
 }
 
 fn over_limit(wait_nanos: Option<u64>) -> Reason {
-    let exceeded =
-        LimitExceeded { dimension: Dimension::TokensPerMinute, limit: 500, used: 498, requested: 266, wait_nanos };
+    let exceeded = LimitExceeded {
+        scope: Scope::Project,
+        dimension: Dimension::TokensPerMinute,
+        limit: 500,
+        used: 498,
+        requested: 266,
+        wait_nanos,
+    };
     let estimate = Usage::default().with(LineItem::InputText, 10).with(LineItem::OutputText, 256);
     Reason::Limit(Box::new(OverLimit { limit_group: "gpt-4o-mini".into(), exceeded, estimate }))
 }

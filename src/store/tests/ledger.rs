@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{
     domain::{
-        ids::KeyId,
+        bucket::Level,
+        ids::{KeyId, ProjectId},
         ledger::{Admission, Entry, Settlement},
         limits::Dimension,
         pricing::Charge,
@@ -238,16 +239,18 @@ async fn buckets_are_written_over() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let bucket = |arrival| StoredBucket {
-        key_id: KeyId::parse("key_one").unwrap(),
+        project_id: ProjectId::parse("proj_a").unwrap(),
+        key_id: KeyId::parse("key_one"),
         limit_group: "gpt-4o".into(),
-        dimension: Dimension::TokensPerMinute,
-        arrival: UnixNanos(arrival),
+        dimension: Dimension::TokensPerDay,
+        level: Level { arrival: UnixNanos(arrival), unit_nanos: arrival },
     };
-    let batch = LedgerBatch { buckets: vec![bucket(5)], ..first(Vec::new()) };
+    let of_project = StoredBucket { key_id: None, ..bucket(7) };
+    let batch = LedgerBatch { buckets: vec![bucket(5), of_project.clone()], ..first(Vec::new()) };
     store.append(&batch).await.unwrap();
     let later = LedgerBatch { buckets: vec![bucket(u64::MAX)], from: Some(batch.up_to), ..batch };
     store.append(&later).await.unwrap();
-    assert_eq!(store.limit_buckets().await.unwrap(), [bucket(i64::MAX as u64)]);
+    assert_eq!(store.limit_buckets().await.unwrap(), [of_project, bucket(i64::MAX as u64)]);
 }
 
 prop_compose! {

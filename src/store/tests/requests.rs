@@ -15,7 +15,7 @@ use crate::{
         held::Held,
         ids::{KeyId, ProjectId, RequestId},
         ledger::{Entry, Outcome, Settlement},
-        limits::{Dimension, Headrooms, LimitExceeded},
+        limits::{ByScope, Dimension, Headrooms, LimitExceeded, Scope},
         money::{Money, Total},
         pricing::Rates,
         refusals::{Kept, OverLimit, Reason, RefusedRequest},
@@ -41,6 +41,7 @@ async fn append(store: &Store, entries: Vec<Entry>) {
 /// Arrived `ms` after [`NOW`].
 fn refused(ms: u64, random: u128) -> RefusedRequest {
     let exceeded = LimitExceeded {
+        scope: Scope::Key,
         dimension: Dimension::TokensPerMinute,
         limit: 500,
         used: 498,
@@ -97,7 +98,7 @@ async fn an_entry_is_read_back_with_its_limits_estimate_and_prices() {
     let under = found.admitted_under.unwrap();
     assert_eq!(
         (under.limits, under.held.used_before, under.held.reserved_tokens),
-        (admission.hold.limits, [Some(1), None, Some(40)], 120)
+        (admission.hold.limits, admission.hold.used_before, 120)
     );
     assert_eq!((&*under.limit_group, under.held.estimate), (&*admission.hold.limit_group, admission.estimate));
     assert_eq!(requests::find(&store, RequestId::new(NOW.millis() + 1, 9), NOW).await.unwrap(), None);
@@ -124,7 +125,8 @@ async fn entries_of_before_limits_were_written_down_do_not_know_them() {
     let held = finished(&store, RequestId::new(0, 2)).await.admitted_under.unwrap().held;
     let estimate = Usage::default().with(LineItem::InputText, 100).with(LineItem::InputAudio, 2);
     let estimate = estimate.with(LineItem::OutputText, 20);
-    assert_eq!(held, Held { reserved_tokens: 120, used_before: [Some(1), None, Some(40)], estimate });
+    let used_before = ByScope { project: [Some(1), None, Some(40), None], key: [None; 4] };
+    assert_eq!(held, Held { reserved_tokens: 120, used_before, estimate });
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use tollgate::domain::{
     ledger::Outcome,
-    limits::Dimension,
+    limits::{Dimension, Scope},
     money::Total,
     pricing::ServiceTier,
     refusals::Reason,
@@ -154,6 +154,8 @@ async fn words_of_requests_are_the_ones_of_the_code() {
         ("/schemas/Request/properties/service_tier", tiers.map(ServiceTier::name).to_vec()),
         ("/schemas/RequestSummary/properties/service_tier", tiers.map(ServiceTier::name).to_vec()),
         ("/schemas/Request/properties/usage/properties/basis", Basis::ALL.map(Basis::name).to_vec()),
+        ("/schemas/RequestLimit/properties/scope", Scope::ALL.map(Scope::name).to_vec()),
+        ("/schemas/RequestRefusal/properties/limit/properties/scope", Scope::ALL.map(Scope::name).to_vec()),
         ("/schemas/RequestLimit/properties/name", Dimension::ALL.map(Dimension::name).to_vec()),
         (
             "/schemas/RequestRefusal/properties/spend_limit/properties/of",
