@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::time::UnixNanos;
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const MAX_ID_LENGTH: usize = 64;
 
@@ -108,9 +110,10 @@ impl AdminKeyId {
 pub struct RequestId(u128);
 
 impl RequestId {
+    const RANDOM_BITS: u32 = 80;
+
     pub fn new(arrived_ms: u64, random: u128) -> Self {
-        const RANDOM_BITS: u32 = 80;
-        Self((u128::from(arrived_ms) << RANDOM_BITS) | (random & ((1 << RANDOM_BITS) - 1)))
+        Self((u128::from(arrived_ms) << Self::RANDOM_BITS) | (random & ((1 << Self::RANDOM_BITS) - 1)))
     }
 
     pub fn parse(text: &str) -> Option<Self> {
@@ -122,6 +125,11 @@ impl RequestId {
     /// Not later than any id of a request that arrived in this millisecond or after it.
     pub fn earliest(arrived_ms: u64) -> Self {
         Self::new(arrived_ms, 0)
+    }
+
+    /// To the millisecond.
+    pub fn arrived_at(self) -> UnixNanos {
+        UnixNanos::from_millis(u64::try_from(self.0 >> Self::RANDOM_BITS).unwrap_or(u64::MAX))
     }
 
     /// The id that sorts right behind this one.
@@ -224,6 +232,7 @@ mod tests {
         assert!(early < late);
         assert_eq!(RequestId::parse(&late.to_string()), Some(late));
         assert_eq!(late.to_string().len(), 36);
+        assert_eq!((early.arrived_at().millis(), late.arrived_at().millis()), (1_000, 1_001));
         assert_eq!(RequestId::parse("req_ABCDEF00112233445566778899001122"), None);
     }
 

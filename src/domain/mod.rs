@@ -25,3 +25,4 @@ pub mod spend;
 pub mod tariff;
 pub mod time;
 pub mod usage;
+pub mod what_if;
