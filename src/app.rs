@@ -10,6 +10,7 @@ mod listeners;
 mod refusals;
 mod request_ids;
 mod retention;
+mod what_if;
 mod writers;
 
 use std::{
@@ -32,6 +33,7 @@ pub use self::{
     audit::verify_audit_log,
     export::open_export,
     ledger::{Ledger, LedgerError, Pass, Repricing, open_ledger, reprice},
+    what_if::{Against, Names, Question, Replayed, WhatIfError, what_if},
 };
 pub use crate::store::{
     audit::Verified,

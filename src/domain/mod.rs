@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod catalog;
 pub mod explanation;
 pub mod export;
+pub mod figures;
 pub mod held;
 pub mod ids;
 pub mod keys;

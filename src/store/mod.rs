@@ -10,6 +10,7 @@ pub mod export;
 pub mod last_used;
 pub mod ledger;
 mod names;
+pub mod past;
 pub mod projector;
 pub mod refusals;
 mod replay;
