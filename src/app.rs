@@ -2,6 +2,7 @@
 
 mod adjustments;
 mod audit;
+mod batch_queue;
 mod data_dir;
 mod export;
 mod last_used;
@@ -31,6 +32,7 @@ use self::{
 };
 pub use self::{
     audit::verify_audit_log,
+    batch_queue::{BatchQueue, EnqueueError, NewBatch},
     export::open_export,
     ledger::{Ledger, LedgerError, Pass, Repricing, open_ledger, reprice},
     what_if::{Against, Names, Question, Replayed, WhatIfError, what_if},
@@ -71,6 +73,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub request_ids: RequestIds,
     pub body_limits: BodyLimits,
+    pub batch_queue: Arc<BatchQueue>,
     journal: Arc<Journal>,
     projection: Progress,
     refusals: Arc<RefusalWriter>,
@@ -195,6 +198,7 @@ impl Running {
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
+        let batch_queue = Arc::new(BatchQueue::restored(Arc::clone(&store)).await?);
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;
         let proxy = Arc::new(Proxy {
             limiter,
@@ -222,6 +226,7 @@ impl Running {
             proxy,
             metrics,
             request_ids: RequestIds::new(&mut secrets::random),
+            batch_queue,
             body_limits: BodyLimits {
                 max_bytes: settings.max_body_bytes as u64,
                 idle: Duration::from_secs(settings.body_idle_timeout_s),

@@ -92,6 +92,10 @@ text_id!(
     ServiceAccountId, "sa_", 16
 );
 text_id!(
+    /// `batch_` and 24 random characters.
+    BatchId, "batch_", 24
+);
+text_id!(
     /// `key_` and 16 random characters: the public name of an admin key.
     AdminKeyId, "key_", 16
 );

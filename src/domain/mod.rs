@@ -3,6 +3,7 @@
 
 pub mod admin_keys;
 pub mod audit;
+pub mod batch_queue;
 pub mod bucket;
 pub mod catalog;
 pub mod explanation;

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod admin_keys;
 pub mod audit;
+pub mod batch_queue;
 pub mod buckets;
 mod change;
 pub mod error;
