@@ -5,6 +5,8 @@ pub mod admin_keys;
 pub mod audit;
 pub mod batch_queue;
 pub mod bucket;
+#[cfg(test)]
+mod bucket_tests;
 pub mod catalog;
 pub mod explanation;
 pub mod export;

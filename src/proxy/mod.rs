@@ -9,6 +9,8 @@ pub mod drain;
 pub mod estimate;
 mod intake;
 pub mod limiter;
+#[cfg(test)]
+mod limiter_tests;
 pub mod recorder;
 pub mod refusals;
 
