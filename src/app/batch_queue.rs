@@ -232,7 +232,7 @@ mod tests {
             let task = tokio::spawn(async move { queue.enqueue(batch(number, 100), Some(1_000), NOW).await });
             // Some callers leave at once.
             if number % 4 == 0 {
-                task.abort()
+                task.abort();
             }
             task
         });

@@ -25,6 +25,15 @@ mod screen;
 /// How often a long run says how far it is.
 const REQUESTS_PER_WORD: u64 = 1_000_000;
 
+const LIMITS_FILE: &str = "\
+A file of limits, for all models and for some; a limit that is left out is no limit:
+  [default_limits]
+  requests_per_minute = 100
+
+  [models.\"gpt-4o-mini\"]
+  requests_per_minute = 20
+  tokens_per_minute = 10_000";
+
 /// Replay the ledger against other limits: which keys would have been refused, when, how often, and by which limit.
 ///
 /// Each request takes what it took when it was admitted, and gives back or books the rest when it ended. The limits of a project
@@ -32,19 +41,12 @@ const REQUESTS_PER_WORD: u64 = 1_000_000;
 /// narrower. The day before --from is replayed too, so that the limits are as used as they would have been.
 ///
 /// With --tier all projects are in that tier; what an administrator has set for a project stays in force. With --limits the file
-/// takes the place of both, for the models that it speaks of:
+/// takes the place of both, for the models that it speaks of.
 ///
-///   [default_limits]
-///   requests_per_minute = 100
-///
-///   [models."gpt-4o-mini"]
-///   requests_per_minute = 20
-///   tokens_per_minute = 10_000
-///
-/// A limit that is left out is no limit. Requests that were refused at the time are no part of the ledger and are not replayed, and
-/// nobody tries again what is refused here. Spend limits are not looked at. A gateway may run meanwhile; nothing is written.
+/// Requests that were refused at the time are no part of the ledger and are not replayed, and nobody tries again what is refused
+/// here. Spend limits are not looked at. A gateway may run meanwhile; nothing is written.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = LIMITS_FILE)]
 pub struct SimulateLimitsArgs {
     /// Requests admitted at this time or later: a date (its start in UTC) or a time, such as 2026-09-01T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = instant)]

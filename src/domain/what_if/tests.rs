@@ -264,9 +264,9 @@ proptest! {
             before = part.refused;
         }
         prop_assert!(refused.iter().filter(|number| **number < 12).eq(&found), "{:?} {:?}", refused, found);
-        let (first, last) = (refused.first().map(|n| all[*n as usize].0.admitted_at), refused.last());
-        prop_assert_eq!(hits(&whole).iter().map(|(_, hit)| hit.first).min(), first);
-        prop_assert_eq!(hits(&whole).iter().map(|(_, hit)| hit.last).max(), last.map(|n| all[*n as usize].0.admitted_at));
+        let refused_at = |number: Option<&u64>| number.map(|number| all[usize::try_from(*number).unwrap()].0.admitted_at);
+        prop_assert_eq!(hits(&whole).iter().map(|(_, hit)| hit.first).min(), refused_at(refused.first()));
+        prop_assert_eq!(hits(&whole).iter().map(|(_, hit)| hit.last).max(), refused_at(refused.last()));
     }
 
     #[test]
