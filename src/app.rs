@@ -2,6 +2,7 @@
 
 mod adjustments;
 mod audit;
+mod batch_queue;
 mod data_dir;
 mod export;
 mod last_used;
@@ -10,6 +11,7 @@ mod listeners;
 mod refusals;
 mod request_ids;
 mod retention;
+mod what_if;
 mod writers;
 
 use std::{
@@ -30,8 +32,10 @@ use self::{
 };
 pub use self::{
     audit::verify_audit_log,
+    batch_queue::{BatchQueue, EnqueueError, NewBatch},
     export::open_export,
     ledger::{Ledger, LedgerError, Pass, Repricing, open_ledger, reprice},
+    what_if::{Against, Names, Question, Replayed, WhatIfError, what_if},
 };
 pub use crate::store::{
     audit::Verified,
@@ -69,6 +73,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub request_ids: RequestIds,
     pub body_limits: BodyLimits,
+    pub batch_queue: Arc<BatchQueue>,
     journal: Arc<Journal>,
     projection: Progress,
     refusals: Arc<RefusalWriter>,
@@ -193,6 +198,7 @@ impl Running {
 
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
+        let batch_queue = Arc::new(BatchQueue::restored(Arc::clone(&store)).await?);
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;
         let proxy = Arc::new(Proxy {
             limiter,
@@ -220,6 +226,7 @@ impl Running {
             proxy,
             metrics,
             request_ids: RequestIds::new(&mut secrets::random),
+            batch_queue,
             body_limits: BodyLimits {
                 max_bytes: settings.max_body_bytes as u64,
                 idle: Duration::from_secs(settings.body_idle_timeout_s),

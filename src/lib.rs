@@ -11,8 +11,8 @@
 //! # Rooms
 //!
 //! - [`domain`] the rules as plain values: money, usage, prices, limits, keys, the ledger's facts, reports, what explains a
-//!   request. No I/O, no clock, no float. [`openai`] their wire format: reading requests and answers, printing errors and
-//!   headers. As pure.
+//!   request, what other limits would have refused. No I/O, no clock, no float. [`openai`] their wire format: reading requests
+//!   and answers, printing errors and headers. As pure.
 //! - [`journal`] the append-only file that makes a request durable. [`store`] SQL and nothing but SQL, and the projector
 //!   that feeds the ledger from the journal. [`upstream`] HTTP out. [`metrics`] what is counted.
 //! - [`proxy`] the hot path: [`proxy::Proxy::forward`], limits, meter, the answer's body.

@@ -11,6 +11,7 @@ use std::{
 use clap::Args;
 use reqwest::StatusCode;
 
+pub(super) use self::screen::{columns, printable};
 use self::{answer::Request, screen::screen};
 use super::admin_api::{Access, AdminApi, CliError};
 use crate::{

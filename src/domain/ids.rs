@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::time::UnixNanos;
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const MAX_ID_LENGTH: usize = 64;
 
@@ -90,6 +92,10 @@ text_id!(
     ServiceAccountId, "sa_", 16
 );
 text_id!(
+    /// `batch_` and 24 random characters.
+    BatchId, "batch_", 24
+);
+text_id!(
     /// `key_` and 16 random characters: the public name of an admin key.
     AdminKeyId, "key_", 16
 );
@@ -129,6 +135,11 @@ impl RequestId {
     /// Not later than any id of a request that arrived in this millisecond or after it.
     pub fn earliest(arrived_ms: u64) -> Self {
         Self::new(arrived_ms, 0)
+    }
+
+    /// To the millisecond.
+    pub fn arrived_at(self) -> UnixNanos {
+        UnixNanos::from_millis(u64::try_from(self.0 >> Self::RANDOM_BITS).unwrap_or(u64::MAX))
     }
 
     /// The id that sorts right behind this one.
@@ -232,6 +243,7 @@ mod tests {
         assert_eq!((early.arrived_ms(), late.arrived_ms()), (1_000, 1_001));
         assert_eq!(RequestId::parse(&late.to_string()), Some(late));
         assert_eq!(late.to_string().len(), 36);
+        assert_eq!((early.arrived_at().millis(), late.arrived_at().millis()), (1_000, 1_001));
         assert_eq!(RequestId::parse("req_ABCDEF00112233445566778899001122"), None);
     }
 

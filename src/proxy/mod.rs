@@ -9,6 +9,8 @@ pub mod drain;
 pub mod estimate;
 mod intake;
 pub mod limiter;
+#[cfg(test)]
+mod limiter_tests;
 pub mod recorder;
 pub mod refusals;
 
@@ -105,7 +107,7 @@ struct Terms<'a> {
 
 /// The limit group of all models without a page: many services answer to any name, and a new name each time must not be a
 /// new limit each time.
-const UNLISTED: &str = "(unlisted)";
+pub const UNLISTED: &str = "(unlisted)";
 
 impl Proxy {
     /// Nothing is sent upstream without a price, money left to spend, a reservation and a place in the journal; from the admission on the

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod admin_keys;
 pub mod audit;
+pub mod batch_queue;
 pub mod buckets;
 mod change;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod export;
 pub mod last_used;
 pub mod ledger;
 mod names;
+pub mod past;
 pub mod projector;
 pub mod refusals;
 mod replay;

@@ -260,7 +260,7 @@ fn admitted_under(row: &SqliteRow) -> Result<Option<AdmittedUnder>, StoreError> 
 }
 
 /// JSON where an earlier version wrote it.
-fn held(row: &SqliteRow) -> Result<Held, StoreError> {
+pub(super) fn held(row: &SqliteRow) -> Result<Held, StoreError> {
     let unreadable = || StoreError::Unreadable("what a request held".to_owned());
     let bytes: &[u8] = row.try_get_unchecked("held")?;
     let is_json = row.try_get_raw("held")?.type_info().name() == "TEXT";
@@ -280,12 +280,12 @@ fn adjustment(row: &SqliteRow, directory: &Directory) -> Result<Adjustment, Stor
     })
 }
 
-fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
+pub(super) fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
     LineItem::ALL.into_iter().try_fold(Usage::default(), |usage, item| Ok(usage.with(item, whole(row, item.name())?)))
 }
 
 /// A clock that was set back can make a duration negative; no time passed then.
-fn whole(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
+pub(super) fn whole(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
     let number: i64 = row.try_get(column)?;
     match u64::try_from(number) {
         Ok(number) => Ok(number),

@@ -39,3 +39,4 @@ mod unpriced;
 mod upstream_errors;
 mod upstream_faults;
 mod walk;
+mod what_if;

@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::answer::{Adjustment, Amount, HitLimit, Limit, Line, Refusal, Request, SpendLimit};
+use crate::domain::figures::grouped;
 
 /// Paragraphs of lines, columns aligned.
 pub(super) fn screen(request: &Request) -> String {
@@ -12,8 +13,12 @@ pub(super) fn screen(request: &Request) -> String {
         None => parts.extend(charged(request)),
     }
     let text = parts.into_iter().map(|part| part.trim_end().to_owned()).collect::<Vec<_>>().join("\n\n");
-    // A model's name is the caller's, and must not move the cursor of whoever looks.
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).chain(['\n']).collect()
+    printable(&text) + "\n"
+}
+
+/// A model's name is the caller's, and must not move the cursor of whoever looks.
+pub(in crate::cli) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 fn facts(request: &Request) -> String {
@@ -194,19 +199,6 @@ fn dollars(number: &RawValue) -> String {
     }
 }
 
-/// `1,204`
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `1.834 s`
 fn seconds(millis: u64) -> String {
     format!("{}.{:03} s", grouped(millis / 1_000), millis % 1_000)
@@ -228,7 +220,7 @@ fn moment_ms(millis: i64) -> String {
 }
 
 /// Columns as wide as their widest cell, those of numbers aligned to the right.
-fn columns<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: [bool; COLUMNS]) -> String {
+pub(in crate::cli) fn columns<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: [bool; COLUMNS]) -> String {
     let mut widths = [0; COLUMNS];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

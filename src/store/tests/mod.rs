@@ -1,6 +1,7 @@
 mod export;
 mod ledger;
 mod open;
+mod past;
 mod projector;
 mod reading;
 mod replay;

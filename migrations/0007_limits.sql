@@ -1,3 +1,7 @@
+-- Limits per project and per key, tokens of a day, and the queue of batches.
+
+-- === limits per project and per key ===
+
 -- Projects have buckets of their own, which all their keys share; a key has some only for limits that are narrower. What one
 -- unit weighs is kept beside a level, so that a changed limit takes over the units in use.
 
@@ -39,3 +43,15 @@ SELECT project_id, key_id, limit_group, dimension, arrival_at, 0 FROM temp.bucke
 
 DROP TABLE temp.buckets_before;
 DROP TABLE limit_buckets_before;
+
+-- === the queue of batches ===
+
+-- Batches whose input tokens wait, so that a restart knows the same sums. A row goes when its batch has ended.
+
+CREATE TABLE enqueued_batches (
+    batch_id    TEXT    PRIMARY KEY,
+    project_id  TEXT    NOT NULL REFERENCES projects (id),
+    limit_group TEXT    NOT NULL,
+    tokens      INTEGER NOT NULL CHECK (tokens >= 0),
+    enqueued_at INTEGER NOT NULL -- Unix nanoseconds
+) STRICT, WITHOUT ROWID;
