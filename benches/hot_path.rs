@@ -18,7 +18,7 @@ use tollgate::{
     },
     journal::{Journal, Options},
     openai::{headers::rate_limit, request, sse::EventScanner, usage::read_answer},
-    proxy::limiter::Limiter,
+    proxy::limiter::{Asked, Limiter},
 };
 
 const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
@@ -106,7 +106,7 @@ fn limits() -> Limits {
         requests_per_day: NonZeroU32::new(u32::MAX),
         tokens_per_minute: NonZeroU32::new(u32::MAX),
         tokens_per_day: NonZeroU32::new(u32::MAX),
-        batch_queue_tokens: None,
+        ..Limits::default()
     }
 }
 
@@ -128,7 +128,8 @@ fn limiter(criterion: &mut Criterion) {
                     clock = clock.plus_nanos(1_000_000);
                     at = (at + 7_919) % KEYS;
                     let buckets = limiter.buckets(&project, black_box(&keys[at]), &group);
-                    let reservation = buckets.reserve(&limits, tokens, clock).expect("there is room");
+                    let reservation =
+                        buckets.reserve(&limits, Asked { tokens, stream: false }, clock).expect("there is room");
                     rate_limit(&reservation.headrooms()).for_each(|header| {
                         black_box(header);
                     });
@@ -182,7 +183,10 @@ fn admission(number: u64) -> Admission {
             limit_group: MODEL.into(),
             limits: ByScope { project: limits(), key: Limits::default() },
             tokens: NonZeroU32::new(110).unwrap(),
-            used_before: ByScope { project: [Some(3), Some(80), Some(4_000), Some(90_000)], key: [None; 4] },
+            used_before: ByScope {
+                project: [Some(3), Some(80), Some(4_000), Some(90_000), None, None],
+                key: tollgate::domain::ledger::UsedBefore::default(),
+            },
         },
     }
 }

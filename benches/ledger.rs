@@ -111,7 +111,10 @@ fn entry(number: u64, total: u64) -> Entry {
                 key: Limits::default(),
             },
             tokens: tokens.try_into().unwrap(),
-            used_before: ByScope { project: [Some(pick(30, 400)), None, Some(pick(31, 90_000)), None], key: [None; 4] },
+            used_before: ByScope {
+                project: [Some(pick(30, 400)), None, Some(pick(31, 90_000)), None, None, None],
+                key: tollgate::domain::ledger::UsedBefore::default(),
+            },
         },
     };
     let settlement = Settlement {

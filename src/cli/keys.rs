@@ -1,28 +1,22 @@
 //! `tollgate keys`: make, show, rotate and revoke API keys on a running gateway.
 
+mod limits;
+
 use std::{
     io::{self, Write as _},
     path::Path,
 };
 
-use clap::{Args, Subcommand, builder::RangedU64ValueParser};
-use serde_json::{Map, Value, json};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
+use self::limits::LimitArgs;
 pub use super::admin_api::CliError;
 use super::admin_api::{Access, AdminApi};
 use crate::{
     config,
     domain::ids::{KeyId, ProjectId},
 };
-
-/// What a key can narrow, and the word for it in a table.
-const LIMITS: [(&str, &str); 5] = [
-    ("requests_per_minute", "RPM"),
-    ("requests_per_day", "RPD"),
-    ("tokens_per_minute", "TPM"),
-    ("tokens_per_day", "TPD"),
-    ("batch_queue_tokens", "batch tokens"),
-];
 
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
@@ -57,26 +51,6 @@ pub struct Create {
     json: bool,
     #[command(flatten)]
     access: Access,
-}
-
-/// Narrower limits than the tier's, for each model.
-#[derive(Debug, Args)]
-struct LimitArgs {
-    /// Narrower than the tier's limit
-    #[arg(long, value_name = "N", value_parser = rate())]
-    requests_per_minute: Option<u64>,
-    /// Narrower than the tier's limit
-    #[arg(long, value_name = "N", value_parser = rate())]
-    requests_per_day: Option<u64>,
-    /// Narrower than the tier's limit
-    #[arg(long, value_name = "N", value_parser = rate())]
-    tokens_per_minute: Option<u64>,
-    /// Narrower than the tier's limit
-    #[arg(long, value_name = "N", value_parser = rate())]
-    tokens_per_day: Option<u64>,
-    /// Narrower than the tier's limit
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 1))]
-    batch_queue_tokens: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -144,10 +118,6 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-fn rate() -> RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=u32::MAX.into())
-}
-
 impl KeysCommand {
     const fn access(&self) -> &Access {
         match self {
@@ -210,20 +180,6 @@ impl Create {
     }
 }
 
-impl LimitArgs {
-    fn to_json(&self) -> Value {
-        let limits = [
-            self.requests_per_minute,
-            self.requests_per_day,
-            self.tokens_per_minute,
-            self.tokens_per_day,
-            self.batch_queue_tokens,
-        ];
-        let set = LIMITS.iter().zip(limits).filter_map(|((name, _), limit)| Some(((*name).to_owned(), json!(limit?))));
-        Value::Object(set.collect::<Map<_, _>>())
-    }
-}
-
 /// Archives a project that was made for a key which then was not; what went wrong is said either way.
 async fn close(api: &AdminApi, project: &Value, error: CliError) -> CliError {
     let [name, id] = ["name", "id"].map(|field| text(project, field));
@@ -267,7 +223,7 @@ impl List {
             let [name, id, value] = ["name", "id", "redacted_value"].map(|field| text(key, field).to_owned());
             let owner = ["name", "tier"].map(|field| text(project, field).to_owned());
             let [project, tier] = owner;
-            let limits = limits(&key["limits"]);
+            let limits = limits::shown(&key["limits"]);
             let [created, expires] = ["created_at", "expires_at"].map(|field| date(&key[field]));
             [project, tier, name, id, shorten(&value), limits, created, expires]
         }));
@@ -357,13 +313,6 @@ fn shorten(redacted: &str) -> String {
         (Some(first), Some(last)) => format!("{}...{}", &redacted[..first], &redacted[last + 1..]),
         _ => redacted.to_owned(),
     }
-}
-
-/// `60 RPM, 1000 TPM`: where the key is narrower than its tier.
-fn limits(narrowed: &Value) -> String {
-    let all = LIMITS.iter().filter_map(|(name, short)| Some(format!("{} {short}", narrowed[name].as_u64()?)));
-    let all: Vec<_> = all.collect();
-    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
 }
 
 fn pretty(value: &Value) -> String {

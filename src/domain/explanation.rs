@@ -137,14 +137,23 @@ impl Finished {
     pub fn limits(&self) -> Option<Vec<LimitUse>> {
         let under = self.admitted_under.as_ref()?;
         let limit_use = |(scope, dimension): (Scope, Dimension)| {
+            let limit = under.limits[scope].ceiling(dimension)?;
+            if dimension.is_concurrent() && !dimension.counts(self.stream) {
+                return None;
+            }
             let reserved = if dimension.is_tokens() { under.held.reserved_tokens } else { 1 };
             Some(LimitUse {
                 scope,
                 dimension,
-                limit: under.limits[scope].rate(dimension)?.limit(),
+                limit,
                 used_before: under.used_before(scope, dimension),
                 reserved,
-                settled: if dimension.is_tokens() { self.settled_tokens(reserved) } else { self.settled_requests() },
+                settled: match dimension {
+                    // Over with the request.
+                    _ if dimension.is_concurrent() => Some(0),
+                    _ if dimension.is_tokens() => self.settled_tokens(reserved),
+                    _ => self.settled_requests(),
+                },
             })
         };
         let checked = Scope::ALL.into_iter().flat_map(|scope| Dimension::ALL.map(|dimension| (scope, dimension)));
@@ -227,8 +236,8 @@ pub(crate) mod sample {
                 held: Held {
                     reserved_tokens: 1_456,
                     used_before: ByScope {
-                        project: [Some(12), None, Some(8_020), None],
-                        key: [None, None, None, Some(30_000)],
+                        project: [Some(12), None, Some(8_020), None, None, None],
+                        key: [None, None, None, Some(30_000), None, None],
                     },
                     estimate: Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256),
                 },
@@ -306,7 +315,7 @@ mod tests {
         let mut finished = finished();
         let under = finished.admitted_under.as_mut().unwrap();
         under.limits = ByScope { project: Limits::default(), key: under.limits.project };
-        under.held.used_before.key = [None; 4];
+        under.held.used_before.key = [None; Dimension::COUNT];
         let seen: Vec<_> = finished.limits().unwrap().iter().map(|it| (it.scope, it.limit, it.used_before)).collect();
         assert_eq!(seen, [(Scope::Key, 500, Some(12)), (Scope::Key, 200_000, Some(8_020))]);
     }

@@ -29,7 +29,7 @@ enum Number {
     Reserved,
 }
 
-const NUMBERS: [Number; 13] = [
+const NUMBERS: [Number; 17] = [
     Number::Used(Scope::Project, Dimension::RequestsPerMinute),
     Number::Used(Scope::Project, Dimension::RequestsPerDay),
     Number::Used(Scope::Project, Dimension::TokensPerMinute),
@@ -43,6 +43,10 @@ const NUMBERS: [Number; 13] = [
     Number::Used(Scope::Key, Dimension::RequestsPerDay),
     Number::Used(Scope::Key, Dimension::TokensPerMinute),
     Number::Used(Scope::Key, Dimension::TokensPerDay),
+    Number::Used(Scope::Project, Dimension::ConcurrentRequests),
+    Number::Used(Scope::Project, Dimension::ConcurrentStreams),
+    Number::Used(Scope::Key, Dimension::ConcurrentRequests),
+    Number::Used(Scope::Key, Dimension::ConcurrentStreams),
 ];
 
 /// How many numbers the entries of before they were packed have: reserved, used of three limits, estimated.
@@ -102,7 +106,10 @@ impl Held {
         let [reserved, per_minute, per_day, tokens, estimated @ ..] = numbers;
         let estimated = ESTIMATED.into_iter().zip(estimated);
         let estimate = estimated.fold(Usage::default(), |estimate, (item, n)| estimate.with(item, n.unwrap_or(0)));
-        let used_before = ByScope { project: [per_minute, per_day, tokens, None], key: UsedBefore::default() };
+        let mut used_before = ByScope::<UsedBefore>::default();
+        for (place, used) in used_before.project.iter_mut().zip([per_minute, per_day, tokens]) {
+            *place = used;
+        }
         Some(Self { reserved_tokens: reserved?, used_before, estimate })
     }
 }
@@ -117,8 +124,8 @@ mod tests {
         #[test]
         fn what_is_packed_comes_out_again(
             reserved in prop::option::of(any::<u64>()),
-            project in prop::array::uniform4(prop::option::of(any::<u64>())),
-            key in prop::array::uniform4(prop::option::of(any::<u64>())),
+            project in prop::array::uniform6(prop::option::of(any::<u64>())),
+            key in prop::array::uniform6(prop::option::of(any::<u64>())),
             estimated in prop::array::uniform4(0..1_u64 << 40),
         ) {
             let estimate = ESTIMATED.into_iter().zip(estimated).fold(Usage::default(), |usage, (item, n)| usage.with(item, n));
@@ -137,8 +144,9 @@ mod tests {
     #[test]
     fn a_usual_one_takes_a_dozen_bytes() {
         let estimate = Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256);
-        let project = [Some(12), None, Some(80_020), None];
-        let held = Held { reserved_tokens: 1_456, used_before: ByScope { project, key: [None; 4] }, estimate };
+        let project = [Some(12), None, Some(80_020), None, None, None];
+        let held =
+            Held { reserved_tokens: 1_456, used_before: ByScope { project, key: [None; Dimension::COUNT] }, estimate };
         assert_eq!(held.pack().len(), 1 + 1 + 3 + 2 + 2);
     }
 
@@ -150,8 +158,8 @@ mod tests {
             push(&mut bytes, number);
         }
         let held = Held::unpack(&bytes).unwrap();
-        assert_eq!(held.used_before.project, [Some(12), None, Some(80), None]);
-        assert_eq!((held.used_before.key, held.reserved_tokens), ([None; 4], 1_200));
+        assert_eq!(held.used_before.project, [Some(12), None, Some(80), None, None, None]);
+        assert_eq!((held.used_before.key, held.reserved_tokens), ([None; Dimension::COUNT], 1_200));
         assert_eq!(held.pack(), bytes);
         let numbers = [Some(1_200), Some(12), None, Some(80), Some(1_200), None, None, None];
         assert_eq!(Held::from_numbers(numbers), Some(held));

@@ -225,7 +225,10 @@ mod tests {
             limit_group: "m".into(),
             limits: ByScope { project: Limits::default(), key: limits },
             tokens: some(7).unwrap(),
-            used_before: ByScope { project: [None; 4], key: [Some(3), None, Some(40), None] },
+            used_before: ByScope {
+                project: [None; Dimension::COUNT],
+                key: [Some(3), None, Some(40), None, None, None],
+            },
         };
         assert_eq!(before, expected);
         let oldest: Hold = serde_json::from_str(r#"{"limit_group":"m","limits":{},"tokens":7}"#).unwrap();
@@ -233,7 +236,10 @@ mod tests {
         let hold = Hold {
             project_id: ProjectId::parse("proj_a"),
             limits: ByScope { project: limits, key: Limits { tokens_per_day: some(9), ..Limits::default() } },
-            used_before: ByScope { project: [Some(1), None, None, None], key: [None, None, None, Some(2)] },
+            used_before: ByScope {
+                project: [Some(1), None, None, None, None, None],
+                key: [None, None, None, Some(2), None, None],
+            },
             ..before
         };
         assert_eq!(serde_json::from_str::<Hold>(&serde_json::to_string(&hold).unwrap()).unwrap(), hold);

@@ -28,6 +28,11 @@ pub struct Limits {
     pub tokens_per_minute: Option<NonZeroU32>,
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub tokens_per_day: Option<NonZeroU32>,
+    /// Requests that are under way at one time, and those of them that are streams: counts, not rates.
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
+    pub concurrent_requests: Option<NonZeroU32>,
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
+    pub concurrent_streams: Option<NonZeroU32>,
     /// Input tokens enqueued in batches at one time: a count, not a rate.
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub batch_queue_tokens: Option<u64>,
@@ -41,13 +46,23 @@ pub enum Dimension {
     RequestsPerDay,
     TokensPerMinute,
     TokensPerDay,
+    ConcurrentRequests,
+    ConcurrentStreams,
 }
 
 impl Dimension {
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 6;
     /// New ones at the end: what is written down counts on the order.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute, Self::TokensPerDay];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::RequestsPerMinute,
+        Self::RequestsPerDay,
+        Self::TokensPerMinute,
+        Self::TokensPerDay,
+        Self::ConcurrentRequests,
+        Self::ConcurrentStreams,
+    ];
+    /// Those that count what is under way, and have no bucket that time refills.
+    pub const CONCURRENT: [Self; 2] = [Self::ConcurrentRequests, Self::ConcurrentStreams];
 
     pub const fn index(self) -> usize {
         self as usize
@@ -59,16 +74,20 @@ impl Dimension {
             Self::RequestsPerDay => "requests_per_day",
             Self::TokensPerMinute => "tokens_per_minute",
             Self::TokensPerDay => "tokens_per_day",
+            Self::ConcurrentRequests => "concurrent_requests",
+            Self::ConcurrentStreams => "concurrent_streams",
         }
     }
 
-    /// As `OpenAI` writes it in a refusal.
+    /// As `OpenAI` writes it in a refusal, or would.
     pub const fn wire_phrase(self) -> &'static str {
         match self {
             Self::RequestsPerMinute => "requests per min (RPM)",
             Self::RequestsPerDay => "requests per day (RPD)",
             Self::TokensPerMinute => "tokens per min (TPM)",
             Self::TokensPerDay => "tokens per day (TPD)",
+            Self::ConcurrentRequests => "concurrent requests",
+            Self::ConcurrentStreams => "concurrent streams",
         }
     }
 
@@ -80,7 +99,18 @@ impl Dimension {
     pub const fn is_per_day(self) -> bool {
         matches!(self, Self::RequestsPerDay | Self::TokensPerDay)
     }
+
+    pub const fn is_concurrent(self) -> bool {
+        matches!(self, Self::ConcurrentRequests | Self::ConcurrentStreams)
+    }
+
+    /// Whether a request, which may be a `stream`, counts while it is under way.
+    pub const fn counts(self, stream: bool) -> bool {
+        matches!(self, Self::ConcurrentRequests) || stream && matches!(self, Self::ConcurrentStreams)
+    }
 }
+
+type Pick<T> = fn(Option<T>, Option<T>) -> Option<T>;
 
 impl Limits {
     pub fn rate(&self, dimension: Dimension) -> Option<Rate> {
@@ -89,12 +119,32 @@ impl Limits {
             Dimension::RequestsPerDay => self.requests_per_day.map(Rate::per_day),
             Dimension::TokensPerMinute => self.tokens_per_minute.map(Rate::per_minute),
             Dimension::TokensPerDay => self.tokens_per_day.map(Rate::per_day),
+            Dimension::ConcurrentRequests | Dimension::ConcurrentStreams => None,
         }
     }
 
-    /// There is something to check requests against.
+    /// How many may be under way; `None` too for what has a rate.
+    pub const fn concurrent(&self, dimension: Dimension) -> Option<NonZeroU32> {
+        match dimension {
+            Dimension::ConcurrentRequests => self.concurrent_requests,
+            Dimension::ConcurrentStreams => self.concurrent_streams,
+            _ => None,
+        }
+    }
+
+    /// The figure that was set.
+    pub fn ceiling(&self, dimension: Dimension) -> Option<u32> {
+        self.rate(dimension).map(Rate::limit).or_else(|| self.concurrent(dimension).map(NonZeroU32::get))
+    }
+
+    /// There is a bucket to take from.
     pub fn has_rates(&self) -> bool {
         Dimension::ALL.into_iter().any(|dimension| self.rate(dimension).is_some())
+    }
+
+    /// There is something to check requests against.
+    pub fn are_checked(&self) -> bool {
+        Dimension::ALL.into_iter().any(|dimension| self.ceiling(dimension).is_some())
     }
 
     /// The smaller of both for each ceiling: a key can narrow its project's limits, never widen them.
@@ -106,13 +156,7 @@ impl Limits {
                 (a, b) => a.or(b),
             }
         }
-        Self {
-            requests_per_minute: smaller(self.requests_per_minute, key.requests_per_minute),
-            requests_per_day: smaller(self.requests_per_day, key.requests_per_day),
-            tokens_per_minute: smaller(self.tokens_per_minute, key.tokens_per_minute),
-            tokens_per_day: smaller(self.tokens_per_day, key.tokens_per_day),
-            batch_queue_tokens: smaller(self.batch_queue_tokens, key.batch_queue_tokens),
-        }
+        self.beside(key, smaller, smaller)
     }
 
     /// Only those that are smaller than `project`'s: the others can never be hit first.
@@ -121,27 +165,26 @@ impl Limits {
         fn smaller<T: Ord>(own: Option<T>, project: Option<T>) -> Option<T> {
             own.filter(|own| project.is_none_or(|project| *own < project))
         }
-        Self {
-            requests_per_minute: smaller(self.requests_per_minute, project.requests_per_minute),
-            requests_per_day: smaller(self.requests_per_day, project.requests_per_day),
-            tokens_per_minute: smaller(self.tokens_per_minute, project.tokens_per_minute),
-            tokens_per_day: smaller(self.tokens_per_day, project.tokens_per_day),
-            batch_queue_tokens: smaller(self.batch_queue_tokens, project.batch_queue_tokens),
-        }
+        self.beside(project, smaller, smaller)
     }
-}
 
-impl Limits {
     /// `own` where it says something, this elsewhere: what an administrator sets for a project replaces the tier's figure,
     /// whether it is larger or smaller.
     #[must_use]
     pub fn overridden_by(&self, own: &Self) -> Self {
+        own.beside(self, Option::or, Option::or)
+    }
+
+    /// What is picked of each ceiling and the same of `other`.
+    fn beside(&self, other: &Self, rate: Pick<NonZeroU32>, queue: Pick<u64>) -> Self {
         Self {
-            requests_per_minute: own.requests_per_minute.or(self.requests_per_minute),
-            requests_per_day: own.requests_per_day.or(self.requests_per_day),
-            tokens_per_minute: own.tokens_per_minute.or(self.tokens_per_minute),
-            tokens_per_day: own.tokens_per_day.or(self.tokens_per_day),
-            batch_queue_tokens: own.batch_queue_tokens.or(self.batch_queue_tokens),
+            requests_per_minute: rate(self.requests_per_minute, other.requests_per_minute),
+            requests_per_day: rate(self.requests_per_day, other.requests_per_day),
+            tokens_per_minute: rate(self.tokens_per_minute, other.tokens_per_minute),
+            tokens_per_day: rate(self.tokens_per_day, other.tokens_per_day),
+            concurrent_requests: rate(self.concurrent_requests, other.concurrent_requests),
+            concurrent_streams: rate(self.concurrent_streams, other.concurrent_streams),
+            batch_queue_tokens: queue(self.batch_queue_tokens, other.batch_queue_tokens),
         }
     }
 }

@@ -99,6 +99,8 @@ impl RefusedRequest {
     /// When the same request would have been admitted, had nothing else been sent; `None` for never, or nobody knows when.
     pub fn admissible_at(&self) -> Option<UnixNanos> {
         match &self.reason {
+            // Room is there again when another request ends, and nobody knows when.
+            Reason::Limit(over) if over.exceeded.dimension.is_concurrent() => None,
             Reason::Limit(over) => over.exceeded.wait_nanos.map(|wait_nanos| self.refused_at.plus_nanos(wait_nanos)),
             Reason::SpendLimit(reached) => Some(UnixNanos::from_seconds(reached.month_end_s)),
             _ => None,

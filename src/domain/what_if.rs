@@ -43,6 +43,7 @@ pub struct Booked {
     pub key_id: KeyId,
     /// As the caller wrote it.
     pub requested_model: String,
+    pub stream: bool,
     /// HTTP status of our answer; 0 when the client left before there was one.
     pub status: u16,
     pub usage: Usage,
@@ -73,6 +74,7 @@ struct Past {
     terms: Terms,
     tokens: NonZeroU32,
     used: Used,
+    stream: bool,
 }
 
 impl Past {
@@ -86,6 +88,7 @@ impl Past {
             tokens: booked.tokens(&terms),
             project_id: booked.project_id,
             key_id: booked.key_id,
+            stream: booked.stream,
             terms,
             used,
         }
@@ -97,14 +100,26 @@ impl Past {
 
     /// What applies to the request in this scope: a key has a limit of its own only where it is narrower.
     fn rate(&self, scope: Scope, dimension: Dimension) -> Option<Rate> {
-        let project = self.terms.project.rate(dimension);
+        self.limits(scope).rate(dimension)
+    }
+
+    fn limits(&self, scope: Scope) -> Limits {
         match scope {
-            Scope::Project => project,
-            Scope::Key => {
-                let own = self.terms.key.rate(dimension);
-                own.filter(|own| project.is_none_or(|project| own.limit() < project.limit()))
-            }
+            Scope::Project => self.terms.project,
+            Scope::Key => self.terms.key.narrower_than(&self.terms.project),
         }
+    }
+
+    /// How many may be under way of what the request is one of.
+    fn concurrent(&self, scope: Scope, dimension: Dimension) -> Option<u32> {
+        let counted = dimension.counts(self.stream).then(|| self.limits(scope).concurrent(dimension));
+        counted.flatten().map(NonZeroU32::get)
+    }
+
+    /// A limit counts it while it is under way.
+    fn is_counted(&self) -> bool {
+        let any = |scope| Dimension::CONCURRENT.into_iter().any(|it| self.concurrent(scope, it).is_some());
+        Scope::ALL.into_iter().any(any)
     }
 }
 
@@ -150,6 +165,8 @@ struct Event {
 /// In the order in which they are told within a millisecond.
 #[derive(Debug)]
 enum What {
+    /// It is not under way any more.
+    Leave,
     GiveBack(Numbers),
     Admit,
     Book(Numbers),
@@ -180,6 +197,7 @@ impl WhatIf {
             let Some(Reverse(Event { at, what, past })) = self.events.pop() else { return };
             match what {
                 What::Admit => self.admit(past),
+                What::Leave => self.lanes.leave(&past),
                 What::GiveBack(numbers) | What::Book(numbers) => self.lanes.settle(&past, &numbers, past.used, at),
             }
         }
@@ -193,6 +211,9 @@ impl WhatIf {
         if let Ok(numbers) = reserved {
             let more = past.used.tokens > u64::from(past.tokens.get());
             let what = if more { What::Book(numbers) } else { What::GiveBack(numbers) };
+            if past.is_counted() {
+                self.events.push(Reverse(Event { at: past.settled_at, what: What::Leave, past: past.clone() }));
+            }
             self.events.push(Reverse(Event { at: past.settled_at, what, past }));
         }
     }
@@ -201,7 +222,7 @@ impl WhatIf {
 impl Event {
     fn order(&self) -> (UnixNanos, u8, RequestId) {
         let rank = match self.what {
-            What::GiveBack(_) => 0,
+            What::Leave | What::GiveBack(_) => 0,
             What::Admit => 1,
             What::Book(_) => 2,
         };

@@ -6,7 +6,7 @@ use super::{Journal, Options, Position, Record};
 use crate::domain::{
     ids::{KeyId, ProjectId, RequestId},
     ledger::{Admission, Hold, Outcome, Settlement, Used},
-    limits::{ByScope, Limits},
+    limits::{ByScope, Dimension, Limits},
     money::Money,
     pricing::{Charge, ServiceTier},
     time::UnixNanos,
@@ -40,7 +40,10 @@ pub(crate) fn admission(number: u64) -> Admission {
                 key: Limits::default(),
             },
             tokens: NonZeroU32::new(120).unwrap(),
-            used_before: ByScope { project: [Some(1), None, Some(40), None], key: [None; 4] },
+            used_before: ByScope {
+                project: [Some(1), None, Some(40), None, None, None],
+                key: [None; Dimension::COUNT],
+            },
         },
     }
 }

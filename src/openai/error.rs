@@ -1,13 +1,12 @@
 //! OpenAI's error object, and its words for everything we refuse. Sources: protocol facts d.2 to d.7 and the `error-*`
 //! recordings. All four keys are always there.
 
+mod limit;
 mod spend;
 
 use std::borrow::Cow;
 
 use serde::Serialize;
-
-use crate::domain::limits::LimitExceeded;
 
 type Text = Cow<'static, str>;
 
@@ -254,38 +253,6 @@ impl ApiError {
         Self::new(status, "server_error", message, None, Text::from(code))
     }
 
-    /// A 429 in `OpenAI`'s words (protocol facts d.3). The project takes the place of the organization.
-    pub fn limit_exceeded(exceeded: &LimitExceeded, model: &str, project: &str) -> Self {
-        const MORE: &str = "Visit https://platform.openai.com/account/rate-limits to learn more.";
-        let LimitExceeded { scope: _, dimension, limit, used, requested, wait_nanos } = *exceeded;
-        let phrase = dimension.wire_phrase();
-        let (message, retry) = if let Some(nanos) = wait_nanos {
-            let wait = super::headers::go_duration(nanos);
-            let message = format!(
-                "Rate limit reached for {model} in organization {project} on {phrase}: Limit {limit}, Used {used}, \
-                 Requested {requested}. Please try again in {wait}. {MORE}"
-            );
-            (message, if dimension.is_per_day() { Retry::NotByItself { nanos } } else { Retry::After { nanos } })
-        } else {
-            let message = format!(
-                "Request too large for {model} in organization {project} on {phrase}: Limit {limit}, Requested {requested}. \
-                 The input or output tokens must be reduced in order to run successfully. {MORE}"
-            );
-            (message, Retry::No)
-        };
-        let kind = if dimension.is_tokens() { "tokens" } else { "requests" };
-        Self::new(429, kind, message, None, Text::from("rate_limit_exceeded")).with_retry(retry)
-    }
-
-    /// What `OpenAI` adds when the tier that was too small is the free one (protocol facts d.3).
-    #[must_use]
-    pub fn with_free_tier_hint(mut self) -> Self {
-        const HINT: &str = " You can increase your rate limit by adding a payment method to your account at \
-            https://platform.openai.com/account/billing.";
-        self.message.to_mut().push_str(HINT);
-        self
-    }
-
     pub fn admin_key_required() -> Self {
         let message = "This endpoint needs an admin key: send it as `Authorization: Bearer <admin key>`. API keys of \
             projects are not accepted here.";
@@ -320,7 +287,6 @@ fn shortened(number: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limits::{Dimension, Scope};
 
     #[test]
     fn bodies_have_all_four_keys() {
@@ -329,47 +295,5 @@ mod tests {
             body,
             r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#
         );
-    }
-
-    #[test]
-    fn a_hit_limit_is_told_in_openais_words() {
-        // Quoted in public: errors_quoted.jsonl, requests (RPD).
-        let day = LimitExceeded {
-            scope: Scope::Project,
-            dimension: Dimension::RequestsPerDay,
-            limit: 10_000,
-            used: 10_000,
-            requested: 1,
-            wait_nanos: Some(8_640_000_000),
-        };
-        let error = ApiError::limit_exceeded(&day, "gpt-4o-mini", "org-redacted");
-        assert_eq!(
-            error.message,
-            "Rate limit reached for gpt-4o-mini in organization org-redacted on requests per day (RPD): Limit 10000, Used \
-             10000, Requested 1. Please try again in 8.64s. Visit https://platform.openai.com/account/rate-limits to learn \
-             more."
-        );
-        assert_eq!((error.status, error.kind.as_ref()), (429, "requests"));
-        assert_eq!(error.retry, Retry::NotByItself { nanos: 8_640_000_000 });
-        let error = ApiError::limit_exceeded(&LimitExceeded { dimension: Dimension::TokensPerDay, ..day }, "m", "org");
-        assert!(
-            error
-                .message
-                .starts_with("Rate limit reached for m in organization org on tokens per day (TPD): Limit 10000,")
-        );
-        assert_eq!((error.retry, error.kind.as_ref()), (Retry::NotByItself { nanos: 8_640_000_000 }, "tokens"));
-        let large = LimitExceeded {
-            scope: Scope::Project,
-            dimension: Dimension::TokensPerMinute,
-            limit: 30_000,
-            used: 0,
-            requested: 250_011,
-            wait_nanos: None,
-        };
-        let error = ApiError::limit_exceeded(&large, "gpt-4o", "org-redacted");
-        assert!(error.message.starts_with(
-            "Request too large for gpt-4o in organization org-redacted on tokens per min (TPM): Limit 30000, Requested 250011."
-        ));
-        assert_eq!((error.retry, error.kind.as_ref()), (Retry::No, "tokens"));
     }
 }

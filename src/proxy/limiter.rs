@@ -1,20 +1,26 @@
 //! Takes from all limits of a project and of its key, or from none, and corrects afterwards.
 
+mod shelf;
+
 use std::{
     collections::HashMap,
     hash::Hash,
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
+use self::shelf::{Cells, Locked};
 use super::estimate::OutputAverage;
 use crate::domain::{
-    bucket::{Bucket, HoldNumber, Level, Rate, Refusal},
+    bucket::{HoldNumber, Level, Rate, Refusal},
     ids::{KeyId, ProjectId},
     ledger::{Hold, Used, UsedBefore},
     limits::{ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, Scope},
     time::UnixNanos,
 };
+
+/// When to ask again for a place among the requests under way: nobody knows when one of them ends.
+const CONCURRENT_WAIT_NANOS: u64 = 1_000_000_000;
 
 /// The live buckets of every project, key and limit group that has been used.
 #[derive(Debug, Default)]
@@ -26,10 +32,6 @@ pub struct Limiter {
 /// By limit group. A key uses a handful of them, which a list finds faster and keeps in a third of the room of a map.
 type Groups<T> = RwLock<Vec<(Arc<str>, Arc<T>)>>;
 
-/// The buckets of one owner. Locked while they change, so that nobody sees a half-made reservation and is refused for it.
-#[derive(Debug, Default)]
-struct Cells(Mutex<[Bucket; Dimension::COUNT]>);
-
 /// What the requests of one key and limit group take from, and what this pair has been answering.
 #[derive(Debug)]
 pub struct Buckets {
@@ -40,6 +42,13 @@ pub struct Buckets {
     /// Made when the key first has limits of its own: few do.
     of_key: OnceLock<Box<Cells>>,
     pub average: OutputAverage,
+}
+
+/// What a request needs of its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub tokens: NonZeroU32,
+    pub stream: bool,
 }
 
 impl Limiter {
@@ -70,7 +79,11 @@ impl Limiter {
         dimension: Dimension,
         level: Level,
     ) {
-        let restore = |cells: &Cells| cells.lock()[dimension.index()].restore(level);
+        let restore = |cells: &Cells| {
+            if let Some(bucket) = cells.lock().bucket(dimension) {
+                bucket.restore(level);
+            }
+        };
         match key_id {
             None => restore(&self.of_project(project_id, limit_group)),
             Some(key_id) => restore(self.buckets(project_id, key_id, limit_group).of_key.get_or_init(Box::default)),
@@ -103,33 +116,6 @@ fn of_group<T>(groups: &Groups<T>, limit_group: &Arc<str>, make: impl FnOnce() -
     })
 }
 
-impl Cells {
-    fn lock(&self) -> MutexGuard<'_, [Bucket; Dimension::COUNT]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The buckets of both scopes, held at once: always the project's first, so that nobody waits in a circle.
-struct Locked<'a> {
-    of_project: MutexGuard<'a, [Bucket; Dimension::COUNT]>,
-    of_key: Option<MutexGuard<'a, [Bucket; Dimension::COUNT]>>,
-}
-
-impl Locked<'_> {
-    fn bucket(&mut self, scope: Scope, dimension: Dimension) -> Option<&mut Bucket> {
-        let buckets = match scope {
-            Scope::Project => Some(&mut self.of_project),
-            Scope::Key => self.of_key.as_mut(),
-        };
-        buckets.map(|buckets| &mut buckets[dimension.index()])
-    }
-
-    fn levels(&self) -> ByScope<Levels> {
-        let levels = |buckets: &[Bucket; Dimension::COUNT]| buckets.each_ref().map(Bucket::level);
-        ByScope { project: levels(&self.of_project), key: self.of_key.as_deref().map(levels).unwrap_or_default() }
-    }
-}
-
 /// What there is to check, in the order of checking.
 fn rates(limits: &ByScope<Limits>) -> impl Iterator<Item = (Scope, Dimension, Rate)> {
     let of_scope = move |scope: Scope| {
@@ -139,20 +125,30 @@ fn rates(limits: &ByScope<Limits>) -> impl Iterator<Item = (Scope, Dimension, Ra
     Scope::ALL.into_iter().flat_map(of_scope)
 }
 
+/// How many may be under way of what the request, which may be a stream, is one of.
+fn counts(limits: &ByScope<Limits>, stream: bool) -> impl Iterator<Item = (Scope, Dimension, u32)> {
+    let of_scope = move |scope: Scope| {
+        let counted = Dimension::CONCURRENT.into_iter().filter(move |dimension| dimension.counts(stream));
+        counted.filter_map(move |dimension| Some((scope, dimension, limits[scope].concurrent(dimension)?.get())))
+    };
+    Scope::ALL.into_iter().flat_map(of_scope)
+}
+
 impl Buckets {
     fn lock(&self, limits: &ByScope<Limits>) -> Locked<'_> {
-        let of_key = limits.key.has_rates().then(|| self.of_key.get_or_init(Box::default));
+        let of_key = limits.key.are_checked().then(|| self.of_key.get_or_init(Box::default));
         Locked { of_project: self.of_project.lock(), of_key: of_key.map(|cells| cells.lock()) }
     }
 
-    /// Takes one request and `tokens` tokens from the buckets of both scopes, or nothing. All of them are asked before
-    /// anything is taken, so that of several limits that refuse the one to wait for longest is told.
+    /// Takes what is asked from the limits of both scopes, or nothing. All of them are asked before anything is taken, so
+    /// that of several limits that refuse the one to wait for longest is told.
     pub fn reserve(
         self: &Arc<Self>,
         limits: &ByScope<Limits>,
-        tokens: NonZeroU32,
+        asked: Asked,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
+        let Asked { tokens, stream } = asked;
         let mut hold = Hold {
             project_id: Some(self.project_id.clone()),
             limit_group: Arc::clone(&self.limit_group),
@@ -160,48 +156,65 @@ impl Buckets {
             tokens,
             used_before: ByScope::<UsedBefore>::default(),
         };
-        let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
         let mut locked = self.lock(limits);
-        let mut levels = locked.levels();
-        let mut refused: Option<LimitExceeded> = None;
-        for (scope, dimension, rate) in rates(limits) {
-            let level = &mut levels[scope][dimension.index()];
-            let used = level.used(rate, now);
-            hold.used_before[scope][dimension.index()] = Some(used);
-            match level.take(hold.units(dimension), rate, now) {
-                Ok(taken) => *level = taken,
-                Err(refusal) => {
-                    let requested = hold.units(dimension).get();
-                    let exceeded = LimitExceeded {
-                        scope,
-                        dimension,
-                        limit: rate.limit(),
-                        used,
-                        requested,
-                        wait_nanos: wait(refusal),
-                    };
-                    refused = Some(refused.map_or(exceeded, |earlier| earlier.or_worse(exceeded)));
-                }
-            }
-        }
-        if let Some(exceeded) = refused {
-            return Err(exceeded);
-        }
+        let levels = levels_with(&mut hold, &mut locked, stream, now)?;
+        let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
         for (scope, dimension, rate) in rates(limits) {
             let at = dimension.index();
             if let Some(bucket) = locked.bucket(scope, dimension) {
                 numbers[scope][at] = bucket.hold(levels[scope][at], rate, now);
             }
         }
+        for (scope, dimension, _) in counts(limits, stream) {
+            if let Some(under_way) = locked.under_way(scope, dimension) {
+                *under_way = under_way.saturating_add(1);
+            }
+        }
         drop(locked);
         let headrooms = Headrooms::tightest(limits, &levels, now);
-        Ok(Reservation { buckets: Arc::clone(self), hold, numbers, headrooms, open: true })
+        Ok(Reservation { buckets: Arc::clone(self), hold, stream, numbers, headrooms, open: true })
     }
 
     pub fn headrooms(&self, limits: &ByScope<Limits>, now: UnixNanos) -> Headrooms {
         let levels = self.lock(limits).levels();
         Headrooms::tightest(limits, &levels, now)
     }
+}
+
+/// The levels with `hold` taken, or which limit has no room for it. What was in use before is noted in `hold`.
+fn levels_with(
+    hold: &mut Hold,
+    locked: &mut Locked<'_>,
+    stream: bool,
+    now: UnixNanos,
+) -> Result<ByScope<Levels>, LimitExceeded> {
+    let limits = hold.limits;
+    let mut levels = locked.levels();
+    let mut refused: Option<LimitExceeded> = None;
+    let mut refuse = |exceeded: LimitExceeded| {
+        refused = Some(refused.map_or(exceeded, |earlier| earlier.or_worse(exceeded)));
+    };
+    for (scope, dimension, rate) in rates(&limits) {
+        let level = &mut levels[scope][dimension.index()];
+        let used = level.used(rate, now);
+        hold.used_before[scope][dimension.index()] = Some(used);
+        match level.take(hold.units(dimension), rate, now) {
+            Ok(taken) => *level = taken,
+            Err(refusal) => {
+                let (limit, requested) = (rate.limit(), hold.units(dimension).get());
+                refuse(LimitExceeded { scope, dimension, limit, used, requested, wait_nanos: wait(refusal) });
+            }
+        }
+    }
+    for (scope, dimension, limit) in counts(&limits, stream) {
+        let used = locked.under_way(scope, dimension).map_or(0, |under_way| *under_way);
+        hold.used_before[scope][dimension.index()] = Some(used.into());
+        if used >= limit {
+            let wait_nanos = Some(CONCURRENT_WAIT_NANOS);
+            refuse(LimitExceeded { scope, dimension, limit, used: used.into(), requested: 1, wait_nanos });
+        }
+    }
+    refused.map_or(Ok(levels), Err)
 }
 
 const fn wait(refusal: Refusal) -> Option<u64> {
@@ -216,6 +229,7 @@ const fn wait(refusal: Refusal) -> Option<u64> {
 pub struct Reservation {
     buckets: Arc<Buckets>,
     hold: Hold,
+    stream: bool,
     numbers: ByScope<[HoldNumber; Dimension::COUNT]>,
     headrooms: Headrooms,
     open: bool,
@@ -249,6 +263,11 @@ impl Reservation {
             if let Some(bucket) = locked.bucket(scope, dimension) {
                 let number = self.numbers[scope][dimension.index()];
                 bucket.settle(number, self.hold.units(dimension), used.units(dimension), now);
+            }
+        }
+        for (scope, dimension, _) in counts(&self.hold.limits, self.stream) {
+            if let Some(under_way) = locked.under_way(scope, dimension) {
+                *under_way = under_way.saturating_sub(1);
             }
         }
     }

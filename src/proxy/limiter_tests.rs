@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::limiter::{Buckets, Limiter, Reservation};
+use super::limiter::{Asked, Buckets, Limiter, Reservation};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     ledger::Used,
@@ -35,7 +35,7 @@ fn buckets() -> Arc<Buckets> {
 }
 
 fn reserve(buckets: &Arc<Buckets>, tokens: u32) -> Option<Reservation> {
-    buckets.reserve(&limits(), NonZeroU32::new(tokens).unwrap(), NOW).ok()
+    buckets.reserve(&limits(), Asked { tokens: NonZeroU32::new(tokens).unwrap(), stream: false }, NOW).ok()
 }
 
 /// Requests and tokens that are taken.

@@ -21,7 +21,7 @@ use self::{
     attended::Attended,
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
-    limiter::{Buckets, Limiter, Reservation},
+    limiter::{Asked, Buckets, Limiter, Reservation},
     recorder::{Consumed, Ending, Facts, Meter, Recorder},
     refusals::Refusals,
 };
@@ -215,7 +215,8 @@ impl Proxy {
         estimate: &Estimate,
         now: UnixNanos,
     ) -> Result<Reservation, Refused> {
-        let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
+        let reserved =
+            terms.buckets.reserve(&terms.limits, Asked { tokens: estimate.tokens, stream: call.stream }, now);
         reserved.map_err(|exceeded: LimitExceeded| {
             let LimitExceeded { scope, dimension, .. } = exceeded;
             self.metrics.refused(scope, dimension);

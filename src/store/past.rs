@@ -26,7 +26,7 @@ const LONGEST_ARRIVAL_MS: u64 = 86_400_000;
 static ENTRIES: LazyLock<String> = LazyLock::new(|| {
     let items = LineItem::ALL.map(|item| format!("e.{}", item.name())).join(", ");
     format!(
-        "SELECT e.request_id, e.admitted_at_ms, e.duration_ms, {items}, e.held, k.id AS key_id, k.project_id, n.status,
+        "SELECT e.request_id, e.admitted_at_ms, e.duration_ms, {items}, e.held, k.id AS key_id, k.project_id, n.status, n.stream,
              r.name AS requested_model
          FROM entries e
          JOIN api_keys k ON k.number = e.api_key
@@ -124,6 +124,7 @@ fn read(row: &SqliteRow) -> Result<Booked, StoreError> {
         project_id: ProjectId::parse(project_id).ok_or_else(|| unknown(project_id))?,
         key_id: KeyId::parse(key_id).ok_or_else(|| unknown(key_id))?,
         requested_model: text("requested_model")?.to_owned(),
+        stream: row.try_get("stream")?,
         status: row.try_get("status")?,
         usage: usage(row)?,
         held: if is_from_before { None } else { Some(held(row)?) },

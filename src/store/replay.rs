@@ -18,11 +18,13 @@ use crate::{
 
 /// `None` in the place of the key: the project itself.
 type Owner = (ProjectId, Option<KeyId>, Arc<str>);
+/// Only those that there is a limit for: a handful.
+type Shelf = Vec<(Dimension, Bucket)>;
 
 #[derive(Default)]
 pub(super) struct Replay {
     open: HashMap<RequestId, Open>,
-    buckets: HashMap<Owner, [Option<Bucket>; Dimension::COUNT]>,
+    buckets: HashMap<Owner, Shelf>,
     changed: HashSet<Owner>,
     /// Of keys in records that do not tell their project.
     projects: HashMap<KeyId, ProjectId>,
@@ -69,9 +71,7 @@ impl Replay {
     pub(super) fn restore(&mut self, stored: Vec<StoredBucket>) {
         for StoredBucket { project_id, key_id, limit_group, dimension, level } in stored {
             let buckets = self.buckets.entry((project_id, key_id, limit_group)).or_default();
-            if let Some(place) = buckets.get_mut(dimension.index()) {
-                place.get_or_insert_default().restore(level);
-            }
+            bucket_of(buckets, dimension).restore(level);
         }
         self.changed.clear();
     }
@@ -130,9 +130,9 @@ impl Replay {
             let key_id = (scope == Scope::Key).then(|| admission.key_id.clone());
             let owner = (project_id.clone(), key_id, Arc::clone(&hold.limit_group));
             let buckets = self.buckets.entry(owner.clone()).or_default();
-            for (dimension, place) in Dimension::ALL.into_iter().zip(buckets) {
+            for dimension in Dimension::ALL {
                 if let Some(rate) = limits[scope].rate(dimension) {
-                    change(scope, dimension, rate, place.get_or_insert_default());
+                    change(scope, dimension, rate, bucket_of(buckets, dimension));
                 }
             }
             self.changed.insert(owner);
@@ -143,12 +143,10 @@ impl Replay {
     pub(super) fn take_changed(&mut self) -> Vec<StoredBucket> {
         let mut stored = Vec::new();
         for owner in self.changed.drain() {
-            let buckets = self.buckets.get(&owner).into_iter().flatten();
-            for (dimension, bucket) in Dimension::ALL.into_iter().zip(buckets) {
-                if let Some(bucket) = bucket {
-                    let (project_id, key_id, limit_group) = owner.clone();
-                    stored.push(StoredBucket { project_id, key_id, limit_group, dimension, level: bucket.level() });
-                }
+            for (dimension, bucket) in self.buckets.get(&owner).into_iter().flatten() {
+                let (project_id, key_id, limit_group) = owner.clone();
+                let (dimension, level) = (*dimension, bucket.level());
+                stored.push(StoredBucket { project_id, key_id, limit_group, dimension, level });
             }
         }
         stored
@@ -164,6 +162,16 @@ impl Replay {
     pub(super) fn oldest_open(&self) -> Option<u64> {
         self.open.values().map(|open| open.segment).min()
     }
+}
+
+fn bucket_of(buckets: &mut Shelf, dimension: Dimension) -> &mut Bucket {
+    let known = buckets.iter().position(|(known, _)| *known == dimension);
+    let place = known.unwrap_or_else(|| {
+        buckets.reserve_exact(1);
+        buckets.push((dimension, Bucket::default()));
+        buckets.len() - 1
+    });
+    &mut buckets[place].1
 }
 
 /// The limits whose buckets `hold` took from. What an earlier version took from a key's is taken from its project's too,

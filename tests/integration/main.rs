@@ -7,6 +7,7 @@ mod answers;
 mod bad_requests;
 mod broken_streams;
 mod bytes;
+mod concurrency;
 mod crowds;
 mod disconnects;
 mod doors;

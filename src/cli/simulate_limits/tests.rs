@@ -33,6 +33,7 @@ fn booked(number: u64, key: &str, second: u64, tokens: u64) -> Booked {
         project_id: ProjectId::parse("proj_a").unwrap(),
         key_id: KeyId::parse(key).unwrap(),
         requested_model: "gpt-4o-mini".to_owned(),
+        stream: false,
         status: 200,
         usage: Usage::default().with(LineItem::InputText, tokens),
         held: None,

@@ -60,8 +60,8 @@ impl From<WrittenLimits> for ByScope<Limits> {
             requests_per_minute: written.requests_per_minute,
             requests_per_day: written.requests_per_day,
             tokens_per_minute: written.tokens_per_minute,
-            tokens_per_day: None,
             batch_queue_tokens: written.batch_queue_tokens,
+            ..Limits::default()
         };
         Self { project: written.project.unwrap_or_default(), key: written.key.unwrap_or(of_before) }
     }

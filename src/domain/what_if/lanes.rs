@@ -36,6 +36,7 @@ enum Owner {
 #[derive(Debug, Default)]
 struct Lane {
     buckets: [Bucket; Dimension::COUNT],
+    under_way: [u32; Dimension::COUNT],
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +70,17 @@ impl Lanes {
                 }
             }
         }
+        for (scope, dimension) in places() {
+            let Some(limit) = past.concurrent(scope, dimension) else { continue };
+            let is_full = self.under_way(past, scope, dimension).is_some_and(|under_way| *under_way >= limit);
+            if is_full && worst.is_none() {
+                // Nobody knows for how long: any other refusal says more.
+                worst = Some(Refused { scope, dimension, limit, wait_nanos: Some(0) });
+            }
+        }
+        if worst.is_none() {
+            self.count(past, |under_way| under_way.saturating_add(1));
+        }
         let Some(refused) = worst else { return Ok(numbers) };
         self.settle(past, &numbers, Used::NOTHING, now);
         Err(refused)
@@ -83,13 +95,36 @@ impl Lanes {
         }
     }
 
+    /// It is not under way any more.
+    pub(super) fn leave(&mut self, past: &Past) {
+        self.count(past, |under_way| under_way.saturating_sub(1));
+    }
+
+    fn count(&mut self, past: &Past, change: impl Fn(u32) -> u32) {
+        for (scope, dimension) in places() {
+            if past.concurrent(scope, dimension).is_none() {
+                continue;
+            }
+            if let Some(under_way) = self.under_way(past, scope, dimension) {
+                *under_way = change(*under_way);
+            }
+        }
+    }
+
     fn limit(&mut self, past: &Past, scope: Scope, dimension: Dimension) -> Option<&mut Bucket> {
+        self.lane(past, scope).buckets.get_mut(dimension.index())
+    }
+
+    fn under_way(&mut self, past: &Past, scope: Scope, dimension: Dimension) -> Option<&mut u32> {
+        self.lane(past, scope).under_way.get_mut(dimension.index())
+    }
+
+    fn lane(&mut self, past: &Past, scope: Scope) -> &mut Lane {
         let owner = match scope {
             Scope::Project => Owner::Project(past.project_id.clone()),
             Scope::Key => Owner::Key(past.key_id.clone()),
         };
-        let lane = self.0.entry((owner, Arc::clone(&past.terms.limit_group))).or_default();
-        lane.buckets.get_mut(dimension.index())
+        self.0.entry((owner, Arc::clone(&past.terms.limit_group))).or_default()
     }
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::usage::LineItem;
+use crate::domain::{limits::ByScope, usage::LineItem};
 
 const START_MS: u64 = 1_790_000_000_000;
 const MILLI: u64 = 1_000_000;
@@ -23,6 +23,7 @@ fn booked(number: u64, key: &str, ms: u64, took_ms: u64, (held, used): (u64, u64
         project_id: ProjectId::parse(project).unwrap(),
         key_id: KeyId::parse(key).unwrap(),
         requested_model: "m".to_owned(),
+        stream: number.is_multiple_of(2),
         status: 200,
         usage: Usage::default().with(LineItem::OutputText, used),
         held: Some(Held { reserved_tokens: held, used_before: ByScope::default(), estimate }),
@@ -141,6 +142,25 @@ fn what_never_reached_the_upstream_counts_for_no_limit() {
     let limits = |_: &Booked| terms(limits(1, 0), Limits::default());
     assert_eq!(replay((0..5).map(failed), limits).refused, 0);
     assert_eq!(replay((0..5).map(answered), limits).refused, 4);
+}
+
+#[test]
+fn what_is_under_way_counts_until_it_ends_and_a_stream_twice() {
+    // One each 10 ms, every other a stream, and each takes 25 ms: three are under way at a time.
+    let all = || (0..8).map(|n| booked(n, "key_a1", n * 10, 25, (1, 1)));
+    let requests = |n| Limits { concurrent_requests: NonZeroU32::new(n), ..Limits::default() };
+    let streams = |n| Limits { concurrent_streams: NonZeroU32::new(n), ..Limits::default() };
+    for (limits, refused) in [(requests(3), 0), (requests(2), 2), (requests(1), 5), (streams(2), 0), (streams(1), 2)] {
+        let found = replay(all(), |_| terms(Limits::default(), limits));
+        assert_eq!(found.refused, refused, "{limits:?}");
+        assert!(hits(&found).iter().all(|(_, hit)| hit.scope == Scope::Key && hit.dimension.is_concurrent()));
+    }
+    // Within the millisecond in which one ends there is room for the next.
+    assert_eq!(
+        replay((0..8).map(|n| booked(n, "key_a1", n * 10, 10, (1, 1))), |_| terms(requests(1), Limits::default()))
+            .refused,
+        0
+    );
 }
 
 // === beside a model that recomputes everything ===

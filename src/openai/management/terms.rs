@@ -1,5 +1,5 @@
 //! Rate limits, model permissions and spend limits as the organization API writes them. Beyond `OpenAI`'s fields:
-//! `max_tokens_per_1_day`, `enforcement` when a spend limit is set, and null for a rate limit, which puts the tier's figure back.
+//! `max_tokens_per_1_day`, `max_concurrent_requests` and `_streams`, `enforcement` when a spend limit is set, and null for a rate limit, which puts the tier's figure back.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
@@ -25,12 +25,14 @@ const MAX_BATCH_TOKENS: u64 = u64::MAX >> 1;
 /// Exact in every reader of JSON, and more money than there is.
 const MAX_THRESHOLD_CENTS: u64 = (1 << 53) - 1;
 
-const RATES: [&str; 5] = [
+const RATES: [&str; 7] = [
     "max_requests_per_1_minute",
     "max_requests_per_1_day",
     "max_tokens_per_1_minute",
     "batch_1_day_max_input_tokens",
     "max_tokens_per_1_day",
+    "max_concurrent_requests",
+    "max_concurrent_streams",
 ];
 /// Limits of `OpenAI`'s that nothing here would enforce.
 const UNSUPPORTED_RATES: [&str; 2] = ["max_images_per_1_minute", "max_audio_megabytes_per_1_minute"];
@@ -73,6 +75,8 @@ pub fn rate_limit_update(body: &[u8]) -> Result<RateLimitUpdate, ApiError> {
         requests_per_day: rate(RATES[1])?,
         tokens_per_minute: rate(RATES[2])?,
         tokens_per_day: rate(RATES[4])?,
+        concurrent_requests: rate(RATES[5])?,
+        concurrent_streams: rate(RATES[6])?,
         batch_queue_tokens: given(RATES[3], MAX_BATCH_TOKENS)?,
     })
 }
@@ -89,6 +93,10 @@ pub struct RateLimitObject<'a> {
     max_requests_per_1_day: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens_per_1_day: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_concurrent_requests: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_concurrent_streams: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_1_day_max_input_tokens: Option<u64>,
 }
@@ -115,6 +123,8 @@ impl<'a> RateLimitObject<'a> {
             max_tokens_per_1_minute: shown(limits.tokens_per_minute),
             max_requests_per_1_day: limits.requests_per_day,
             max_tokens_per_1_day: limits.tokens_per_day,
+            max_concurrent_requests: limits.concurrent_requests,
+            max_concurrent_streams: limits.concurrent_streams,
             batch_1_day_max_input_tokens: limits.batch_queue_tokens,
         }
     }

@@ -28,7 +28,7 @@ fn reserve(
     tokens: u32,
     now: UnixNanos,
 ) -> Result<Reservation, LimitExceeded> {
-    buckets.reserve(limits, some(tokens).unwrap(), now)
+    buckets.reserve(limits, Asked { tokens: some(tokens).unwrap(), stream: false }, now)
 }
 
 fn used(tokens: u64) -> Used {
@@ -98,7 +98,7 @@ fn only_a_key_with_limits_of_its_own_has_buckets_of_its_own() {
 fn an_idle_key_takes_little_memory() {
     // Beside them two places in lists and one in a map, of 24 bytes each, and the counts of what is shared.
     assert!(size_of::<Buckets>() + size_of::<Groups<Buckets>>() <= 112);
-    assert!(size_of::<Cells>() <= 200, "of its own, where it has narrower limits");
+    assert!(size_of::<Cells>() <= 208, "of its own, where it has narrower limits");
 }
 
 #[test]
@@ -185,4 +185,98 @@ fn threads_of_many_keys_never_get_more_than_the_projects_limit() {
     let [left] = [keys[0].headrooms(&of_project(limits.project), at(0)).tokens.unwrap().remaining];
     assert_eq!(taken + u64::from(left), u64::from(LIMIT));
     assert!(left < 7 + 6, "room that nobody could get: {left}");
+}
+
+fn at_once(requests: u32, streams: u32) -> Limits {
+    Limits { concurrent_requests: some(requests), concurrent_streams: some(streams), ..Limits::default() }
+}
+
+fn begin(
+    buckets: &Arc<Buckets>,
+    limits: &ByScope<Limits>,
+    stream: bool,
+    now: UnixNanos,
+) -> Result<Reservation, LimitExceeded> {
+    buckets.reserve(limits, Asked { tokens: some(1).unwrap(), stream }, now)
+}
+
+#[test]
+fn what_is_under_way_holds_a_place_until_it_is_settled_or_dropped() {
+    let limits = of_project(at_once(2, 1));
+    let [one, two] = keys(&Limiter::default());
+    let stream = begin(&one, &limits, true, at(0)).unwrap();
+    assert_eq!(stream.hold().used_before.project[Dimension::ConcurrentStreams.index()], Some(0));
+    let refused = begin(&two, &limits, true, at(3_600)).unwrap_err();
+    let expected = LimitExceeded {
+        scope: Scope::Project,
+        dimension: Dimension::ConcurrentStreams,
+        limit: 1,
+        used: 1,
+        requested: 1,
+        wait_nanos: Some(1_000_000_000),
+    };
+    assert_eq!(refused, expected, "no time frees a place");
+    let other = begin(&two, &limits, false, at(3_600)).unwrap();
+    let refused = begin(&one, &limits, false, at(3_600)).unwrap_err();
+    assert_eq!((refused.dimension, refused.used), (Dimension::ConcurrentRequests, 2));
+    drop(other);
+    begin(&one, &limits, false, at(3_600)).unwrap().settle(used(5), at(3_601));
+    stream.settle(used(5), at(3_602));
+    assert!(begin(&one, &limits, true, at(3_602)).is_ok());
+}
+
+#[test]
+fn whoever_is_refused_by_another_limit_holds_no_place_and_takes_nothing_where_there_is_none() {
+    let limits = of_project(Limits { tokens_per_minute: some(1), ..at_once(1, 1) });
+    let [one] = keys(&Limiter::default());
+    begin(&one, &limits, false, at(0)).unwrap().settle(used(1), at(0));
+    for _ in 0..5 {
+        assert_eq!(begin(&one, &limits, false, at(0)).unwrap_err().dimension, Dimension::TokensPerMinute);
+    }
+    let running = begin(&one, &limits, false, at(60)).unwrap();
+    assert!(begin(&one, &limits, false, at(120)).is_err());
+    running.settle(used(1), at(120));
+    // One token is there since 120: the refusal for want of a place took none.
+    assert!(begin(&one, &limits, false, at(180)).is_ok());
+}
+
+#[test]
+fn a_key_has_fewer_places_of_its_own() {
+    let [one, two] = keys(&Limiter::default());
+    let narrow = ByScope { project: at_once(3, 3), key: at_once(1, 1) };
+    let held = begin(&one, &narrow, false, at(0)).unwrap();
+    let refused = begin(&one, &narrow, false, at(0)).unwrap_err();
+    assert_eq!((refused.scope, refused.dimension), (Scope::Key, Dimension::ConcurrentRequests));
+    let wide = of_project(at_once(3, 3));
+    let others = [begin(&two, &wide, false, at(0)).unwrap(), begin(&two, &wide, false, at(0)).unwrap()];
+    assert_eq!(begin(&two, &wide, false, at(0)).unwrap_err().scope, Scope::Project);
+    drop(held);
+    assert!(begin(&two, &wide, false, at(0)).is_ok());
+    drop(others);
+}
+
+#[test]
+fn many_threads_never_have_more_under_way_than_the_limit_and_leave_none_behind() {
+    let limits = of_project(at_once(3, 2));
+    let limiter = Limiter::default();
+    let [one] = keys(&limiter);
+    let (running, admitted) = (std::sync::atomic::AtomicU32::new(0), std::sync::atomic::AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let (one, limits, running, admitted) = (&one, &limits, &running, &admitted);
+            scope.spawn(move || {
+                for n in 0..2_000_u64 {
+                    let Ok(taken) = begin(one, limits, (n + thread).is_multiple_of(3), at(n)) else { continue };
+                    assert!(running.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 3);
+                    admitted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    running.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    if n.is_multiple_of(2) { taken.settle(used(1), at(n)) } else { drop(taken) }
+                }
+            });
+        }
+    });
+    assert!(admitted.into_inner() > 0);
+    let places = [(); 3].map(|()| begin(&one, &limits, false, at(0)).unwrap());
+    assert!(begin(&one, &limits, false, at(0)).is_err());
+    drop(places);
 }

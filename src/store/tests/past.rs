@@ -50,6 +50,7 @@ async fn an_entry_comes_with_what_its_limits_saw() {
         project_id: ProjectId::parse("proj_a").unwrap(),
         key_id: KeyId::parse("key_one").unwrap(),
         requested_model: "gpt-4o-audio-preview".to_owned(),
+        stream: admission.stream,
         status: 200,
         usage: settlement.usage,
         held: Some(Held::of(&admission)),
