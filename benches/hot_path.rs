@@ -10,7 +10,7 @@ use tollgate::{
     domain::{
         ids::{KeyId, ProjectId, RequestId},
         ledger::{Admission, Hold, Outcome, Settlement, Used},
-        limits::{ByScope, Limits},
+        limits::{Audio, ByScope, Limits},
         money::Money,
         pricing::{Prices, Rates, ServiceTier, charges, cost},
         time::UnixNanos,
@@ -111,7 +111,7 @@ fn limits() -> Limits {
 }
 
 fn limiter(criterion: &mut Criterion) {
-    const USED: Used = Used { request: true, tokens: 20 };
+    const USED: Used = Used { request: true, tokens: 20, audio: Audio::NONE };
     const KEYS: usize = 100_000;
     let (limiter, project, group) = (Limiter::default(), ProjectId::parse("proj_one").unwrap(), Arc::from(MODEL));
     let keys: Vec<_> = (0..KEYS).map(|n| KeyId::parse(&format!("key_{n}")).unwrap()).collect();
@@ -128,8 +128,9 @@ fn limiter(criterion: &mut Criterion) {
                     clock = clock.plus_nanos(1_000_000);
                     at = (at + 7_919) % KEYS;
                     let buckets = limiter.buckets(&project, black_box(&keys[at]), &group);
-                    let reservation =
-                        buckets.reserve(&limits, Asked { tokens, stream: false }, clock).expect("there is room");
+                    let reservation = buckets
+                        .reserve(&limits, Asked { tokens, audio: Audio::NONE, stream: false }, clock)
+                        .expect("there is room");
                     rate_limit(&reservation.headrooms()).for_each(|header| {
                         black_box(header);
                     });
@@ -183,8 +184,9 @@ fn admission(number: u64) -> Admission {
             limit_group: MODEL.into(),
             limits: ByScope { project: limits(), key: Limits::default() },
             tokens: NonZeroU32::new(110).unwrap(),
+            audio: Audio::NONE,
             used_before: ByScope {
-                project: [Some(3), Some(80), Some(4_000), Some(90_000), None, None],
+                project: [Some(3), Some(80), Some(4_000), Some(90_000), None, None, None, None],
                 key: tollgate::domain::ledger::UsedBefore::default(),
             },
         },
@@ -203,7 +205,7 @@ fn settlement(admission: &Admission) -> Settlement {
         prices_from: admission.prices_from,
         usage: admission.estimate,
         charges: admission.charges.clone(),
-        used: Used { request: true, tokens: admission.estimate.total() },
+        used: Used::of(true, &admission.estimate),
     }
 }
 

@@ -16,7 +16,7 @@ use tollgate::{
         catalog::Catalog,
         ids::{KeyId, RequestId},
         ledger::{Admission, Entry, Hold, Outcome, Settlement, Used},
-        limits::{ByScope, Limits},
+        limits::{Audio, ByScope, Limits},
         money::Money,
         pricing::{Charge, ServiceTier},
         report::Kind,
@@ -111,8 +111,9 @@ fn entry(number: u64, total: u64) -> Entry {
                 key: Limits::default(),
             },
             tokens: tokens.try_into().unwrap(),
+            audio: Audio::NONE,
             used_before: ByScope {
-                project: [Some(pick(30, 400)), None, Some(pick(31, 90_000)), None, None, None],
+                project: [Some(pick(30, 400)), None, Some(pick(31, 90_000)), None, None, None, None, None],
                 key: tollgate::domain::ledger::UsedBefore::default(),
             },
         },
@@ -128,7 +129,7 @@ fn entry(number: u64, total: u64) -> Entry {
         prices_from: admission.prices_from,
         usage,
         charges: charges(&usage),
-        used: Used { request: true, tokens: usage.total() },
+        used: Used::of(true, &usage),
     };
     Entry { admission, settlement }
 }

@@ -97,9 +97,10 @@ impl Level {
         self.arrival.since(now)
     }
 
-    /// The level with `units` more, or why there is no room for them.
-    pub fn take(self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Result<Self, Refusal> {
+    /// The level with `units` more, or why there is no room for them. For none there is always room.
+    pub fn take(self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<Self, Refusal> {
         let level = self.at(rate, now);
+        let Some(units) = NonZeroU32::new(units.into()) else { return Ok(level) };
         let cell = Cell::new(level.arrival.0);
         let limiter: RateLimiter<NotKeyed, &Cell, AskedAt, NoOpMiddleware<Nanos>> =
             RateLimiter::new(rate.quota(), &cell, AskedAt::new(now));
@@ -156,6 +157,9 @@ impl Level {
     /// With `units` more, whether or not there is room. Past the limit it is debt, and the bucket refuses until time has
     /// paid it.
     fn charged(self, units: u64, now: UnixNanos) -> Self {
+        if units == 0 {
+            return self;
+        }
         Self { arrival: self.arrival.max(now).plus_nanos(units.saturating_mul(self.unit_nanos)), ..self }
     }
 }

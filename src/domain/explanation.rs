@@ -6,7 +6,7 @@ use super::{
     held::Held,
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
-    limits::{ByScope, Dimension, Limits, Scope},
+    limits::{Audio, ByScope, Dimension, Limits, Scope},
     money::{MoneyError, Total},
     refusals::RefusedRequest,
     tariff::Tariff,
@@ -81,7 +81,7 @@ pub struct Adjustment {
     pub gives_price: bool,
 }
 
-/// One limit as the request met it.
+/// One limit as the request met it; but for the limit itself in units of its bucket, see [`Dimension::shown`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitUse {
     pub scope: Scope,
@@ -141,7 +141,11 @@ impl Finished {
             if dimension.is_concurrent() && !dimension.counts(self.stream) {
                 return None;
             }
-            let reserved = if dimension.is_tokens() { under.held.reserved_tokens } else { 1 };
+            let reserved = match dimension {
+                _ if dimension.is_tokens() => under.held.reserved_tokens,
+                _ if dimension.is_audio() => under.held.reserved_audio.units(dimension),
+                _ => 1,
+            };
             Some(LimitUse {
                 scope,
                 dimension,
@@ -151,7 +155,8 @@ impl Finished {
                 settled: match dimension {
                     // Over with the request.
                     _ if dimension.is_concurrent() => Some(0),
-                    _ if dimension.is_tokens() => self.settled_tokens(reserved),
+                    _ if dimension.is_tokens() => self.settled_units(self.usage.total(), reserved),
+                    _ if dimension.is_audio() => self.settled_units(Audio::of(&self.usage).units(dimension), reserved),
                     _ => self.settled_requests(),
                 },
             })
@@ -162,8 +167,7 @@ impl Finished {
 
     /// A request that the end of the process interrupted keeps what it held, any other counts what it used: where these
     /// differ, and the entry could be either, nothing is said.
-    fn settled_tokens(&self, reserved: u64) -> Option<u64> {
-        let used = self.usage.total();
+    fn settled_units(&self, used: u64, reserved: u64) -> Option<u64> {
         (self.outcome != Outcome::Interrupted || self.status != 0 || used == reserved).then_some(used)
     }
 
@@ -234,10 +238,11 @@ pub(crate) mod sample {
                     key: Limits { tokens_per_day: number(50_000), ..Limits::default() },
                 },
                 held: Held {
+                    reserved_audio: Audio::NONE,
                     reserved_tokens: 1_456,
                     used_before: ByScope {
-                        project: [Some(12), None, Some(8_020), None, None, None],
-                        key: [None, None, None, Some(30_000), None, None],
+                        project: [Some(12), None, Some(8_020), None, None, None, None, None],
+                        key: [None, None, None, Some(30_000), None, None, None, None],
                     },
                     estimate: Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256),
                 },

@@ -2,7 +2,7 @@
 
 use super::{
     ledger::{Admission, UsedBefore},
-    limits::{ByScope, Dimension, Scope},
+    limits::{Audio, ByScope, Dimension, Scope},
     packed::{push, take},
     usage::{LineItem, Usage},
 };
@@ -10,6 +10,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub reserved_tokens: u64,
+    pub reserved_audio: Audio,
     /// Units in use before this request; `None` where there was no limit. Entries of before projects had buckets have those
     /// of the key in the project's place.
     pub used_before: ByScope<UsedBefore>,
@@ -27,9 +28,11 @@ enum Number {
     Estimated(LineItem),
     /// Where other tokens were reserved than were estimated.
     Reserved,
+    /// Where another output of audio was reserved than was estimated.
+    ReservedAudioOutput,
 }
 
-const NUMBERS: [Number; 17] = [
+const NUMBERS: [Number; 22] = [
     Number::Used(Scope::Project, Dimension::RequestsPerMinute),
     Number::Used(Scope::Project, Dimension::RequestsPerDay),
     Number::Used(Scope::Project, Dimension::TokensPerMinute),
@@ -47,6 +50,11 @@ const NUMBERS: [Number; 17] = [
     Number::Used(Scope::Project, Dimension::ConcurrentStreams),
     Number::Used(Scope::Key, Dimension::ConcurrentRequests),
     Number::Used(Scope::Key, Dimension::ConcurrentStreams),
+    Number::Used(Scope::Project, Dimension::AudioTokensPerMinute),
+    Number::Used(Scope::Project, Dimension::AudioSecondsPerDay),
+    Number::Used(Scope::Key, Dimension::AudioTokensPerMinute),
+    Number::Used(Scope::Key, Dimension::AudioSecondsPerDay),
+    Number::ReservedAudioOutput,
 ];
 
 /// How many numbers the entries of before they were packed have: reserved, used of three limits, estimated.
@@ -57,7 +65,10 @@ impl Held {
         let hold = &admission.hold;
         let estimate =
             ESTIMATED.into_iter().fold(Usage::default(), |kept, item| kept.with(item, admission.estimate.get(item)));
-        Self { reserved_tokens: hold.tokens.get().into(), used_before: hold.used_before, estimate }
+        // The clips are what they are; only what is said may be reserved differently.
+        let reserved_audio = Audio { output: hold.audio.output, ..Audio::of(&estimate) };
+        let reserved_tokens = hold.tokens.get().into();
+        Self { reserved_tokens, reserved_audio, used_before: hold.used_before, estimate }
     }
 
     fn number(&self, number: Number) -> Option<u64> {
@@ -65,6 +76,9 @@ impl Held {
             Number::Used(scope, dimension) => self.used_before[scope].get(dimension.index()).copied().flatten(),
             Number::Estimated(item) => Some(self.estimate.get(item)).filter(|quantity| *quantity > 0),
             Number::Reserved => Some(self.reserved_tokens).filter(|tokens| *tokens != self.estimate.total()),
+            Number::ReservedAudioOutput => {
+                Some(self.reserved_audio.output).filter(|tokens| *tokens != Audio::of(&self.estimate).output)
+            }
         }
     }
 
@@ -81,8 +95,8 @@ impl Held {
     /// `None` for what is not whole, and for numbers that a later version added.
     pub fn unpack(mut bytes: &[u8]) -> Option<Self> {
         let bits = take(&mut bytes)?;
-        let mut held = Self { reserved_tokens: 0, used_before: ByScope::default(), estimate: Usage::default() };
-        let mut reserved = None;
+        let (mut used_before, mut estimate) = (ByScope::<UsedBefore>::default(), Usage::default());
+        let (mut reserved, mut audio_output) = (None, None);
         for (number, bit) in NUMBERS.into_iter().zip(0..) {
             if bits >> bit & 1 == 0 {
                 continue;
@@ -90,13 +104,17 @@ impl Held {
             let value = take(&mut bytes)?;
             match number {
                 Number::Used(scope, dimension) => {
-                    *held.used_before[scope].get_mut(dimension.index())? = Some(value);
+                    *used_before[scope].get_mut(dimension.index())? = Some(value);
                 }
-                Number::Estimated(item) => held.estimate.set(item, value),
+                Number::Estimated(item) => estimate.set(item, value),
                 Number::Reserved => reserved = Some(value),
+                Number::ReservedAudioOutput => audio_output = Some(value),
             }
         }
-        held.reserved_tokens = reserved.unwrap_or_else(|| held.estimate.total());
+        let reserved_tokens = reserved.unwrap_or_else(|| estimate.total());
+        let of_estimate = Audio::of(&estimate);
+        let reserved_audio = Audio { output: audio_output.unwrap_or(of_estimate.output), ..of_estimate };
+        let held = Self { reserved_tokens, reserved_audio, used_before, estimate };
         let is_known = bits >> NUMBERS.len() == 0;
         (is_known && bytes.is_empty()).then_some(held)
     }
@@ -110,7 +128,7 @@ impl Held {
         for (place, used) in used_before.project.iter_mut().zip([per_minute, per_day, tokens]) {
             *place = used;
         }
-        Some(Self { reserved_tokens: reserved?, used_before, estimate })
+        Some(Self { reserved_tokens: reserved?, reserved_audio: Audio::of(&estimate), used_before, estimate })
     }
 }
 
@@ -124,12 +142,14 @@ mod tests {
         #[test]
         fn what_is_packed_comes_out_again(
             reserved in prop::option::of(any::<u64>()),
-            project in prop::array::uniform6(prop::option::of(any::<u64>())),
-            key in prop::array::uniform6(prop::option::of(any::<u64>())),
+            project in prop::array::uniform8(prop::option::of(any::<u64>())),
+            key in prop::array::uniform8(prop::option::of(any::<u64>())),
+            audio_output in prop::option::of(any::<u64>()),
             estimated in prop::array::uniform4(0..1_u64 << 40),
         ) {
             let estimate = ESTIMATED.into_iter().zip(estimated).fold(Usage::default(), |usage, (item, n)| usage.with(item, n));
-            let held = Held { reserved_tokens: reserved.unwrap_or(estimate.total()), used_before: ByScope { project, key }, estimate };
+            let reserved_audio = Audio { output: audio_output.unwrap_or(Audio::of(&estimate).output), ..Audio::of(&estimate) };
+            let held = Held { reserved_tokens: reserved.unwrap_or(estimate.total()), reserved_audio, used_before: ByScope { project, key }, estimate };
             let bytes = held.pack();
             prop_assert_eq!(Held::unpack(&bytes), Some(held));
             prop_assert_eq!(Held::unpack(&bytes[..bytes.len() - 1]), None);
@@ -144,9 +164,13 @@ mod tests {
     #[test]
     fn a_usual_one_takes_a_dozen_bytes() {
         let estimate = Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256);
-        let project = [Some(12), None, Some(80_020), None, None, None];
-        let held =
-            Held { reserved_tokens: 1_456, used_before: ByScope { project, key: [None; Dimension::COUNT] }, estimate };
+        let project = [Some(12), None, Some(80_020), None, None, None, None, None];
+        let held = Held {
+            reserved_tokens: 1_456,
+            reserved_audio: Audio::NONE,
+            used_before: ByScope { project, key: [None; Dimension::COUNT] },
+            estimate,
+        };
         assert_eq!(held.pack().len(), 1 + 1 + 3 + 2 + 2);
     }
 
@@ -158,7 +182,7 @@ mod tests {
             push(&mut bytes, number);
         }
         let held = Held::unpack(&bytes).unwrap();
-        assert_eq!(held.used_before.project, [Some(12), None, Some(80), None, None, None]);
+        assert_eq!(held.used_before.project, [Some(12), None, Some(80), None, None, None, None, None]);
         assert_eq!((held.used_before.key, held.reserved_tokens), ([None; Dimension::COUNT], 1_200));
         assert_eq!(held.pack(), bytes);
         let numbers = [Some(1_200), Some(12), None, Some(80), Some(1_200), None, None, None];

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{KeyId, ProjectId, RequestId},
-    limits::{ByScope, Dimension, Limits, WrittenLimits},
+    limits::{Audio, ByScope, Dimension, Limits, WrittenLimits},
     money::MoneyError,
     pricing::{Charge, Cost, ServiceTier, cost},
     tariff::Tariff,
@@ -48,6 +48,8 @@ pub struct Hold {
     /// Only the ceilings that were checked.
     pub limits: ByScope<Limits>,
     pub tokens: NonZeroU32,
+    #[serde(skip_serializing_if = "Audio::is_none")]
+    pub audio: Audio,
     /// Units in use of each limit before this request, so that it can be explained. `None` where there is no limit, and in
     /// journals of before it was written down.
     pub used_before: ByScope<UsedBefore>,
@@ -64,6 +66,8 @@ struct WrittenHold {
     limits: WrittenLimits,
     tokens: NonZeroU32,
     #[serde(default)]
+    audio: Audio,
+    #[serde(default)]
     used_before: ByScope<Vec<Option<u64>>>,
     /// Of the key, when only keys had buckets.
     #[serde(default)]
@@ -75,17 +79,26 @@ impl From<WrittenHold> for Hold {
         let known = |numbers: &[Option<u64>]| -> UsedBefore {
             Dimension::ALL.map(|dimension| numbers.get(dimension.index()).copied().flatten())
         };
-        let WrittenHold { project_id, limit_group, limits, tokens, used_before, in_use } = written;
+        let WrittenHold { project_id, limit_group, limits, tokens, audio, used_before, in_use } = written;
         let of_key = if in_use.is_empty() { &used_before.key } else { &in_use };
         let used_before = ByScope { project: known(&used_before.project), key: known(of_key) };
-        Self { project_id, limit_group, limits: limits.into(), tokens, used_before }
+        Self { project_id, limit_group, limits: limits.into(), tokens, audio, used_before }
     }
 }
 
 impl Hold {
     /// Units taken from a bucket of `dimension`.
-    pub const fn units(&self, dimension: Dimension) -> NonZeroU32 {
-        if dimension.is_tokens() { self.tokens } else { NonZeroU32::MIN }
+    pub fn units(&self, dimension: Dimension) -> u32 {
+        units(dimension, self.tokens, self.audio)
+    }
+}
+
+/// What a request takes of a limit at its admission.
+pub fn units(dimension: Dimension, tokens: NonZeroU32, audio: Audio) -> u32 {
+    match dimension {
+        _ if dimension.is_tokens() => tokens.get(),
+        _ if dimension.is_audio() => u32::try_from(audio.units(dimension)).unwrap_or(u32::MAX),
+        _ => 1,
     }
 }
 
@@ -116,13 +129,25 @@ pub struct Used {
     /// False when nothing reached the upstream: the request is given back to the request limits.
     pub request: bool,
     pub tokens: u64,
+    /// That of the usage, from which it is read back: the journal does not write it twice.
+    #[serde(skip)]
+    pub audio: Audio,
 }
 
 impl Used {
-    pub const NOTHING: Self = Self { request: false, tokens: 0 };
+    pub const NOTHING: Self = Self { request: false, tokens: 0, audio: Audio::NONE };
+
+    /// Of a request that the upstream has seen, if it is one.
+    pub fn of(request: bool, usage: &Usage) -> Self {
+        Self { request, tokens: usage.total(), audio: Audio::of(usage) }
+    }
 
     pub const fn units(&self, dimension: Dimension) -> u64 {
-        if dimension.is_tokens() { self.tokens } else { self.request as u64 }
+        match dimension {
+            _ if dimension.is_tokens() => self.tokens,
+            _ if dimension.is_audio() => self.audio.units(dimension),
+            _ => self.request as u64,
+        }
     }
 }
 
@@ -184,7 +209,7 @@ impl Admission {
             prices_from: self.prices_from,
             usage: self.estimate,
             charges: self.charges.clone(),
-            used: Used { request: true, tokens: u64::from(self.hold.tokens.get()) },
+            used: Used { tokens: u64::from(self.hold.tokens.get()), ..Used::of(true, &self.estimate) },
         }
     }
 }
@@ -225,9 +250,10 @@ mod tests {
             limit_group: "m".into(),
             limits: ByScope { project: Limits::default(), key: limits },
             tokens: some(7).unwrap(),
+            audio: Audio::NONE,
             used_before: ByScope {
                 project: [None; Dimension::COUNT],
-                key: [Some(3), None, Some(40), None, None, None],
+                key: [Some(3), None, Some(40), None, None, None, None, None],
             },
         };
         assert_eq!(before, expected);
@@ -235,10 +261,11 @@ mod tests {
         assert_eq!((oldest.limits, oldest.used_before), (ByScope::default(), ByScope::default()));
         let hold = Hold {
             project_id: ProjectId::parse("proj_a"),
+            audio: Audio { input: 3, output: 0 },
             limits: ByScope { project: limits, key: Limits { tokens_per_day: some(9), ..Limits::default() } },
             used_before: ByScope {
-                project: [Some(1), None, None, None, None, None],
-                key: [None, None, None, Some(2), None, None],
+                project: [Some(1), None, None, None, None, None, None, None],
+                key: [None, None, None, Some(2), None, None, None, None],
             },
             ..before
         };

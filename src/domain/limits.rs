@@ -1,5 +1,6 @@
 //! The ceilings of a project or a key on a model, and the answer when one is hit.
 
+mod audio;
 mod read;
 mod scopes;
 
@@ -8,6 +9,7 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    audio::{Audio, MAX_AUDIO_SECONDS},
     read::WrittenLimits,
     scopes::{ByScope, Scope},
 };
@@ -28,6 +30,11 @@ pub struct Limits {
     pub tokens_per_minute: Option<NonZeroU32>,
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub tokens_per_day: Option<NonZeroU32>,
+    /// Tokens of audio, input and output; and seconds of it, as its tokens tell them (see [`Audio`]).
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
+    pub audio_tokens_per_minute: Option<NonZeroU32>,
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
+    pub audio_seconds_per_day: Option<NonZeroU32>,
     /// Requests that are under way at one time, and those of them that are streams: counts, not rates.
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub concurrent_requests: Option<NonZeroU32>,
@@ -48,10 +55,12 @@ pub enum Dimension {
     TokensPerDay,
     ConcurrentRequests,
     ConcurrentStreams,
+    AudioTokensPerMinute,
+    AudioSecondsPerDay,
 }
 
 impl Dimension {
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 8;
     /// New ones at the end: what is written down counts on the order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::RequestsPerMinute,
@@ -60,9 +69,13 @@ impl Dimension {
         Self::TokensPerDay,
         Self::ConcurrentRequests,
         Self::ConcurrentStreams,
+        Self::AudioTokensPerMinute,
+        Self::AudioSecondsPerDay,
     ];
     /// Those that count what is under way, and have no bucket that time refills.
     pub const CONCURRENT: [Self; 2] = [Self::ConcurrentRequests, Self::ConcurrentStreams];
+    /// Those that count audio alone, which most requests have none of.
+    pub const AUDIO: [Self; 2] = [Self::AudioTokensPerMinute, Self::AudioSecondsPerDay];
 
     pub const fn index(self) -> usize {
         self as usize
@@ -76,6 +89,8 @@ impl Dimension {
             Self::TokensPerDay => "tokens_per_day",
             Self::ConcurrentRequests => "concurrent_requests",
             Self::ConcurrentStreams => "concurrent_streams",
+            Self::AudioTokensPerMinute => "audio_tokens_per_minute",
+            Self::AudioSecondsPerDay => "audio_seconds_per_day",
         }
     }
 
@@ -88,16 +103,22 @@ impl Dimension {
             Self::TokensPerDay => "tokens per day (TPD)",
             Self::ConcurrentRequests => "concurrent requests",
             Self::ConcurrentStreams => "concurrent streams",
+            Self::AudioTokensPerMinute => "audio tokens per min",
+            Self::AudioSecondsPerDay => "audio seconds per day",
         }
     }
 
-    /// Counts tokens, not requests.
+    /// Counts all tokens of a request.
     pub const fn is_tokens(self) -> bool {
         matches!(self, Self::TokensPerMinute | Self::TokensPerDay)
     }
 
     pub const fn is_per_day(self) -> bool {
-        matches!(self, Self::RequestsPerDay | Self::TokensPerDay)
+        matches!(self, Self::RequestsPerDay | Self::TokensPerDay | Self::AudioSecondsPerDay)
+    }
+
+    pub const fn is_audio(self) -> bool {
+        matches!(self, Self::AudioTokensPerMinute | Self::AudioSecondsPerDay)
     }
 
     pub const fn is_concurrent(self) -> bool {
@@ -119,6 +140,8 @@ impl Limits {
             Dimension::RequestsPerDay => self.requests_per_day.map(Rate::per_day),
             Dimension::TokensPerMinute => self.tokens_per_minute.map(Rate::per_minute),
             Dimension::TokensPerDay => self.tokens_per_day.map(Rate::per_day),
+            Dimension::AudioTokensPerMinute => self.audio_tokens_per_minute.map(Rate::per_minute),
+            Dimension::AudioSecondsPerDay => self.audio_seconds_per_day.map(audio::ticks).map(Rate::per_day),
             Dimension::ConcurrentRequests | Dimension::ConcurrentStreams => None,
         }
     }
@@ -134,7 +157,10 @@ impl Limits {
 
     /// The figure that was set.
     pub fn ceiling(&self, dimension: Dimension) -> Option<u32> {
-        self.rate(dimension).map(Rate::limit).or_else(|| self.concurrent(dimension).map(NonZeroU32::get))
+        match dimension {
+            Dimension::AudioSecondsPerDay => self.audio_seconds_per_day.map(NonZeroU32::get),
+            _ => self.rate(dimension).map(Rate::limit).or_else(|| self.concurrent(dimension).map(NonZeroU32::get)),
+        }
     }
 
     /// There is a bucket to take from.
@@ -182,6 +208,8 @@ impl Limits {
             requests_per_day: rate(self.requests_per_day, other.requests_per_day),
             tokens_per_minute: rate(self.tokens_per_minute, other.tokens_per_minute),
             tokens_per_day: rate(self.tokens_per_day, other.tokens_per_day),
+            audio_tokens_per_minute: rate(self.audio_tokens_per_minute, other.audio_tokens_per_minute),
+            audio_seconds_per_day: rate(self.audio_seconds_per_day, other.audio_seconds_per_day),
             concurrent_requests: rate(self.concurrent_requests, other.concurrent_requests),
             concurrent_streams: rate(self.concurrent_streams, other.concurrent_streams),
             batch_queue_tokens: queue(self.batch_queue_tokens, other.batch_queue_tokens),
@@ -217,12 +245,15 @@ impl LimitExceeded {
     }
 }
 
-/// What is left after a request: the values behind the six `x-ratelimit-*` headers.
+/// What is left after a request: the values behind the `x-ratelimit-*` headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headrooms {
     /// The day bucket where there is one, else the minute bucket (as recorded from `OpenAI`).
     pub requests: Option<Headroom>,
     pub tokens: Option<Headroom>,
+    /// Only where there is such a limit; unknown for what was refused before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_tokens: Option<Headroom>,
 }
 
 /// The levels of all buckets of one scope.
@@ -246,6 +277,7 @@ impl Headrooms {
         Self {
             requests: tightest(&[Dimension::RequestsPerDay]).or_else(|| tightest(&[Dimension::RequestsPerMinute])),
             tokens: tightest(&[Dimension::TokensPerMinute, Dimension::TokensPerDay]),
+            audio_tokens: tightest(&[Dimension::AudioTokensPerMinute]),
         }
     }
 }
@@ -318,7 +350,7 @@ mod tests {
         let limits = ByScope { project, key };
         let mut levels = ByScope::<Levels>::default();
         let shown = |levels: &ByScope<Levels>| {
-            let Headrooms { requests, tokens } = Headrooms::tightest(&limits, levels, now);
+            let Headrooms { requests, tokens, audio_tokens: _ } = Headrooms::tightest(&limits, levels, now);
             [requests, tokens].map(|it| it.map(|it| (it.limit, it.remaining)))
         };
         assert_eq!(shown(&levels), [Some((50, 50)), Some((600, 600))]);

@@ -24,8 +24,8 @@ use super::{
     bucket::{DAY_NANOS, Rate},
     held::Held,
     ids::{KeyId, ProjectId, RequestId},
-    ledger::Used,
-    limits::{Dimension, Limits, Scope},
+    ledger::{Used, units},
+    limits::{Audio, Dimension, Limits, Scope},
     time::UnixNanos,
     usage::Usage,
 };
@@ -73,6 +73,7 @@ struct Past {
     key_id: KeyId,
     terms: Terms,
     tokens: NonZeroU32,
+    audio: Audio,
     used: Used,
     stream: bool,
 }
@@ -86,6 +87,7 @@ impl Past {
             // A clock that was set back between two starts; no time passed then.
             settled_at: booked.settled_at.max(booked.admitted_at),
             tokens: booked.tokens(&terms),
+            audio: booked.audio(&terms),
             project_id: booked.project_id,
             key_id: booked.key_id,
             stream: booked.stream,
@@ -94,8 +96,13 @@ impl Past {
         }
     }
 
-    fn units(&self, dimension: Dimension) -> NonZeroU32 {
-        if dimension.is_tokens() { self.tokens } else { NonZeroU32::MIN }
+    fn units(&self, dimension: Dimension) -> u32 {
+        units(dimension, self.tokens, self.audio)
+    }
+
+    /// More was used of this than was held.
+    fn books(&self, dimension: Dimension) -> bool {
+        self.used.units(dimension) > u64::from(self.units(dimension))
     }
 
     /// What applies to the request in this scope: a key has a limit of its own only where it is narrower.
@@ -138,11 +145,20 @@ impl Booked {
         u32::try_from(tokens.max(1)).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
     }
 
+    /// What it takes of limits of audio.
+    fn audio(&self, terms: &Terms) -> Audio {
+        match &self.held {
+            None => Audio::of(&self.usage),
+            Some(held) if terms.guess_gives_way => held.reserved_audio.within(&terms.project.narrowed_by(&terms.key)),
+            Some(held) => held.reserved_audio,
+        }
+    }
+
     /// What finally counted. The ledger does not say whether a failed request without usage reached the upstream; those
     /// that ended without an answer of its own are taken for such that did not.
     fn used(&self) -> Used {
         let tokens = self.usage.total();
-        Used { request: tokens > 0 || !matches!(self.status, 0 | 502..=504), tokens }
+        Used::of(tokens > 0 || !matches!(self.status, 0 | 502..=504), &self.usage)
     }
 }
 
@@ -198,7 +214,8 @@ impl WhatIf {
             match what {
                 What::Admit => self.admit(past),
                 What::Leave => self.lanes.leave(&past),
-                What::GiveBack(numbers) | What::Book(numbers) => self.lanes.settle(&past, &numbers, past.used, at),
+                What::GiveBack(numbers) => self.lanes.settle(&past, &numbers, past.used, at, |it| !past.books(it)),
+                What::Book(numbers) => self.lanes.settle(&past, &numbers, past.used, at, |it| past.books(it)),
             }
         }
     }
@@ -209,12 +226,13 @@ impl WhatIf {
             self.found.add(&past, reserved.as_ref().err());
         }
         if let Ok(numbers) = reserved {
-            let more = past.used.tokens > u64::from(past.tokens.get());
-            let what = if more { What::Book(numbers) } else { What::GiveBack(numbers) };
+            if Dimension::ALL.into_iter().any(|dimension| past.books(dimension)) {
+                self.events.push(Reverse(Event { at: past.settled_at, what: What::Book(numbers), past: past.clone() }));
+            }
             if past.is_counted() {
                 self.events.push(Reverse(Event { at: past.settled_at, what: What::Leave, past: past.clone() }));
             }
-            self.events.push(Reverse(Event { at: past.settled_at, what, past }));
+            self.events.push(Reverse(Event { at: past.settled_at, what: What::GiveBack(numbers), past }));
         }
     }
 }

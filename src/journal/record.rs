@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ledger::{Admission, Settlement};
+use crate::domain::{
+    ledger::{Admission, Settlement},
+    limits::Audio,
+};
 
 /// What a reader of the journal gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +81,11 @@ pub(super) fn decode(line: &[u8]) -> Result<Line, &'static str> {
     if crc32fast::hash(json) != checksum {
         return Err("the checksum does not match");
     }
-    serde_json::from_slice(json).map_err(|_| "this version does not know such a record")
+    let mut record = serde_json::from_slice(json).map_err(|_| "this version does not know such a record")?;
+    if let Line::Settled(settlement) = &mut record {
+        settlement.used.audio = Audio::of(&settlement.usage);
+    }
+    Ok(record)
 }
 
 fn unframe(line: &[u8]) -> Option<(u32, &[u8])> {

@@ -6,7 +6,7 @@ use super::{Journal, Options, Position, Record};
 use crate::domain::{
     ids::{KeyId, ProjectId, RequestId},
     ledger::{Admission, Hold, Outcome, Settlement, Used},
-    limits::{ByScope, Dimension, Limits},
+    limits::{Audio, ByScope, Dimension, Limits},
     money::Money,
     pricing::{Charge, ServiceTier},
     time::UnixNanos,
@@ -40,8 +40,9 @@ pub(crate) fn admission(number: u64) -> Admission {
                 key: Limits::default(),
             },
             tokens: NonZeroU32::new(120).unwrap(),
+            audio: Audio::NONE,
             used_before: ByScope {
-                project: [Some(1), None, Some(40), None, None, None],
+                project: [Some(1), None, Some(40), None, None, None, None, None],
                 key: [None; Dimension::COUNT],
             },
         },
@@ -61,7 +62,7 @@ pub(crate) fn settlement(admission: &Admission) -> Settlement {
         prices_from: admission.prices_from,
         usage,
         charges: charges(&usage),
-        used: Used { request: true, tokens: usage.total() },
+        used: Used::of(true, &usage),
     }
 }
 

@@ -21,18 +21,21 @@ pub fn go_duration(nanos: u64) -> String {
     }
 }
 
-/// The six `x-ratelimit-*` headers, of which those of an absent limit are left out.
+/// The six `x-ratelimit-*` headers and, beyond `OpenAI`'s, three for tokens of audio; those of an absent limit are left out.
 pub fn rate_limit(headrooms: &Headrooms) -> impl Iterator<Item = (&'static str, String)> {
     const REQUESTS: [&str; 3] =
         ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
     const TOKENS: [&str; 3] = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+    const AUDIO_TOKENS: [&str; 3] =
+        ["x-ratelimit-limit-audio-tokens", "x-ratelimit-remaining-audio-tokens", "x-ratelimit-reset-audio-tokens"];
     let headers = |names: [&'static str; 3], headroom: Headroom| {
         let Headroom { limit, remaining, reset_nanos } = headroom;
         names.into_iter().zip([limit.to_string(), remaining.to_string(), go_duration(reset_nanos)])
     };
     let requests = headrooms.requests.map(|headroom| headers(REQUESTS, headroom));
     let tokens = headrooms.tokens.map(|headroom| headers(TOKENS, headroom));
-    requests.into_iter().chain(tokens).flatten()
+    let audio_tokens = headrooms.audio_tokens.map(|headroom| headers(AUDIO_TOKENS, headroom));
+    requests.into_iter().chain(tokens).chain(audio_tokens).flatten()
 }
 
 /// `retry-after` in seconds and `retry-after-ms`, rounded up and at least 1: a client that waits as told finds room.
@@ -51,7 +54,8 @@ mod tests {
     fn the_six_headers_are_those_recorded_on_the_seed_model() {
         let headroom =
             |limit, remaining, reset_ms: u64| Some(Headroom { limit, remaining, reset_nanos: reset_ms * 1_000_000 });
-        let headrooms = Headrooms { requests: headroom(10_000, 9_999, 8_640), tokens: headroom(200_000, 199_984, 4) };
+        let (requests, tokens) = (headroom(10_000, 9_999, 8_640), headroom(200_000, 199_984, 4));
+        let headrooms = Headrooms { requests, tokens, audio_tokens: None };
         let headers: Vec<_> = rate_limit(&headrooms).collect();
         let expected = [
             ("x-ratelimit-limit-requests", "10000"),
@@ -63,6 +67,10 @@ mod tests {
         ];
         assert_eq!(headers, expected.map(|(name, value)| (name, value.to_owned())));
         assert_eq!(rate_limit(&Headrooms { requests: None, ..headrooms }).count(), 3);
+        let with_audio = Headrooms { audio_tokens: headroom(600, 531, 6_900), ..headrooms };
+        let shown: Vec<_> = rate_limit(&with_audio).skip(6).map(|(name, value)| format!("{name}: {value}")).collect();
+        let expected = ["limit-audio-tokens: 600", "remaining-audio-tokens: 531", "reset-audio-tokens: 6.9s"];
+        assert_eq!(shown, expected.map(|header| format!("x-ratelimit-{header}")));
         assert_eq!(rate_limit(&Headrooms::default()).count(), 0);
     }
 

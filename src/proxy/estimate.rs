@@ -8,7 +8,7 @@ use std::{
 use crate::{
     config::Reserve,
     domain::{
-        limits::Limits,
+        limits::{Audio, Limits},
         usage::{LineItem, Usage},
     },
 };
@@ -72,11 +72,12 @@ pub struct Size {
     pub wants_audio: bool,
 }
 
-/// The guess: per line item for the bill, and in all for the token limit.
+/// The guess: per line item for the bill, in all for limits of tokens, and of audio alone for its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
     pub usage: Usage,
     pub tokens: NonZeroU32,
+    pub audio: Audio,
 }
 
 pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: &Limits) -> Estimate {
@@ -89,12 +90,10 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
     let input =
         Usage::default().with(LineItem::InputText, size.text_tokens).with(LineItem::InputAudio, size.audio_tokens);
     let input_tokens = input.total();
+    let model_max = size.model_max_output.map(|tokens| tokens.saturating_mul(choices));
     let tokens = match reserve {
         Reserve::Openai => size.text_tokens,
-        Reserve::Strict => {
-            let model_max = size.model_max_output.map(|tokens| tokens.saturating_mul(choices));
-            input_tokens.saturating_add(stated.or(model_max).unwrap_or_else(|| output.total()))
-        }
+        Reserve::Strict => input_tokens.saturating_add(stated.or(model_max).unwrap_or_else(|| output.total())),
         Reserve::Learned => {
             // A guess alone never makes a request too large for its limit.
             let smallest = [limits.tokens_per_minute, limits.tokens_per_day].into_iter().flatten().min();
@@ -107,7 +106,17 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
     let usage = input
         .with(LineItem::OutputText, output.get(LineItem::OutputText))
         .with(LineItem::OutputAudio, output.get(LineItem::OutputAudio));
-    Estimate { usage, tokens }
+    let audio = Audio::of(&usage);
+    let audio = match reserve {
+        // All that may be said may be spoken.
+        Reserve::Strict if size.wants_audio => {
+            let spoken = stated.or(model_max).unwrap_or(audio.output);
+            Audio { output: spoken, ..audio }
+        }
+        // OpenAI has no such limits, so there is nothing of its own to follow.
+        Reserve::Strict | Reserve::Learned | Reserve::Openai => audio.within(limits),
+    };
+    Estimate { usage, tokens, audio }
 }
 
 /// `guess` with at most `maximum` output tokens, audio cut last because it is what was asked for.
@@ -164,6 +173,34 @@ mod tests {
         assert_eq!((take(&large, Reserve::Learned), take(&large, Reserve::Strict)), (5 + 256, 5 + 4_000));
         let unsaid = Size { model_max_output: Some(16_384), ..size(5) };
         assert_eq!((take(&unsaid, Reserve::Strict), take(&unsaid, Reserve::Openai)), (5 + 16_384, 5));
+    }
+
+    #[test]
+    fn audio_is_reserved_by_its_clips_and_what_is_probably_or_possibly_said() {
+        let average = OutputAverage::default();
+        let audio = |size: &Size, reserve, limit| {
+            let limits = Limits { audio_tokens_per_minute: NonZeroU32::new(limit), ..Limits::default() };
+            let audio = estimate(size, &average, reserve, &limits).audio;
+            (audio.input, audio.output)
+        };
+        let heard = Size { audio_tokens: 69, ..size(5) };
+        let spoken = Size { wants_audio: true, ..heard };
+        let stated = Size { stated_max_output: Some(50), ..spoken };
+        for (size, reserve, limit, expected) in [
+            (heard, Reserve::Learned, 0, (69, 0)),
+            (heard, Reserve::Strict, 0, (69, 0)),
+            (spoken, Reserve::Learned, 0, (69, 200)),
+            (spoken, Reserve::Openai, 0, (69, 200)),
+            (stated, Reserve::Learned, 0, (69, 50)),
+            // A guess alone never makes a request too large, its clips do.
+            (spoken, Reserve::Learned, 100, (69, 31)),
+            (spoken, Reserve::Learned, 50, (69, 0)),
+            (Size { stated_max_output: Some(4_000), ..spoken }, Reserve::Strict, 100, (69, 4_000)),
+            (Size { model_max_output: Some(16_384), ..spoken }, Reserve::Strict, 0, (69, 16_384)),
+        ] {
+            assert_eq!(audio(&size, reserve, limit), expected, "{size:?} {reserve:?} {limit}");
+        }
+        assert_eq!(audio(&size(5), Reserve::Learned, 1), (0, 0));
     }
 
     #[test]

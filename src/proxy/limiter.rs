@@ -15,7 +15,7 @@ use crate::domain::{
     bucket::{HoldNumber, Level, Rate, Refusal},
     ids::{KeyId, ProjectId},
     ledger::{Hold, Used, UsedBefore},
-    limits::{ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, Scope},
+    limits::{Audio, ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, Scope},
     time::UnixNanos,
 };
 
@@ -48,6 +48,7 @@ pub struct Buckets {
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     pub tokens: NonZeroU32,
+    pub audio: Audio,
     pub stream: bool,
 }
 
@@ -148,12 +149,13 @@ impl Buckets {
         asked: Asked,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
-        let Asked { tokens, stream } = asked;
+        let Asked { tokens, audio, stream } = asked;
         let mut hold = Hold {
             project_id: Some(self.project_id.clone()),
             limit_group: Arc::clone(&self.limit_group),
             limits: *limits,
             tokens,
+            audio,
             used_before: ByScope::<UsedBefore>::default(),
         };
         let mut locked = self.lock(limits);
@@ -201,8 +203,15 @@ fn levels_with(
         match level.take(hold.units(dimension), rate, now) {
             Ok(taken) => *level = taken,
             Err(refusal) => {
-                let (limit, requested) = (rate.limit(), hold.units(dimension).get());
-                refuse(LimitExceeded { scope, dimension, limit, used, requested, wait_nanos: wait(refusal) });
+                let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
+                refuse(LimitExceeded {
+                    scope,
+                    dimension,
+                    limit: shown(rate.limit().into()),
+                    used: dimension.shown(used),
+                    requested: shown(hold.units(dimension).into()),
+                    wait_nanos: wait(refusal),
+                });
             }
         }
     }

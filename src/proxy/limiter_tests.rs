@@ -13,7 +13,7 @@ use super::limiter::{Asked, Buckets, Limiter, Reservation};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     ledger::Used,
-    limits::{ByScope, Limits},
+    limits::{Audio, ByScope, Limits},
     time::UnixNanos,
 };
 
@@ -35,7 +35,9 @@ fn buckets() -> Arc<Buckets> {
 }
 
 fn reserve(buckets: &Arc<Buckets>, tokens: u32) -> Option<Reservation> {
-    buckets.reserve(&limits(), Asked { tokens: NonZeroU32::new(tokens).unwrap(), stream: false }, NOW).ok()
+    buckets
+        .reserve(&limits(), Asked { tokens: NonZeroU32::new(tokens).unwrap(), audio: Audio::NONE, stream: false }, NOW)
+        .ok()
 }
 
 /// Requests and tokens that are taken.
@@ -66,12 +68,12 @@ fn work(thread: u64, buckets: &Arc<Buckets>, held: &AtomicU64) -> (u64, u64) {
                 0 => drop(reservation),
                 1 => {
                     used = (used.0 + 1, used.1 + tokens);
-                    reservation.settle(Used { request: true, tokens }, NOW);
+                    reservation.settle(Used { request: true, tokens, audio: Audio::NONE }, NOW);
                 }
                 _ => {
                     let tokens = below(tokens);
                     used = (used.0 + 1, used.1 + tokens);
-                    reservation.settle(Used { request: true, tokens }, NOW);
+                    reservation.settle(Used { request: true, tokens, audio: Audio::NONE }, NOW);
                 }
             }
         }
@@ -111,7 +113,7 @@ fn eight_threads_at_once_get_exactly_the_limit() {
                 scope.spawn(|| {
                     (0..REQUESTS / 4)
                         .filter_map(|_| reserve(&buckets, 100))
-                        .map(|taken| taken.settle(Used { request: true, tokens: 100 }, NOW))
+                        .map(|taken| taken.settle(Used { request: true, tokens: 100, audio: Audio::NONE }, NOW))
                         .count()
                 })
             })

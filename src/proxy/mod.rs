@@ -215,8 +215,11 @@ impl Proxy {
         estimate: &Estimate,
         now: UnixNanos,
     ) -> Result<Reservation, Refused> {
-        let reserved =
-            terms.buckets.reserve(&terms.limits, Asked { tokens: estimate.tokens, stream: call.stream }, now);
+        let reserved = terms.buckets.reserve(
+            &terms.limits,
+            Asked { tokens: estimate.tokens, audio: estimate.audio, stream: call.stream },
+            now,
+        );
         reserved.map_err(|exceeded: LimitExceeded| {
             let LimitExceeded { scope, dimension, .. } = exceeded;
             self.metrics.refused(scope, dimension);

@@ -186,7 +186,7 @@ impl Meter {
             prices_from,
             usage,
             charges,
-            used: Used { request, tokens: usage.total() },
+            used: Used::of(request, &usage),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod answers;
+mod audio_limits;
 mod bad_requests;
 mod broken_streams;
 mod bytes;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{Actor, Gateway, MODEL, Row, SNAPSHOT, TEXT_MODEL, spoken, text, with};
 
 /// A second of silence at 16 kHz has 32,000 bytes.
-fn wav(tenths: u32) -> String {
+pub fn wav(tenths: u32) -> String {
     let data = vec![0; usize::try_from(tenths).unwrap() * 3_200];
     let length = u32::try_from(data.len()).unwrap();
     let mut file = b"RIFF".to_vec();
@@ -28,7 +28,7 @@ fn mp3(frames: usize) -> String {
 }
 
 /// A question in sound. "Listen." is 2 tokens, a message 4.
-fn heard(format: &str, data: &str) -> Value {
+pub fn heard(format: &str, data: &str) -> Value {
     json!({"model": MODEL, "messages": [{"role": "user", "content": [
         {"type": "text", "text": "Listen."},
         {"type": "input_audio", "input_audio": {"data": data, "format": format}},

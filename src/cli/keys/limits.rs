@@ -3,12 +3,16 @@
 use clap::{Args, builder::RangedU64ValueParser};
 use serde_json::{Map, Value, json};
 
+use crate::domain::limits::MAX_AUDIO_SECONDS;
+
 /// With the word for it in a table.
-const LIMITS: [(&str, &str); 7] = [
+const LIMITS: [(&str, &str); 9] = [
     ("requests_per_minute", "RPM"),
     ("requests_per_day", "RPD"),
     ("tokens_per_minute", "TPM"),
     ("tokens_per_day", "TPD"),
+    ("audio_tokens_per_minute", "audio TPM"),
+    ("audio_seconds_per_day", "audio seconds a day"),
     ("concurrent_requests", "requests at once"),
     ("concurrent_streams", "streams at once"),
     ("batch_queue_tokens", "batch tokens"),
@@ -29,6 +33,12 @@ pub(super) struct LimitArgs {
     /// Narrower than the tier's limit
     #[arg(long, value_name = "N", value_parser = rate())]
     tokens_per_day: Option<u64>,
+    /// Tokens of audio in a minute, input and output
+    #[arg(long, value_name = "N", value_parser = rate())]
+    audio_tokens_per_minute: Option<u64>,
+    /// Seconds of audio in a day, input and output
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_AUDIO_SECONDS.into()))]
+    audio_seconds_per_day: Option<u64>,
     /// Requests that are under way at one time
     #[arg(long, value_name = "N", value_parser = rate())]
     concurrent_requests: Option<u64>,
@@ -51,6 +61,8 @@ impl LimitArgs {
             self.requests_per_day,
             self.tokens_per_minute,
             self.tokens_per_day,
+            self.audio_tokens_per_minute,
+            self.audio_seconds_per_day,
             self.concurrent_requests,
             self.concurrent_streams,
             self.batch_queue_tokens,

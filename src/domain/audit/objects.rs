@@ -69,6 +69,8 @@ impl Audited for Limits {
             "max_requests_per_1_day": self.requests_per_day,
             "max_tokens_per_1_minute": self.tokens_per_minute,
             "max_tokens_per_1_day": self.tokens_per_day,
+            "max_audio_tokens_per_1_minute": self.audio_tokens_per_minute,
+            "max_audio_seconds_per_1_day": self.audio_seconds_per_day,
             "max_concurrent_requests": self.concurrent_requests,
             "max_concurrent_streams": self.concurrent_streams,
             "batch_1_day_max_input_tokens": self.batch_queue_tokens,

@@ -7,8 +7,6 @@
 //! that line is needed by nobody who came later. The line only falls, and it is the same or higher for younger holds, so
 //! holds with the same line are kept as one run, and there is seldom more than a handful.
 
-use std::num::NonZeroU32;
-
 use super::{Level, Rate, Refusal, scaled};
 use crate::domain::time::UnixNanos;
 
@@ -45,14 +43,14 @@ impl Bucket {
     }
 
     /// Takes `units` until they are settled, or takes nothing and says why.
-    pub fn take(&mut self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Result<HoldNumber, Refusal> {
+    pub fn take(&mut self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<HoldNumber, Refusal> {
         let taken = self.level.take(units, rate, now)?;
         Ok(self.hold(taken, rate, now))
     }
 
     /// Takes `units` whether or not there is room: what [`Bucket::take`] has admitted, told again by the journal.
-    pub fn retake(&mut self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> HoldNumber {
-        let taken = self.level.at(rate, now).charged(u64::from(units.get()), now);
+    pub fn retake(&mut self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> HoldNumber {
+        let taken = self.level.at(rate, now).charged(u64::from(units.into()), now);
         self.hold(taken, rate, now)
     }
 
@@ -68,8 +66,8 @@ impl Bucket {
     }
 
     /// Ends a hold of `held` units of which `used` were used: gives back what is too much, or books what is missing.
-    pub fn settle(&mut self, hold: HoldNumber, held: NonZeroU32, used: u64, now: UnixNanos) {
-        let held = u64::from(held.get());
+    pub fn settle(&mut self, hold: HoldNumber, held: impl Into<u32>, used: u64, now: UnixNanos) {
+        let held = u64::from(held.into());
         if let Some(unused) = held.checked_sub(used) {
             self.give_back(hold, unused.saturating_mul(self.level.unit_nanos), now);
         } else {
@@ -132,6 +130,8 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use proptest::prelude::*;
 
     use super::*;

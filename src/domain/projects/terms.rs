@@ -42,6 +42,8 @@ pub struct RateLimitUpdate {
     pub requests_per_day: Option<Option<NonZeroU32>>,
     pub tokens_per_minute: Option<Option<NonZeroU32>>,
     pub tokens_per_day: Option<Option<NonZeroU32>>,
+    pub audio_tokens_per_minute: Option<Option<NonZeroU32>>,
+    pub audio_seconds_per_day: Option<Option<NonZeroU32>>,
     pub concurrent_requests: Option<Option<NonZeroU32>>,
     pub concurrent_streams: Option<Option<NonZeroU32>>,
     pub batch_queue_tokens: Option<Option<u64>>,
@@ -84,6 +86,8 @@ impl ProjectTerms {
             tokens_per_minute: update.tokens_per_minute.unwrap_or(own.tokens_per_minute),
             batch_queue_tokens: update.batch_queue_tokens.unwrap_or(own.batch_queue_tokens),
             tokens_per_day: update.tokens_per_day.unwrap_or(own.tokens_per_day),
+            audio_tokens_per_minute: update.audio_tokens_per_minute.unwrap_or(own.audio_tokens_per_minute),
+            audio_seconds_per_day: update.audio_seconds_per_day.unwrap_or(own.audio_seconds_per_day),
             concurrent_requests: update.concurrent_requests.unwrap_or(own.concurrent_requests),
             concurrent_streams: update.concurrent_streams.unwrap_or(own.concurrent_streams),
         };

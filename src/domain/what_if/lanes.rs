@@ -63,7 +63,8 @@ impl Lanes {
                         Refusal::Wait { nanos } => Some(nanos),
                         Refusal::TooLarge => None,
                     };
-                    let refused = Refused { scope, dimension, limit: rate.limit(), wait_nanos };
+                    let limit = u32::try_from(dimension.shown(rate.limit().into())).unwrap_or(u32::MAX);
+                    let refused = Refused { scope, dimension, limit, wait_nanos };
                     if worst.is_none_or(|worst| refused.length() > worst.length()) {
                         worst = Some(refused);
                     }
@@ -82,12 +83,20 @@ impl Lanes {
             self.count(past, |under_way| under_way.saturating_add(1));
         }
         let Some(refused) = worst else { return Ok(numbers) };
-        self.settle(past, &numbers, Used::NOTHING, now);
+        self.settle(past, &numbers, Used::NOTHING, now, |_| true);
         Err(refused)
     }
 
-    pub(super) fn settle(&mut self, past: &Past, numbers: &Numbers, used: Used, now: UnixNanos) {
-        for (scope, dimension) in places() {
+    /// In those dimensions that `which` says.
+    pub(super) fn settle(
+        &mut self,
+        past: &Past,
+        numbers: &Numbers,
+        used: Used,
+        now: UnixNanos,
+        which: impl Fn(Dimension) -> bool,
+    ) {
+        for (scope, dimension) in places().filter(|(_, dimension)| which(*dimension)) {
             let number = numbers[scope].get(dimension.index()).copied().flatten();
             let Some(number) = number else { continue };
             let Some(bucket) = self.limit(past, scope, dimension) else { continue };

@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{limits::ByScope, usage::LineItem};
+use crate::domain::{
+    limits::{Audio, ByScope},
+    usage::LineItem,
+};
 
 const START_MS: u64 = 1_790_000_000_000;
 const MILLI: u64 = 1_000_000;
@@ -26,7 +29,12 @@ fn booked(number: u64, key: &str, ms: u64, took_ms: u64, (held, used): (u64, u64
         stream: number.is_multiple_of(2),
         status: 200,
         usage: Usage::default().with(LineItem::OutputText, used),
-        held: Some(Held { reserved_tokens: held, used_before: ByScope::default(), estimate }),
+        held: Some(Held {
+            reserved_tokens: held,
+            reserved_audio: Audio::NONE,
+            used_before: ByScope::default(),
+            estimate,
+        }),
     }
 }
 
@@ -142,6 +150,40 @@ fn what_never_reached_the_upstream_counts_for_no_limit() {
     let limits = |_: &Booked| terms(limits(1, 0), Limits::default());
     assert_eq!(replay((0..5).map(failed), limits).refused, 0);
     assert_eq!(replay((0..5).map(answered), limits).refused, 4);
+}
+
+#[test]
+fn audio_is_told_as_it_was_reserved_and_used() {
+    let all = |held: Audio, said| {
+        (0..3).map(move |n| {
+            let usage = Usage::default().with(LineItem::InputAudio, 50).with(LineItem::OutputAudio, said);
+            let booked = booked(n, "key_a1", n * 10, 5, (1, 1));
+            let held = booked.held.map(|before| Held { reserved_audio: held, ..before });
+            Booked { usage, held, ..booked }
+        })
+    };
+    let tokens = Limits { audio_tokens_per_minute: NonZeroU32::new(300), ..Limits::default() };
+    let seconds = Limits { audio_seconds_per_day: NonZeroU32::new(15), ..Limits::default() };
+    let held = |output| Audio { input: 50, output };
+    for (limits, held, said, refused) in [
+        (tokens, held(50), 50, 0),
+        (tokens, held(100), 50, 1),
+        // Books a debt.
+        (tokens, held(0), 251, 2),
+        // 5 s heard, and 2.5 or 5 s said.
+        (seconds, held(50), 50, 1),
+        (seconds, held(0), 0, 0),
+        (seconds, held(0), 101, 2),
+    ] {
+        let found = replay(all(held, said), |_| terms(limits, Limits::default()));
+        assert_eq!(found.refused, refused, "{limits:?} {held:?} {said}");
+        assert!(hits(&found).iter().all(|(_, hit)| hit.dimension.is_audio() && hit.limit <= 300));
+    }
+    let refused = |guess_gives_way| {
+        replay(all(held(9_000), 0), |_| Terms { guess_gives_way, ..terms(tokens, Limits::default()) }).refused
+    };
+    // The first alone has the whole limit for its guess.
+    assert_eq!((refused(true), refused(false)), (2, 3));
 }
 
 #[test]

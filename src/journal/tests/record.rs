@@ -2,6 +2,7 @@ use super::super::{record::*, samples::*};
 use crate::domain::{
     ids::RequestId,
     ledger::{Outcome, Settlement, Used},
+    limits::Audio,
     money::Money,
     pricing::{Charge, ServiceTier},
     time::UnixNanos,
@@ -59,7 +60,7 @@ fn the_largest_settlement_fits_the_room_that_is_kept_for_it() {
         prices_from: Some(UnixNanos(u64::MAX)),
         usage,
         charges,
-        used: Used { request: false, tokens: u64::MAX },
+        used: Used { request: false, tokens: u64::MAX, audio: Audio::of(&usage) },
     };
     let mut line = Vec::new();
     encode_settled(&mut line, &largest).unwrap();

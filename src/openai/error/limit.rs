@@ -26,7 +26,7 @@ impl ApiError {
             );
             (message, Retry::No)
         };
-        let kind = if dimension.is_tokens() { "tokens" } else { "requests" };
+        let kind = if dimension.is_tokens() || dimension.is_audio() { "tokens" } else { "requests" };
         Self::new(429, kind, message, None, Text::from("rate_limit_exceeded")).with_retry(retry)
     }
 

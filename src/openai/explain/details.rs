@@ -243,21 +243,26 @@ impl EstimateObject {
 }
 
 pub(super) const fn unit(dimension: Dimension) -> &'static str {
-    if dimension.is_tokens() { "tokens" } else { "requests" }
+    match dimension {
+        Dimension::AudioSecondsPerDay => "seconds",
+        _ if dimension.is_tokens() || dimension.is_audio() => "tokens",
+        _ => "requests",
+    }
 }
 
 impl<'a> LimitObject<'a> {
     fn new(it: &LimitUse, limit_group: &'a str) -> Self {
+        let shown = |units| it.dimension.shown(units);
         Self {
             scope: it.scope.name(),
             name: it.dimension.name(),
             limit_group,
             unit: unit(it.dimension),
             limit: it.limit,
-            used_before: it.used_before,
-            reserved: it.reserved,
-            used_after: it.used_after(),
-            settled: it.settled,
+            used_before: it.used_before.map(shown),
+            reserved: shown(it.reserved),
+            used_after: it.used_after().map(shown),
+            settled: it.settled.map(shown),
         }
     }
 }

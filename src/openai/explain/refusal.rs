@@ -45,6 +45,7 @@ struct SpendLimitObject {
 struct HeadroomsObject {
     requests: Option<HeadroomObject>,
     tokens: Option<HeadroomObject>,
+    audio_tokens: Option<HeadroomObject>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,6 +96,10 @@ impl HeadroomsObject {
                 reset_ms: reset_nanos / 1_000_000,
             })
         };
-        Self { requests: object(headrooms.requests), tokens: object(headrooms.tokens) }
+        Self {
+            requests: object(headrooms.requests),
+            tokens: object(headrooms.tokens),
+            audio_tokens: object(headrooms.audio_tokens),
+        }
     }
 }

@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 
 use super::requests::shown;
 use crate::{
-    domain::{keys::AllowedModels, limits::Limits},
+    domain::{
+        keys::AllowedModels,
+        limits::{Limits, MAX_AUDIO_SECONDS},
+    },
     openai::error::ApiError,
 };
 
@@ -102,7 +105,7 @@ pub(super) fn model_names(param: &'static str, listed: &[Value]) -> Result<Vec<S
 
 /// A ceiling that is misspelt would be no ceiling, so here unknown names are refused.
 pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 9] = [
         "requests_per_minute",
         "requests_per_day",
         "tokens_per_minute",
@@ -110,6 +113,8 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
         "tokens_per_day",
         "concurrent_requests",
         "concurrent_streams",
+        "audio_tokens_per_minute",
+        "audio_seconds_per_day",
     ];
     let limits = match fields.get("limits") {
         None | Some(Value::Null) => return Ok(Limits::default()),
@@ -119,10 +124,11 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
     if let Some(unknown) = limits.keys().find(|name| !NAMES.contains(&name.as_str())) {
         return Err(ApiError::unknown_parameter(&format!("limits.{}", shown(unknown))));
     }
-    let rate = |name| {
-        let value = integer(limits, "limits.", name, u32::MAX.into())?;
+    let up_to = |name, maximum: u32| {
+        let value = integer(limits, "limits.", name, maximum.into())?;
         Ok(value.and_then(|value| u32::try_from(value).ok()).and_then(NonZeroU32::new))
     };
+    let rate = |name| up_to(name, u32::MAX);
     Ok(Limits {
         requests_per_minute: rate(NAMES[0])?,
         requests_per_day: rate(NAMES[1])?,
@@ -130,6 +136,8 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
         tokens_per_day: rate(NAMES[4])?,
         concurrent_requests: rate(NAMES[5])?,
         concurrent_streams: rate(NAMES[6])?,
+        audio_tokens_per_minute: rate(NAMES[7])?,
+        audio_seconds_per_day: up_to(NAMES[8], MAX_AUDIO_SECONDS)?,
         batch_queue_tokens: integer(limits, "limits.", NAMES[3], MAX_TOKENS_IN_A_QUEUE)?,
     })
 }

@@ -1,5 +1,5 @@
 //! Rate limits, model permissions and spend limits as the organization API writes them. Beyond `OpenAI`'s fields:
-//! `max_tokens_per_1_day`, `max_concurrent_requests` and `_streams`, `enforcement` when a spend limit is set, and null for a rate limit, which puts the tier's figure back.
+//! `max_tokens_per_1_day`, `max_audio_tokens_per_1_minute`, `max_audio_seconds_per_1_day`, `max_concurrent_requests` and `_streams`, `enforcement` when a spend limit is set, and null for a rate limit, which puts the tier's figure back.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        limits::Limits,
+        limits::{Limits, MAX_AUDIO_SECONDS},
         projects::{ModelPermissions, PermissionMode, RateLimitUpdate},
         spend::{Enforcement, SpendLimit},
     },
@@ -25,7 +25,7 @@ const MAX_BATCH_TOKENS: u64 = u64::MAX >> 1;
 /// Exact in every reader of JSON, and more money than there is.
 const MAX_THRESHOLD_CENTS: u64 = (1 << 53) - 1;
 
-const RATES: [&str; 7] = [
+const RATES: [&str; 9] = [
     "max_requests_per_1_minute",
     "max_requests_per_1_day",
     "max_tokens_per_1_minute",
@@ -33,6 +33,8 @@ const RATES: [&str; 7] = [
     "max_tokens_per_1_day",
     "max_concurrent_requests",
     "max_concurrent_streams",
+    "max_audio_tokens_per_1_minute",
+    "max_audio_seconds_per_1_day",
 ];
 /// Limits of `OpenAI`'s that nothing here would enforce.
 const UNSUPPORTED_RATES: [&str; 2] = ["max_images_per_1_minute", "max_audio_megabytes_per_1_minute"];
@@ -66,10 +68,11 @@ pub fn rate_limit_update(body: &[u8]) -> Result<RateLimitUpdate, ApiError> {
     let given = |name: &'static str, maximum| -> Result<Option<Option<u64>>, ApiError> {
         fields.contains_key(name).then(|| integer(&fields, "", name, maximum)).transpose()
     };
-    let rate = |name| -> Result<Option<Option<NonZeroU32>>, ApiError> {
-        let value = given(name, NO_LIMIT.into())?;
+    let up_to = |name, maximum: u32| -> Result<Option<Option<NonZeroU32>>, ApiError> {
+        let value = given(name, maximum.into())?;
         Ok(value.map(|value| value.and_then(|value| u32::try_from(value).ok()).and_then(NonZeroU32::new)))
     };
+    let rate = |name| up_to(name, NO_LIMIT);
     Ok(RateLimitUpdate {
         requests_per_minute: rate(RATES[0])?,
         requests_per_day: rate(RATES[1])?,
@@ -77,6 +80,8 @@ pub fn rate_limit_update(body: &[u8]) -> Result<RateLimitUpdate, ApiError> {
         tokens_per_day: rate(RATES[4])?,
         concurrent_requests: rate(RATES[5])?,
         concurrent_streams: rate(RATES[6])?,
+        audio_tokens_per_minute: rate(RATES[7])?,
+        audio_seconds_per_day: up_to(RATES[8], MAX_AUDIO_SECONDS)?,
         batch_queue_tokens: given(RATES[3], MAX_BATCH_TOKENS)?,
     })
 }
@@ -93,6 +98,10 @@ pub struct RateLimitObject<'a> {
     max_requests_per_1_day: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens_per_1_day: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_audio_tokens_per_1_minute: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_audio_seconds_per_1_day: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_concurrent_requests: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +132,8 @@ impl<'a> RateLimitObject<'a> {
             max_tokens_per_1_minute: shown(limits.tokens_per_minute),
             max_requests_per_1_day: limits.requests_per_day,
             max_tokens_per_1_day: limits.tokens_per_day,
+            max_audio_tokens_per_1_minute: limits.audio_tokens_per_minute,
+            max_audio_seconds_per_1_day: limits.audio_seconds_per_day,
             max_concurrent_requests: limits.concurrent_requests,
             max_concurrent_streams: limits.concurrent_streams,
             batch_1_day_max_input_tokens: limits.batch_queue_tokens,

@@ -15,6 +15,8 @@ pub(super) struct Cells(Mutex<Shelf>);
 pub(super) struct Shelf {
     /// Of the first dimensions, those that most have.
     buckets: [Bucket; 4],
+    /// Made with the first limit of audio.
+    audio: Option<Box<[Bucket; Dimension::AUDIO.len()]>>,
     /// Requests and streams under way, of those that were admitted under a limit of them.
     under_way: [u32; Dimension::CONCURRENT.len()],
 }
@@ -28,7 +30,10 @@ impl Cells {
 impl Shelf {
     /// `None` for what has no bucket.
     pub(super) fn bucket(&mut self, dimension: Dimension) -> Option<&mut Bucket> {
-        self.buckets.get_mut(dimension.index())
+        match audio(dimension) {
+            Some(place) => self.audio.get_or_insert_default().get_mut(place),
+            None => self.buckets.get_mut(dimension.index()),
+        }
     }
 
     fn levels(&self) -> Levels {
@@ -36,13 +41,21 @@ impl Shelf {
     }
 
     fn level(&self, dimension: Dimension) -> Level {
-        self.buckets.get(dimension.index()).map(Bucket::level).unwrap_or_default()
+        let bucket = match audio(dimension) {
+            Some(place) => self.audio.as_ref().and_then(|buckets| buckets.get(place)),
+            None => self.buckets.get(dimension.index()),
+        };
+        bucket.map(Bucket::level).unwrap_or_default()
     }
 
     fn under_way(&mut self, dimension: Dimension) -> Option<&mut u32> {
         let place = Dimension::CONCURRENT.iter().position(|known| *known == dimension)?;
         self.under_way.get_mut(place)
     }
+}
+
+fn audio(dimension: Dimension) -> Option<usize> {
+    Dimension::AUDIO.iter().position(|known| *known == dimension)
 }
 
 /// Both scopes, held at once: always the project first, so that nobody waits in a circle.

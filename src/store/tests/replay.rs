@@ -12,8 +12,9 @@ use crate::{
         bucket::{Bucket, HoldNumber, Level, Rate},
         ids::{KeyId, ProjectId},
         ledger::{Admission, Settlement, Used},
-        limits::{ByScope, Dimension, Limits, Scope},
+        limits::{Audio, ByScope, Dimension, Limits, Scope},
         time::UnixNanos,
+        usage::{LineItem, Usage},
     },
     journal::{Journal, Options, Ticket, samples::*},
 };
@@ -61,6 +62,8 @@ struct Step {
     requests_per_minute: u32,
     tokens: u32,
     used: u64,
+    /// Held and used, input and output.
+    audio: [u64; 4],
     reached: bool,
     settle_later: bool,
 }
@@ -68,9 +71,9 @@ struct Step {
 prop_compose! {
     fn any_step()(
         gap_nanos in 0_u64..25_000_000_000, key_two in any::<bool>(), requests_per_minute in prop_oneof![Just(20_u32), Just(70)], tokens in 1_u32..400,
-        used in 0_u64..600, reached in any::<bool>(), settle_later in any::<bool>(),
+        used in 0_u64..600, audio in prop_oneof![Just([0; 4]), prop::array::uniform4(0_u64..40)], reached in any::<bool>(), settle_later in any::<bool>(),
     ) -> Step {
-        Step { gap_nanos, key_two, requests_per_minute, tokens, used, reached, settle_later }
+        Step { gap_nanos, key_two, requests_per_minute, tokens, used, audio, reached, settle_later }
     }
 }
 
@@ -78,7 +81,10 @@ fn hold(number: u64, step: &Step, now: UnixNanos) -> Admission {
     let mut admission = Admission { admitted_at: now, ..admission(number) };
     admission.key_id = KeyId::parse(if step.key_two { "key_two" } else { "key_one" }).unwrap();
     admission.hold.tokens = NonZeroU32::new(step.tokens).unwrap();
+    admission.hold.audio = Audio { input: step.audio[0], output: step.audio[1] };
     let project = Limits {
+        audio_tokens_per_minute: NonZeroU32::new(300),
+        concurrent_requests: NonZeroU32::new(5),
         requests_per_minute: NonZeroU32::new(step.requests_per_minute),
         tokens_per_minute: NonZeroU32::new(2_000),
         tokens_per_day: NonZeroU32::new(20_000),
@@ -87,6 +93,7 @@ fn hold(number: u64, step: &Step, now: UnixNanos) -> Admission {
     let narrower = Limits {
         requests_per_day: NonZeroU32::new(100),
         tokens_per_minute: NonZeroU32::new(1_500),
+        audio_seconds_per_day: NonZeroU32::new(30),
         ..Limits::default()
     };
     admission.hold.limits = ByScope { project, key: if step.key_two { narrower } else { Limits::default() } };
@@ -99,8 +106,10 @@ fn settle(
     (ticket, admission, numbers, step): (Ticket, Admission, Numbers, Step),
     now: UnixNanos,
 ) {
-    let used = if step.reached { Used { request: true, tokens: step.used } } else { Used::NOTHING };
-    let settlement = Settlement { settled_at: now, used, ..settlement(&admission) };
+    let [.., input, output] = if step.reached { step.audio } else { [0; 4] };
+    let usage = Usage::default().with(LineItem::InputAudio, input).with(LineItem::OutputAudio, output);
+    let used = if step.reached { Used { tokens: step.used, ..Used::of(true, &usage) } } else { Used::NOTHING };
+    let settlement = Settlement { settled_at: now, used, usage, ..settlement(&admission) };
     correct(live, &admission, numbers, &settlement);
     journal.settle(ticket, &settlement);
 }

@@ -15,7 +15,7 @@ use crate::{
         held::Held,
         ids::{KeyId, ProjectId, RequestId},
         ledger::{Entry, Outcome, Settlement},
-        limits::{ByScope, Dimension, Headrooms, LimitExceeded, Scope},
+        limits::{Audio, ByScope, Dimension, Headrooms, LimitExceeded, Scope},
         money::{Money, Total},
         pricing::Rates,
         refusals::{Kept, OverLimit, Reason, RefusedRequest},
@@ -125,8 +125,12 @@ async fn entries_of_before_limits_were_written_down_do_not_know_them() {
     let held = finished(&store, RequestId::new(0, 2)).await.admitted_under.unwrap().held;
     let estimate = Usage::default().with(LineItem::InputText, 100).with(LineItem::InputAudio, 2);
     let estimate = estimate.with(LineItem::OutputText, 20);
-    let used_before = ByScope { project: [Some(1), None, Some(40), None, None, None], key: [None; Dimension::COUNT] };
-    assert_eq!(held, Held { reserved_tokens: 120, used_before, estimate });
+    let used_before =
+        ByScope { project: [Some(1), None, Some(40), None, None, None, None, None], key: [None; Dimension::COUNT] };
+    assert_eq!(
+        held,
+        Held { reserved_tokens: 120, reserved_audio: Audio { input: 2, output: 0 }, used_before, estimate }
+    );
 }
 
 #[tokio::test]

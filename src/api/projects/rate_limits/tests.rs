@@ -87,7 +87,8 @@ async fn a_change_is_in_the_audit_log_and_one_that_changes_nothing_is_not() {
     let row = side.last_audit().await;
     let after = json!({
         "max_requests_per_1_minute": null, "max_requests_per_1_day": 7, "max_tokens_per_1_minute": null,
-        "max_tokens_per_1_day": null, "max_concurrent_requests": null, "max_concurrent_streams": null, "batch_1_day_max_input_tokens": null,
+        "max_tokens_per_1_day": null, "max_audio_tokens_per_1_minute": null,
+        "max_audio_seconds_per_1_day": null, "max_concurrent_requests": null, "max_concurrent_streams": null, "batch_1_day_max_input_tokens": null,
     });
     assert_eq!((&row["type"], &row["object_id"]), (&json!("rate_limit.updated"), &json!("rl-m-a")));
     assert_eq!((&row["project"]["id"], &row["before"], &row["after"]), (&json!(project), &Value::Null, &after));
