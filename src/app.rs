@@ -7,6 +7,7 @@ mod export;
 mod last_used;
 mod ledger;
 mod listeners;
+mod promotion;
 mod refusals;
 mod request_ids;
 mod retention;
@@ -189,9 +190,10 @@ impl Running {
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(&store).await?;
-        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), now).await?;
-
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
+        let promoting = settings.promote_projects.then_some(&catalog);
+        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), promoting, now).await?;
+
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;
         let proxy = Arc::new(Proxy {
@@ -201,6 +203,7 @@ impl Running {
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
                 spending: Arc::clone(adjustments.spending()),
+                promotions: adjustments.promotions().cloned(),
                 clock: clock.clone(),
             }),
             catalog: Arc::clone(&catalog),

@@ -1,4 +1,4 @@
-//! Spend limits count adjustments of the ledger too. Another process writes them (`tollgate reprice`), so they are looked for.
+//! Spend limits and the tiers that projects earn count adjustments of the ledger too. Another process writes them (`tollgate reprice`), so they are looked for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,12 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
+        catalog::Catalog,
         spend::{Month, OrganizationLimit, Spending},
         time::UnixNanos,
     },
+    proxy::promotions::Promotions,
     store::{
         Store, StoreError,
-        spend::{adjusted_after, last_adjustment, spent},
+        spend::{adjusted_after, last_adjustment, spent, spent_by_day},
     },
 };
 
@@ -21,15 +23,17 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(super) struct Adjustments {
     store: Arc<Store>,
     spending: Arc<Spending>,
+    promotions: Option<Arc<Promotions>>,
     /// The number of the last one that is counted.
     counted: i64,
 }
 
 impl Adjustments {
-    /// What the ledger says was spent, with the adjustments so far.
+    /// What the ledger says was spent, with the adjustments so far. `promoting` in the tiers of a catalog, or not at all.
     pub(super) async fn restored(
         store: &Arc<Store>,
         limit: &Arc<OrganizationLimit>,
+        promoting: Option<&Arc<Catalog>>,
         now: UnixNanos,
     ) -> Result<Self, StoreError> {
         let mut counted = last_adjustment(store).await?;
@@ -39,10 +43,14 @@ impl Adjustments {
                 let spent = spent(store, month).await?.into_iter();
                 amounts.extend(spent.map(|(project, amount)| (month, project, amount)));
             }
+            let promotions = match promoting {
+                Some(catalog) => Some(Promotions::restored(Arc::clone(catalog), spent_by_day(store).await?)),
+                None => None,
+            };
             let last = last_adjustment(store).await?;
             if last == counted {
                 let spending = Arc::new(Spending::restored(Arc::clone(limit), amounts));
-                return Ok(Self { store: Arc::clone(store), spending, counted });
+                return Ok(Self { store: Arc::clone(store), spending, promotions: promotions.map(Arc::new), counted });
             }
             // Some were written meanwhile, and nobody can say whether the sums hold them.
             counted = last;
@@ -51,6 +59,10 @@ impl Adjustments {
 
     pub(super) const fn spending(&self) -> &Arc<Spending> {
         &self.spending
+    }
+
+    pub(super) const fn promotions(&self) -> Option<&Arc<Promotions>> {
+        self.promotions.as_ref()
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -74,6 +86,9 @@ impl Adjustments {
             }
             for adjustment in adjusted {
                 self.spending.add(&adjustment.project, adjustment.amount, adjustment.settled_at);
+                if let Some(promotions) = &self.promotions {
+                    promotions.adjusted(&adjustment.project, adjustment.amount, adjustment.settled_at);
+                }
                 self.counted = adjustment.number;
             }
         }

@@ -1,8 +1,10 @@
 //! Spend limits: how much money a project, or the whole organization, may spend in a calendar month (UTC), and how much it
 //! has spent in this one.
 //!
-//! Money counts when a request is settled, as it does in the ledger. So a limit refuses new requests once it is reached;
-//! those under way at that moment may overshoot it by their own cost.
+//! Money is spent when a request is settled, as it is in the ledger. Until then what the request is expected to cost is held for
+//! it: see [`SpendHold`].
+
+mod hold;
 
 use std::{
     collections::HashMap,
@@ -13,7 +15,8 @@ use std::{
 use jiff::{Timestamp, tz::Offset};
 use serde::{Deserialize, Serialize};
 
-use super::{ids::ProjectId, money::Total, projects::Project, time::UnixNanos};
+pub use self::hold::SpendHold;
+use super::{ids::ProjectId, money::Total, time::UnixNanos};
 
 const PICO_PER_CENT: i128 = 10_000_000_000;
 const DAY_S: u64 = 86_400;
@@ -39,6 +42,8 @@ pub enum Enforcement {
 #[serde(rename_all = "snake_case")]
 pub enum Spender {
     Project,
+    /// The project's too: what its tier allows.
+    Tier,
     Organization,
 }
 
@@ -46,6 +51,7 @@ impl Spender {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Project => "project",
+            Self::Tier => "tier",
             Self::Organization => "organization",
         }
     }
@@ -67,6 +73,8 @@ pub struct Month {
 #[derive(Debug)]
 pub struct Spending {
     organization_limit: Arc<OrganizationLimit>,
+    /// Locked before `months` where both are.
+    held: Mutex<hold::Held>,
     /// At most [`MAX_MONTHS`], no month twice; the one that was last added to is the last.
     months: Mutex<Vec<Sums>>,
 }
@@ -97,9 +105,9 @@ impl SpendLimit {
         self.enforcement == Enforcement::Enforcing
     }
 
-    fn is_reached(&self, spent: Total) -> bool {
-        // 64 bits of cents are 98 bits of pico-dollars.
-        spent.pico() >= i128::from(self.threshold_cents.get()) * PICO_PER_CENT
+    /// 64 bits of cents are 98 bits of pico-dollars.
+    fn threshold(&self) -> Total {
+        Total::from_pico(i128::from(self.threshold_cents.get()) * PICO_PER_CENT)
     }
 }
 
@@ -165,7 +173,7 @@ impl Spending {
         organization_limit: Arc<OrganizationLimit>,
         spent: impl IntoIterator<Item = (Month, ProjectId, Total)>,
     ) -> Self {
-        let spending = Self { organization_limit, months: Mutex::default() };
+        let spending = Self { organization_limit, held: Mutex::default(), months: Mutex::default() };
         spent.into_iter().for_each(|(month, project, amount)| spending.add_to(month, &project, amount));
         spending
     }
@@ -189,27 +197,32 @@ impl Spending {
         months.push(sums);
     }
 
-    /// Whose enforced limit is reached, if one is: the project's before the organization's.
-    pub fn reached(&self, project: &Project, now: UnixNanos) -> Option<Spender> {
-        let own = project.terms.spend_limit.filter(SpendLimit::is_enforced);
-        let common = self.organization_limit.current().filter(SpendLimit::is_enforced);
-        if own.is_none() && common.is_none() {
-            return None;
-        }
+    /// Whose enforced limit has no room for a request that is expected to cost `amount`, if one has none: the project's own
+    /// before its tier's, and the organization's last.
+    fn without_room(&self, wanted: &hold::Wanted<'_>, held: &hold::Held, now: UnixNanos) -> Option<Spender> {
+        let hold::Wanted { project, tier, amount } = *wanted;
         let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
-        let sums = months.iter().find(|sums| sums.month.holds(now))?;
-        let spent = sums.projects.get(&project.id).copied().unwrap_or_default();
-        if own.is_some_and(|limit| limit.is_reached(spent)) {
-            return Some(Spender::Project);
-        }
-        common.filter(|limit| limit.is_reached(sums.organization)).map(|_| Spender::Organization)
+        let sums = months.iter().find(|sums| sums.month.holds(now));
+        let by_project = sums.and_then(|sums| sums.projects.get(&project.id).copied()).unwrap_or_default();
+        let by_all = sums.map(|sums| sums.organization).unwrap_or_default();
+        let limits = [
+            (Spender::Project, project.terms.spend_limit, by_project),
+            (Spender::Tier, tier, by_project),
+            (Spender::Organization, self.organization_limit.current(), by_all),
+        ];
+        let mut enforced = limits.into_iter().filter_map(|(spender, limit, spent)| {
+            limit.filter(SpendLimit::is_enforced).map(|limit| (spender, limit, spent))
+        });
+        let full =
+            enforced.find(|(spender, limit, spent)| !held.leaves_room(*spender, &project.id, limit, *spent, amount));
+        full.map(|(spender, ..)| spender)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::projects::{ProjectTerms, TierId};
+    use crate::domain::projects::{Project, ProjectTerms, TierId};
 
     /// 2026-02-28, a second before midnight.
     const LAST_SECOND: u64 = 1_772_323_199;
@@ -223,6 +236,7 @@ mod tests {
             id: ProjectId::parse(id).unwrap(),
             name: String::new(),
             tier: TierId::from("tier1"),
+            automatic_tier: true,
             terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
             created_at: UnixNanos::default(),
             archived_at: None,
@@ -231,6 +245,11 @@ mod tests {
 
     fn at(seconds: u64) -> UnixNanos {
         UnixNanos::from_seconds(seconds)
+    }
+
+    fn whose(spending: &Spending, project: &Project, now: UnixNanos) -> Option<Spender> {
+        let wanted = hold::Wanted { project, tier: None, amount: Total::default() };
+        spending.without_room(&wanted, &hold::Held::default(), now)
     }
 
     fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
@@ -256,9 +275,9 @@ mod tests {
         let spending = nothing_spent(None);
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
         spending.add(&project.id, Total::from_pico(9_999_999_999), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
         spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project));
     }
 
     #[test]
@@ -267,13 +286,13 @@ mod tests {
         let (a, b) = (project("proj_a", None), project("proj_b", limit(2, Enforcement::Enforcing)));
         let cent = Total::from_pico(10_000_000_000);
         spending.add(&a.id, cent, at(LAST_SECOND));
-        assert_eq!(spending.reached(&b, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &b, at(LAST_SECOND)), None);
         spending.add(&b.id, cent, at(LAST_SECOND));
         for project in [&a, &b] {
-            assert_eq!(spending.reached(project, at(LAST_SECOND)), Some(Spender::Organization));
+            assert_eq!(whose(&spending, project, at(LAST_SECOND)), Some(Spender::Organization));
         }
         spending.organization_limit.set(None);
-        assert_eq!(spending.reached(&a, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &a, at(LAST_SECOND)), None);
     }
 
     #[test]
@@ -281,7 +300,7 @@ mod tests {
         let spending = nothing_spent(limit(1, Enforcement::Inactive));
         let project = project("proj_a", limit(1, Enforcement::Inactive));
         spending.add(&project.id, Total::from_pico(i64::MAX.into()), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
     }
 
     #[test]
@@ -290,13 +309,13 @@ mod tests {
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
         let much = Total::from_pico(i64::MAX.into());
         spending.add(&project.id, much, at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project));
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), None);
         spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + 1));
         spending.add(&project.id, much, at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), None);
         spending.add(&project.id, much, at(LAST_SECOND + 1));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND + 1)), Some(Spender::Project));
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), Some(Spender::Project));
     }
 
     #[test]
@@ -305,7 +324,7 @@ mod tests {
         let month = Month::of(at(LAST_SECOND));
         let spending = Spending::restored(Arc::default(), [(month, id.clone(), cent), (month, id, cent)]);
         let reached =
-            |cents| spending.reached(&project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
+            |cents| whose(&spending, &project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
         assert_eq!((reached(2), reached(3)), (Some(Spender::Project), None));
     }
 
@@ -318,9 +337,9 @@ mod tests {
         // To the next month, years ahead, and further still, with settlements there.
         for ahead in [1, 100_000_000, 200_000_000, 300_000_000] {
             spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + ahead));
-            assert_eq!(spending.reached(&project, at(LAST_SECOND + ahead)), None);
+            assert_eq!(whose(&spending, &project, at(LAST_SECOND + ahead)), None);
             spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
-            assert_eq!(spending.reached(&project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
+            assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
             assert!(spending.months.lock().unwrap().len() <= MAX_MONTHS);
         }
     }
@@ -331,7 +350,7 @@ mod tests {
         let project = project("proj_a", limit(1, Enforcement::Enforcing));
         spending.add(&project.id, Total::from_pico(10_000_000_000), at(LAST_SECOND));
         spending.add(&project.id, Total::from_pico(-1), at(LAST_SECOND));
-        assert_eq!(spending.reached(&project, at(LAST_SECOND)), None);
+        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod drain;
 pub mod estimate;
 mod intake;
 pub mod limiter;
+pub mod promotions;
 pub mod recorder;
 pub mod refusals;
 
@@ -20,7 +21,7 @@ use self::{
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
     limiter::{Buckets, Limiter, Reservation},
-    recorder::{Consumed, Ending, Facts, Meter, Recorder},
+    recorder::{Consumed, Ending, Facts, Held, Meter, Recorder},
     refusals::Refusals,
 };
 pub use self::{
@@ -31,14 +32,16 @@ use crate::{
     clock::Clock,
     config::Reserve,
     domain::{
-        catalog::{Catalog, Named},
+        catalog::{Catalog, Named, Tier},
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
         limits::{Headrooms, LimitExceeded, Limits},
-        pricing::Prices,
+        money::Money,
+        pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
         refusals::{OverLimit, Reason},
+        spend::SpendHold,
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -123,11 +126,13 @@ impl Proxy {
         self.check_permission(caller, &call.model, &terms, now)?;
         self.check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
-        self.check_spending(caller, &terms, now)?;
         let estimate = self.estimate(call, &terms);
+        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
+        let money = self.hold_money(caller, &terms, &charges, now)?;
         let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
         let headrooms = reservation.headrooms(now);
-        let meter = self.admit(caller, call, &terms, prices, &estimate, reservation, now)?;
+        let held = Held { reservation, money };
+        let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, held, now)?;
         Ok((meter, headrooms))
     }
 
@@ -157,7 +162,7 @@ impl Proxy {
     }
 
     fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        if caller.may_use(model, terms.named.as_ref()) {
+        if self.catalog.may_use(caller, model, terms.named.as_ref()) {
             return Ok(());
         }
         self.metrics.invalid.inc();
@@ -188,12 +193,24 @@ impl Proxy {
         Ok(prices)
     }
 
-    fn check_spending(&self, caller: &Caller, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        let Some(spender) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
-        self.metrics.over_spend_limit.inc();
-        let headrooms = terms.buckets.headrooms(&terms.limits, now);
-        let error = ApiError::spend_limit_reached(spender);
-        Err(Refused { error, headrooms, reason: Reason::SpendLimit(spender) })
+    /// What the estimate costs, held until the request is settled.
+    fn hold_money(
+        &self,
+        caller: &Caller,
+        terms: &Terms<'_>,
+        charges: &[Charge],
+        now: UnixNanos,
+    ) -> Result<SpendHold, Refused> {
+        let project = caller.project();
+        let tier = self.catalog.tier(&project.tier).and_then(Tier::spend_limit);
+        // An amount that does not fit is more than anybody may spend.
+        let amount = cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount);
+        self.recorder.spending.hold(project, tier, amount.into(), now).map_err(|spender| {
+            self.metrics.over_spend_limit.inc();
+            let headrooms = terms.buckets.headrooms(&terms.limits, now);
+            let error = ApiError::spend_limit_reached(spender);
+            Refused { error, headrooms, reason: Reason::SpendLimit(spender) }
+        })
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
@@ -229,12 +246,12 @@ impl Proxy {
         caller: &Caller,
         call: &Call,
         terms: &Terms<'_>,
-        prices: Option<Arc<Prices>>,
+        (prices, charges): (Option<Arc<Prices>>, Vec<Charge>),
         estimate: &Estimate,
-        reservation: Reservation,
+        held: Held,
         now: UnixNanos,
     ) -> Result<Meter, Refused> {
-        let headrooms = reservation.headrooms(now);
+        let headrooms = held.reservation.headrooms(now);
         let facts = Facts {
             request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),
@@ -242,8 +259,9 @@ impl Proxy {
             billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
             stream: call.stream,
             prices,
+            charges,
         };
-        let admitted = self.recorder.admit(caller, facts, estimate, reservation, now);
+        let admitted = self.recorder.admit(caller, facts, estimate, held, now);
         admitted.map_err(|error: JournalError| {
             self.metrics.not_recorded.inc();
             tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");

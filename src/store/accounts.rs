@@ -35,7 +35,9 @@ pub async fn load(store: &Store) -> Result<Saved, StoreError> {
     // One transaction, so that all tables are of one moment.
     let mut reading = store.reader().begin().await?;
     let projects: Vec<ProjectRow> =
-        sqlx::query_as("SELECT id, name, tier, created_at, archived_at FROM projects").fetch_all(&mut *reading).await?;
+        sqlx::query_as("SELECT id, name, tier, automatic_tier, created_at, archived_at FROM projects")
+            .fetch_all(&mut *reading)
+            .await?;
     let accounts: Vec<ServiceAccountRow> =
         sqlx::query_as("SELECT id, project_id, name, role, created_at, deleted_at FROM service_accounts")
             .fetch_all(&mut *reading)
@@ -80,6 +82,7 @@ struct ProjectRow {
     id: String,
     name: String,
     tier: String,
+    automatic_tier: bool,
     created_at: i64,
     archived_at: Option<i64>,
 }
@@ -118,6 +121,7 @@ impl ProjectRow {
             id: ProjectId::parse(&self.id).ok_or_else(|| unreadable("projects.id"))?,
             name: self.name,
             tier: TierId::from(self.tier.as_str()),
+            automatic_tier: self.automatic_tier,
             terms,
             created_at: time(self.created_at),
             archived_at: self.archived_at.map(time),

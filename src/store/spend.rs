@@ -1,4 +1,4 @@
-//! What the ledger says was spent in a month.
+//! What the ledger says was spent: in a month, and day by day.
 
 use sqlx::{Row as _, sqlite::SqliteRow};
 
@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{
     ids::ProjectId,
     money::Total,
-    report::{Piece, Range, Selection, Width},
+    report::{LATEST_TIME_S, Piece, Range, Selection, Width},
     rollup::Detail,
     spend::Month,
     time::UnixNanos,
@@ -71,8 +71,29 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
 
 /// Amounts by project, several of one among them. Requests count in the month of their settlement.
 pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)>, StoreError> {
-    let range = Range { start_s: month.start_s, end_s: month.end_s };
-    let selection = Selection {
+    let rows = reports::rows(store, &by_day(Range { start_s: month.start_s, end_s: month.end_s })).await?.into_iter();
+    let amounts = rows.filter_map(|row| row.project_id.map(|project| (project, row.lines)));
+    Ok(amounts.flat_map(|(project, lines)| lines.into_iter().map(move |line| (project.clone(), line.amount))).collect())
+}
+
+/// All that was ever spent: the start of a day, a project and the amount, once for each day and project.
+pub async fn spent_by_day(store: &Store) -> Result<Vec<(UnixNanos, ProjectId, Total)>, StoreError> {
+    let rows = reports::rows(store, &by_day(Range { start_s: 0, end_s: LATEST_TIME_S })).await?;
+    let mut spent = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(project) = row.project_id else { continue };
+        let mut amount = Total::default();
+        for line in row.lines {
+            amount = amount.checked_add(line.amount).map_err(|_| StoreError::SumOverflow)?;
+        }
+        spent.push((UnixNanos::from_seconds(row.bucket_start_s), project, amount));
+    }
+    Ok(spent)
+}
+
+/// Projects, a row for each day that is in `range`.
+fn by_day(range: Range) -> Selection {
+    Selection {
         pieces: vec![Piece { width: Width::Day, range }],
         bucket_width: Width::Day,
         bucket_starts: Vec::new(),
@@ -84,10 +105,7 @@ pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)
         api_key_ids: None,
         models: None,
         batch: None,
-    };
-    let rows = reports::rows(store, &selection).await?.into_iter();
-    let amounts = rows.filter_map(|row| row.project_id.map(|project| (project, row.lines)));
-    Ok(amounts.flat_map(|(project, lines)| lines.into_iter().map(move |line| (project.clone(), line.amount))).collect())
+    }
 }
 
 #[cfg(test)]
@@ -127,5 +145,13 @@ mod tests {
             amounts.map(|(_, amount)| amount.pico()).sum::<i128>()
         };
         assert_eq!((of("proj_a"), of("proj_b")), (6, 5));
+        let by_day = spent_by_day(&store).await.unwrap();
+        let days = |id: &str| {
+            let days = by_day.iter().filter(|(_, project, _)| project.as_str() == id);
+            days.map(|(at, _, amount)| (at.seconds(), amount.pico())).collect::<Vec<_>>()
+        };
+        let last = month.end_s - 86_400;
+        assert_eq!(days("proj_a"), [(MARCH_2026 - 86_400, 1), (MARCH_2026, 5), (last, 1)]);
+        assert_eq!(days("proj_b"), [(last, 5), (month.end_s, 1)]);
     }
 }

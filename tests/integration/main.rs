@@ -35,6 +35,7 @@ mod stand_in;
 mod streams;
 mod support;
 mod terms;
+mod tiers;
 mod unpriced;
 mod upstream_errors;
 mod upstream_faults;

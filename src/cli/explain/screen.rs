@@ -133,9 +133,13 @@ fn refused(refusal: &Refusal) -> String {
     let why = match (refusal.reason.as_str(), &refusal.limit) {
         ("limit", Some(limit)) => return over_limit(limit),
         ("spend_limit", _) => {
-            let whose = refusal.spend_limit_of.as_deref().unwrap_or("project");
+            let whose = match refusal.spend_limit_of.as_deref() {
+                Some("tier") => "project had spent what its tier allows in a month",
+                Some("organization") => "organization had reached its spend limit",
+                _ => "project had reached its spend limit",
+            };
             format!(
-                "The {whose} had reached its spend limit. Requests pass again when the month is over (UTC), or when an\n\
+                "The {whose}. Requests pass again when the month is over (UTC), or when an\n\
                  administrator raises the limit."
             )
         }

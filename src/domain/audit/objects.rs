@@ -26,6 +26,7 @@ impl Audited for Project {
         json!({
             "name": self.name,
             "tier": self.tier,
+            "automatic_tier": self.automatic_tier,
             "status": if self.archived_at.is_some() { "archived" } else { "active" },
         })
     }

@@ -8,6 +8,9 @@ impl ApiError {
     pub fn spend_limit_reached(spender: Spender) -> Self {
         let (message, code) = match spender {
             Spender::Project => ("Your project reached its enforced spend limit.", "project_spend_limit_exceeded"),
+            Spender::Tier => {
+                ("Your project reached the monthly usage limit of its tier.", "project_usage_limit_exceeded")
+            }
             Spender::Organization => {
                 ("Your organization reached its enforced spend limit.", "organization_spend_limit_exceeded")
             }

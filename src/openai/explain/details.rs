@@ -136,7 +136,7 @@ struct RefusalObject<'a> {
     code: Option<&'a str>,
     refused_at_ms: u64,
     limit: Option<HitLimitObject<'a>>,
-    /// Whose spend limit it was.
+    /// Whose spend limit it was; a tier's is its monthly usage limit.
     spend_limit_of: Option<&'static str>,
     headrooms: HeadroomsObject,
 }

@@ -23,6 +23,7 @@ pub struct ProjectObject<'a> {
     status: &'static str,
     external_key_id: Option<&'a str>,
     tier: &'a str,
+    automatic_tier: bool,
 }
 
 impl<'a> From<&'a Project> for ProjectObject<'a> {
@@ -36,6 +37,7 @@ impl<'a> From<&'a Project> for ProjectObject<'a> {
             status: if project.archived_at.is_some() { "archived" } else { "active" },
             external_key_id: None,
             tier: project.tier.as_str(),
+            automatic_tier: project.automatic_tier,
         }
     }
 }

@@ -143,6 +143,15 @@ pub(super) fn integer(
     }
 }
 
+/// `None` when it is left out or null.
+pub(super) fn boolean(fields: &Map<String, Value>, param: &str) -> Result<Option<bool>, ApiError> {
+    match fields.get(param) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(other) => Err(wrong_type(param, "a boolean", other)),
+    }
+}
+
 pub(super) fn wrong_type(param: &str, expected: &str, value: &Value) -> ApiError {
     let found = match value {
         Value::Null => "null",

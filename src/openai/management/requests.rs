@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::fields::{
-    above_maximum, allowed_models, below_minimum, integer, limits, name, object, only, optional_name, wrong_type,
+    above_maximum, allowed_models, below_minimum, boolean, integer, limits, name, object, only, optional_name,
+    wrong_type,
 };
 use crate::{
     domain::{
@@ -26,7 +27,8 @@ const DEFAULT_OVERLAP_SECONDS: u64 = 86_400;
 const MAX_OVERLAP_SECONDS: u64 = 7 * 86_400;
 /// What `OpenAI` takes for a project, and we have no use for. Whoever manages projects there may send it here.
 const OF_OPENAI_PROJECTS: &[&str] = &["residency", "geography", "external_key_id"];
-const OF_PROJECTS: &[&str] = &["name", "tier"];
+const AUTOMATIC_TIER: &str = "automatic_tier";
+const OF_PROJECTS: &[&str] = &["name", "tier", AUTOMATIC_TIER];
 const EXPIRES_IN_SECONDS: &str = "expires_in_seconds";
 /// The name of a key, and its terms.
 const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", EXPIRES_IN_SECONDS];
@@ -38,6 +40,7 @@ const KEY_NAME: &str = "Secret Key";
 pub struct NewProject {
     pub name: String,
     pub tier: Option<TierId>,
+    pub automatic_tier: Option<bool>,
 }
 
 /// `POST /v1/organization/projects/{project_id}`; what is `None` stays.
@@ -45,6 +48,7 @@ pub struct NewProject {
 pub struct ProjectUpdate {
     pub name: Option<String>,
     pub tier: Option<TierId>,
+    pub automatic_tier: Option<bool>,
 }
 
 /// `POST /v1/organization/projects/{project_id}/service_accounts`.
@@ -101,7 +105,7 @@ impl NewProject {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
         only(&fields, &[OF_PROJECTS, OF_OPENAI_PROJECTS])?;
-        Ok(Self { tier: tier(&fields)?, name: name(&fields)? })
+        Ok(Self { tier: tier(&fields)?, automatic_tier: boolean(&fields, AUTOMATIC_TIER)?, name: name(&fields)? })
     }
 }
 
@@ -109,7 +113,8 @@ impl ProjectUpdate {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
         only(&fields, &[OF_PROJECTS, OF_OPENAI_PROJECTS])?;
-        Ok(Self { tier: tier(&fields)?, name: optional_name(&fields)? })
+        let automatic_tier = boolean(&fields, AUTOMATIC_TIER)?;
+        Ok(Self { tier: tier(&fields)?, automatic_tier, name: optional_name(&fields)? })
     }
 }
 
@@ -117,11 +122,7 @@ impl NewServiceAccount {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
         only(&fields, &[OF_KEYS, &["create_service_account_only"]])?;
-        let without_key = match fields.get("create_service_account_only") {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(without_key)) => *without_key,
-            Some(other) => return Err(wrong_type("create_service_account_only", "a boolean", other)),
-        };
+        let without_key = boolean(&fields, "create_service_account_only")?.unwrap_or(false);
         let terms = NewKeyTerms::read(&fields)?;
         Ok(Self { name: name(&fields)?, key: (!without_key).then_some(terms) })
     }

@@ -15,23 +15,27 @@ use crate::{
 
 pub async fn insert_project(store: &Store, project: &Project, event: &AuditEvent) -> Result<(), StoreError> {
     let mut change = Change::begin(store, event).await?;
-    sqlx::query("INSERT INTO projects (id, name, tier, created_at, archived_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(project.id.as_str())
-        .bind(&project.name)
-        .bind(project.tier.as_str())
-        .bind(stored(project.created_at))
-        .bind(project.archived_at.map(stored))
-        .execute(change.connection())
-        .await?;
+    sqlx::query(
+        "INSERT INTO projects (id, name, tier, automatic_tier, created_at, archived_at) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(project.id.as_str())
+    .bind(&project.name)
+    .bind(project.tier.as_str())
+    .bind(project.automatic_tier)
+    .bind(stored(project.created_at))
+    .bind(project.archived_at.map(stored))
+    .execute(change.connection())
+    .await?;
     change.commit().await
 }
 
 /// Writes what of a project can change.
 pub async fn update_project(store: &Store, project: &Project, event: &AuditEvent) -> Result<(), StoreError> {
     let mut change = Change::begin(store, event).await?;
-    sqlx::query("UPDATE projects SET name = ?, tier = ?, archived_at = ? WHERE id = ?")
+    sqlx::query("UPDATE projects SET name = ?, tier = ?, automatic_tier = ?, archived_at = ? WHERE id = ?")
         .bind(&project.name)
         .bind(project.tier.as_str())
+        .bind(project.automatic_tier)
         .bind(project.archived_at.map(stored))
         .bind(project.id.as_str())
         .execute(change.connection())
