@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{
         catalog::Catalog,
-        spend::{Month, OrganizationLimit, Spending},
+        spend::{Interval, Month, OrganizationLimit, Spending},
         time::UnixNanos,
     },
     proxy::promotions::Promotions,
     store::{
         Store, StoreError,
-        spend::{adjusted_after, last_adjustment, spent, spent_by_day},
+        spend::{adjusted_after, last_adjustment, spent, spent_by_day, spent_by_key},
     },
 };
 
@@ -47,9 +47,11 @@ impl Adjustments {
                 Some(catalog) => Some(Promotions::restored(Arc::clone(catalog), spent_by_day(store).await?)),
                 None => None,
             };
+            let spending = Spending::restored(Arc::clone(limit), amounts);
+            restore_keys(&spending, store, now).await?;
             let last = last_adjustment(store).await?;
             if last == counted {
-                let spending = Arc::new(Spending::restored(Arc::clone(limit), amounts));
+                let spending = Arc::new(spending);
                 return Ok(Self { store: Arc::clone(store), spending, promotions: promotions.map(Arc::new), counted });
             }
             // Some were written meanwhile, and nobody can say whether the sums hold them.
@@ -86,6 +88,7 @@ impl Adjustments {
             }
             for adjustment in adjusted {
                 self.spending.add(&adjustment.project, adjustment.amount, adjustment.settled_at);
+                self.spending.adjust_key(&adjustment.key, adjustment.amount, adjustment.settled_at);
                 if let Some(promotions) = &self.promotions {
                     promotions.adjusted(&adjustment.project, adjustment.amount, adjustment.settled_at);
                 }
@@ -93,4 +96,15 @@ impl Adjustments {
             }
         }
     }
+}
+
+async fn restore_keys(spending: &Spending, store: &Store, now: UnixNanos) -> Result<(), StoreError> {
+    for interval in Interval::ALL {
+        for range in interval.near(now) {
+            for (key, amount) in spent_by_key(store, range).await? {
+                spending.restore_key(interval, range, &key, amount);
+            }
+        }
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! Money is spent when a request is settled, as it is in the ledger. Until then what the request is expected to cost is held for
 //! it: see [`SpendHold`].
 
+mod budget;
 mod hold;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 use jiff::{Timestamp, tz::Offset};
 use serde::{Deserialize, Serialize};
 
-pub use self::hold::SpendHold;
+pub use self::{
+    budget::{Budget, Interval},
+    hold::{Payer, SpendHold},
+};
 use super::{ids::ProjectId, money::Total, time::UnixNanos};
 
 const PICO_PER_CENT: i128 = 10_000_000_000;
@@ -41,6 +45,8 @@ pub enum Enforcement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spender {
+    /// An API key: its budget, of the month or of the day.
+    Key,
     Project,
     /// The project's too: what its tier allows.
     Tier,
@@ -50,6 +56,7 @@ pub enum Spender {
 impl Spender {
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Key => "key",
             Self::Project => "project",
             Self::Tier => "tier",
             Self::Organization => "organization",
@@ -75,6 +82,7 @@ pub struct Spending {
     organization_limit: Arc<OrganizationLimit>,
     /// Locked before `months` where both are.
     held: Mutex<hold::Held>,
+    keys: Mutex<budget::KeySums>,
     /// At most [`MAX_MONTHS`], no month twice; the one that was last added to is the last.
     months: Mutex<Vec<Sums>>,
 }
@@ -173,7 +181,8 @@ impl Spending {
         organization_limit: Arc<OrganizationLimit>,
         spent: impl IntoIterator<Item = (Month, ProjectId, Total)>,
     ) -> Self {
-        let spending = Self { organization_limit, held: Mutex::default(), months: Mutex::default() };
+        let spending =
+            Self { organization_limit, held: Mutex::default(), keys: Mutex::default(), months: Mutex::default() };
         spent.into_iter().for_each(|(month, project, amount)| spending.add_to(month, &project, amount));
         spending
     }
@@ -197,32 +206,45 @@ impl Spending {
         months.push(sums);
     }
 
-    /// Whose enforced limit has no room for a request that is expected to cost `amount`, if one has none: the project's own
-    /// before its tier's, and the organization's last.
-    fn without_room(&self, wanted: &hold::Wanted<'_>, held: &hold::Held, now: UnixNanos) -> Option<Spender> {
-        let hold::Wanted { project, tier, amount } = *wanted;
-        let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
-        let sums = months.iter().find(|sums| sums.month.holds(now));
-        let by_project = sums.and_then(|sums| sums.projects.get(&project.id).copied()).unwrap_or_default();
-        let by_all = sums.map(|sums| sums.organization).unwrap_or_default();
-        let limits = [
-            (Spender::Project, project.terms.spend_limit, by_project),
-            (Spender::Tier, tier, by_project),
-            (Spender::Organization, self.organization_limit.current(), by_all),
+    /// Whose enforced limit has no room for a request that is expected to cost `amount`, if one has none: the key's before the
+    /// project's own, before its tier's, and the organization's last.
+    fn without_room(&self, payer: &Payer<'_>, held: &hold::Held, amount: Total, now: UnixNanos) -> Option<Spender> {
+        let budget = payer.budget.iter().flat_map(|budget| budget.limits());
+        let of_key = budget.map(|(interval, limit)| (Spender::Key, Some(limit), Some(interval)));
+        let others = [
+            (Spender::Project, payer.project.terms.spend_limit, None),
+            (Spender::Tier, payer.tier, None),
+            (Spender::Organization, self.organization_limit.current(), None),
         ];
-        let mut enforced = limits.into_iter().filter_map(|(spender, limit, spent)| {
-            limit.filter(SpendLimit::is_enforced).map(|limit| (spender, limit, spent))
+        let (by_project, by_all) = self.spent_this_month(&payer.project.id, now);
+        let mut enforced = of_key.chain(others).filter_map(|(spender, limit, interval)| {
+            let limit = limit.filter(SpendLimit::is_enforced)?;
+            let spent = match (spender, interval) {
+                (Spender::Organization, _) => by_all,
+                (_, Some(interval)) => self.spent_by_key(payer.key, interval, now),
+                (_, None) => by_project,
+            };
+            Some((spender, limit, spent))
         });
-        let full =
-            enforced.find(|(spender, limit, spent)| !held.leaves_room(*spender, &project.id, limit, *spent, amount));
+        let full = enforced.find(|(spender, limit, spent)| !held.leaves_room(*spender, payer, limit, *spent, amount));
         full.map(|(spender, ..)| spender)
+    }
+
+    /// By a project, and by all of them.
+    fn spent_this_month(&self, project: &ProjectId, now: UnixNanos) -> (Total, Total) {
+        let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sums) = months.iter().find(|sums| sums.month.holds(now)) else { return Default::default() };
+        (sums.projects.get(project).copied().unwrap_or_default(), sums.organization)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::projects::{Project, ProjectTerms, TierId};
+    use crate::domain::{
+        ids::KeyId,
+        projects::{Project, ProjectTerms, TierId},
+    };
 
     /// 2026-02-28, a second before midnight.
     const LAST_SECOND: u64 = 1_772_323_199;
@@ -248,8 +270,9 @@ mod tests {
     }
 
     fn whose(spending: &Spending, project: &Project, now: UnixNanos) -> Option<Spender> {
-        let wanted = hold::Wanted { project, tier: None, amount: Total::default() };
-        spending.without_room(&wanted, &hold::Held::default(), now)
+        let key = KeyId::parse("key_a").unwrap();
+        let payer = Payer { key: &key, budget: None, project, tier: None };
+        spending.without_room(&payer, &hold::Held::default(), Total::default(), now)
     }
 
     fn nothing_spent(limit: Option<SpendLimit>) -> Spending {

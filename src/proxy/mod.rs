@@ -41,7 +41,7 @@ use crate::{
         pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
         refusals::{OverLimit, Reason},
-        spend::SpendHold,
+        spend::{Payer, SpendHold},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -205,7 +205,9 @@ impl Proxy {
         let tier = self.catalog.tier(&project.tier).and_then(Tier::spend_limit);
         // An amount that does not fit is more than anybody may spend.
         let amount = cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount);
-        self.recorder.spending.hold(project, tier, amount.into(), now).map_err(|spender| {
+        let key = caller.key();
+        let payer = Payer { key: &key.id, budget: key.terms.budget.as_ref(), project, tier };
+        self.recorder.spending.hold(&payer, amount.into(), now).map_err(|spender| {
             self.metrics.over_spend_limit.inc();
             let headrooms = terms.buckets.headrooms(&terms.limits, now);
             let error = ApiError::spend_limit_reached(spender);

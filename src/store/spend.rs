@@ -8,7 +8,7 @@ use super::{
     rollups,
 };
 use crate::domain::{
-    ids::ProjectId,
+    ids::{KeyId, ProjectId},
     money::Total,
     report::{LATEST_TIME_S, Piece, Range, Selection, Width},
     rollup::Detail,
@@ -23,6 +23,7 @@ pub struct Adjusted {
     /// The later the adjustment, the higher.
     pub number: i64,
     pub project: ProjectId,
+    pub key: KeyId,
     pub amount: Total,
     /// When the request was settled.
     pub settled_at: UnixNanos,
@@ -41,7 +42,7 @@ pub async fn last_adjustment(store: &Store) -> Result<i64, StoreError> {
 pub async fn adjusted_after(store: &Store, number: i64) -> Result<Vec<Adjusted>, StoreError> {
     let items = LineItem::ALL.map(|item| format!("a.{}", item.name())).join(", ");
     let sql = format!(
-        "SELECT a.number, k.project_id, a.tariff, a.settled_at_ms, {items}
+        "SELECT a.number, k.project_id, k.id, a.tariff, a.settled_at_ms, {items}
          FROM adjustments a JOIN api_keys k ON k.number = a.api_key
          WHERE a.number > ? ORDER BY a.number LIMIT ?"
     );
@@ -58,6 +59,8 @@ pub async fn adjusted_after(store: &Store, number: i64) -> Result<Vec<Adjusted>,
 fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreError> {
     let project: String = row.try_get("project_id")?;
     let project = ProjectId::parse(&project).ok_or(StoreError::Unreadable(project))?;
+    let key: String = row.try_get("id")?;
+    let key = KeyId::parse(&key).ok_or(StoreError::Unreadable(key))?;
     let tariff: i64 = row.try_get("tariff")?;
     let tariff = directory.tariff(tariff).ok_or_else(|| StoreError::Unreadable(format!("tariff {tariff}")))?;
     let mut amount = Total::default();
@@ -66,7 +69,7 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
         amount = line.map_err(|_| StoreError::SumOverflow)?;
     }
     let settled_at = UnixNanos::from_millis(rollups::whole(row, "settled_at_ms")?);
-    Ok(Adjusted { number: row.try_get("number")?, project, amount, settled_at })
+    Ok(Adjusted { number: row.try_get("number")?, project, key, amount, settled_at })
 }
 
 /// Amounts by project, several of one among them. Requests count in the month of their settlement.
@@ -89,6 +92,15 @@ pub async fn spent_by_day(store: &Store) -> Result<Vec<(UnixNanos, ProjectId, To
         spent.push((UnixNanos::from_seconds(row.bucket_start_s), project, amount));
     }
     Ok(spent)
+}
+
+/// What keys spent in a range of whole days, several amounts of one key among them.
+pub async fn spent_by_key(store: &Store, range: Range) -> Result<Vec<(KeyId, Total)>, StoreError> {
+    // One bucket for all of it.
+    let selection = Selection { bucket_starts: vec![range.start_s], callers: Detail::Keys, ..by_day(range) };
+    let rows = reports::rows(store, &selection).await?.into_iter();
+    let amounts = rows.filter_map(|row| row.api_key_id.map(|key| (key, row.lines)));
+    Ok(amounts.flat_map(|(key, lines)| lines.into_iter().map(move |line| (key.clone(), line.amount))).collect())
 }
 
 /// Projects, a row for each day that is in `range`.
@@ -145,6 +157,13 @@ mod tests {
             amounts.map(|(_, amount)| amount.pico()).sum::<i128>()
         };
         assert_eq!((of("proj_a"), of("proj_b")), (6, 5));
+        let range = Range { start_s: MARCH_2026, end_s: month.end_s };
+        let by_key = spent_by_key(&store, range).await.unwrap();
+        let of = |id: &str| {
+            let amounts = by_key.iter().filter(|(key, _)| key.as_str() == id);
+            amounts.map(|(_, amount)| amount.pico()).sum::<i128>()
+        };
+        assert_eq!((of("key_a"), of("key_b"), of("key_c")), (5, 1, 5));
         let by_day = spent_by_day(&store).await.unwrap();
         let days = |id: &str| {
             let days = by_day.iter().filter(|(_, project, _)| project.as_str() == id);

@@ -222,6 +222,46 @@ async fn many_requests_at_once_do_not_pass_a_spend_limit_together() {
     assert_eq!(team.say("Hi").await.error()["code"], "project_spend_limit_exceeded");
 }
 
+#[tokio::test]
+async fn a_keys_budget_is_its_own_and_counts_by_the_month_and_the_day() {
+    let mut gateway = gateway(|_| {}).await;
+    let mut team = gateway.project("partners").await;
+    let sibling = gateway.key_of(&team.project_id, json!({})).await;
+    let path = format!("{PROJECTS}/{}/api_keys/{}", team.project_id, team.key_id);
+    let set = async |gateway: &Gateway, budget: Value| {
+        assert_eq!(gateway.admin().post(&path, &json!({"budget": budget})).await.status, 200);
+    };
+    set(&gateway, json!({"daily_cents": 1})).await;
+    spend(&team).await;
+    let expected = json!({
+        "message": "Your API key reached its enforced spend limit.", "type": "insufficient_quota", "param": null,
+        "code": "api_key_spend_limit_exceeded",
+    });
+    let refused = team.say("Hi").await;
+    assert_eq!((refused.status.as_u16(), refused.error()), (429, expected.clone()));
+    assert_eq!(refused.header("x-should-retry"), "false");
+    spend(&sibling).await;
+    gateway.clock.advance(DAY_NANOS);
+    spend(&team).await;
+    // What was spent before the budget was set, before the restart and on other days counts for the month.
+    set(&gateway, json!({"monthly_cents": 1})).await;
+    gateway.clock.advance(DAY_NANOS);
+    gateway.stop().await;
+    gateway.run().await;
+    team.url.clone_from(&gateway.calls_url);
+    assert_eq!(team.say("Hi").await.error(), expected);
+    set(&gateway, json!({"daily_cents": 1})).await;
+    spend(&team).await;
+    gateway.stop().await;
+    gateway.run().await;
+    team.url.clone_from(&gateway.calls_url);
+    assert_eq!(team.say("Hi").await.error(), expected);
+    set(&gateway, json!({"daily_cents": 1, "enforcement": "inactive"})).await;
+    spend(&team).await;
+    set(&gateway, Value::Null).await;
+    spend(&team).await;
+}
+
 // === the models of a tier ===
 
 #[tokio::test]

@@ -69,6 +69,7 @@ async fn a_service_account_comes_with_a_key_that_is_shown_once() {
         "api_key": {
             "object": "organization.project.service_account.api_key", "id": id, "name": "Secret Key", "value": value,
             "created_at": NOW_SECONDS, "expires_at": NOW_SECONDS + 60, "limits": limits, "allowed_models": null,
+            "budget": null,
         },
     });
     assert_eq!((status, &created), (200, &expected));
@@ -76,7 +77,7 @@ async fn a_service_account_comes_with_a_key_that_is_shown_once() {
         "object": "organization.project.api_key", "id": id, "name": "worker", "created_at": NOW_SECONDS,
         "redacted_value": format!("{}{}{}", &value[..8], "*".repeat(value.len() - 12), &value[value.len() - 4..]),
         "last_used_at": null, "expires_at": NOW_SECONDS + 60, "owner_project_access": "active", "limits": limits,
-        "previous_expires_at": null, "allowed_models": null,
+        "previous_expires_at": null, "allowed_models": null, "budget": null,
         "owner": {
             "type": "service_account",
             "service_account": {"id": created["id"], "name": "worker", "created_at": NOW_SECONDS, "role": "member"},

@@ -134,6 +134,7 @@ fn refused(refusal: &Refusal) -> String {
         ("limit", Some(limit)) => return over_limit(limit),
         ("spend_limit", _) => {
             let whose = match refusal.spend_limit_of.as_deref() {
+                Some("key") => "key had spent its budget",
                 Some("tier") => "project had spent what its tier allows in a month",
                 Some("organization") => "organization had reached its spend limit",
                 _ => "project had reached its spend limit",

@@ -56,6 +56,7 @@ impl Audited for ApiKey {
             "service_account_id": self.service_account.id,
             "limits": self.terms.limits,
             "allowed_models": self.terms.allowed_models,
+            "budget": self.terms.budget,
             "expires_at": self.terms.expires_at.map(UnixNanos::seconds),
             "previous_expires_at": self.previous.as_ref().map(|previous| previous.expires_at.seconds()),
         })

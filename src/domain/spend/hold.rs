@@ -5,26 +5,34 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, PoisonError},
 };
 
-use super::{SpendLimit, Spender, Spending};
-use crate::domain::{ids::ProjectId, money::Total, projects::Project, time::UnixNanos};
+use super::{Budget, SpendLimit, Spender, Spending};
+use crate::domain::{
+    ids::{KeyId, ProjectId},
+    money::Total,
+    projects::Project,
+    time::UnixNanos,
+};
 
-/// Nothing when nothing is under way, and no entry for a project that has nothing under way.
+/// Nothing when nothing is under way, and no entry for a key or a project that has nothing under way.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     organization: Total,
     projects: HashMap<ProjectId, Total>,
+    keys: HashMap<KeyId, Total>,
 }
 
-/// What a request asks the limits for.
+/// Who a request is paid by, and the limits that are theirs alone.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) project: &'a Project,
+pub struct Payer<'a> {
+    pub key: &'a KeyId,
+    pub budget: Option<&'a Budget>,
+    pub project: &'a Project,
     /// The monthly usage limit of the project's tier.
-    pub(super) tier: Option<SpendLimit>,
-    pub(super) amount: Total,
+    pub tier: Option<SpendLimit>,
 }
 
 /// Money held for one request: settled, or given back when it is dropped.
@@ -32,6 +40,7 @@ pub(super) struct Wanted<'a> {
 pub struct SpendHold {
     spending: Arc<Spending>,
     project: ProjectId,
+    key: KeyId,
     /// Nothing once it is settled.
     amount: Total,
 }
@@ -40,30 +49,36 @@ impl Held {
     pub(super) fn leaves_room(
         &self,
         spender: Spender,
-        project: &ProjectId,
+        payer: &Payer<'_>,
         limit: &SpendLimit,
         spent: Total,
         amount: Total,
     ) -> bool {
         let held = match spender {
             Spender::Organization => self.organization,
-            Spender::Project | Spender::Tier => self.projects.get(project).copied().unwrap_or_default(),
+            Spender::Project | Spender::Tier => self.projects.get(&payer.project.id).copied().unwrap_or_default(),
+            Spender::Key => self.keys.get(payer.key).copied().unwrap_or_default(),
         };
         let needed = plus(plus(spent, held), amount);
         spent < limit.threshold() && (held == Total::default() || needed <= limit.threshold())
     }
 
     /// Nobody can hold as many amounts of 64 bits at once as would not fit into 128.
-    fn change(&mut self, project: &ProjectId, by: Total) {
+    fn change(&mut self, key: &KeyId, project: &ProjectId, by: Total) {
         self.organization = plus(self.organization, by);
-        let held = plus(self.projects.get(project).copied().unwrap_or_default(), by);
-        if held == Total::default() {
-            self.projects.remove(project);
-        } else if let Some(known) = self.projects.get_mut(project) {
-            *known = held;
-        } else {
-            self.projects.insert(project.clone(), held);
-        }
+        change(&mut self.projects, project, by);
+        change(&mut self.keys, key, by);
+    }
+}
+
+fn change<Id: Clone + Eq + Hash>(held: &mut HashMap<Id, Total>, id: &Id, by: Total) {
+    let sum = plus(held.get(id).copied().unwrap_or_default(), by);
+    if sum == Total::default() {
+        held.remove(id);
+    } else if let Some(known) = held.get_mut(id) {
+        *known = sum;
+    } else {
+        held.insert(id.clone(), sum);
     }
 }
 
@@ -74,19 +89,14 @@ fn plus(a: Total, b: Total) -> Total {
 impl Spending {
     /// Holds what a request is expected to cost, or says whose enforced limit has no room for it. One at a time: of several
     /// that would fit alone, only so many pass as fit together.
-    pub fn hold(
-        self: &Arc<Self>,
-        project: &Project,
-        tier: Option<SpendLimit>,
-        amount: Total,
-        now: UnixNanos,
-    ) -> Result<SpendHold, Spender> {
+    pub fn hold(self: &Arc<Self>, payer: &Payer<'_>, amount: Total, now: UnixNanos) -> Result<SpendHold, Spender> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(spender) = self.without_room(&Wanted { project, tier, amount }, &held, now) {
+        if let Some(spender) = self.without_room(payer, &held, amount, now) {
             return Err(spender);
         }
-        held.change(&project.id, amount);
-        Ok(SpendHold { spending: Arc::clone(self), project: project.id.clone(), amount })
+        held.change(payer.key, &payer.project.id, amount);
+        let (project, key) = (payer.project.id.clone(), payer.key.clone());
+        Ok(SpendHold { spending: Arc::clone(self), project, key, amount })
     }
 }
 
@@ -95,9 +105,10 @@ impl SpendHold {
     pub fn settle(mut self, cost: Total, at: UnixNanos) {
         let spending = Arc::clone(&self.spending);
         let mut held = spending.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.change(&self.project, Total::from_pico(-self.amount.pico()));
+        held.change(&self.key, &self.project, Total::from_pico(-self.amount.pico()));
         self.amount = Total::default();
         spending.add(&self.project, cost, at);
+        spending.add_to_key(&self.key, cost, at);
     }
 }
 
@@ -105,7 +116,7 @@ impl Drop for SpendHold {
     fn drop(&mut self) {
         if self.amount != Total::default() {
             let mut held = self.spending.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.change(&self.project, Total::from_pico(-self.amount.pico()));
+            held.change(&self.key, &self.project, Total::from_pico(-self.amount.pico()));
         }
     }
 }
@@ -147,54 +158,104 @@ mod tests {
         Total::from_pico(cents * 10_000_000_000)
     }
 
+    fn key() -> KeyId {
+        KeyId::parse("key_a").unwrap()
+    }
+
+    fn hold(
+        spending: &Arc<Spending>,
+        project: &Project,
+        tier: Option<SpendLimit>,
+        amount: Total,
+    ) -> Result<SpendHold, Spender> {
+        spending.hold(&Payer { key: &key(), budget: None, project, tier }, amount, NOW)
+    }
+
     fn nothing_is_held(spending: &Spending) -> bool {
         let held = spending.held.lock().unwrap();
-        held.organization == Total::default() && held.projects.is_empty()
+        held.organization == Total::default() && held.projects.is_empty() && held.keys.is_empty()
     }
 
     #[test]
     fn requests_at_the_same_time_pass_as_far_as_they_fit_together() {
         let (spending, project) = (spending(None), project("proj_a", limit(10)));
-        let hold = || spending.hold(&project, None, cents(3), NOW);
-        let mut held: Vec<_> = (0..3).map(|_| hold().unwrap()).collect();
-        assert_eq!(hold().err(), Some(Spender::Project));
+        let three = || hold(&spending, &project, None, cents(3));
+        let mut held: Vec<_> = (0..3).map(|_| three().unwrap()).collect();
+        assert_eq!(three().err(), Some(Spender::Project));
         // One of them costs less than was held, and makes room.
         held.pop().unwrap().settle(cents(1), NOW);
-        assert!(hold().is_ok());
+        assert!(three().is_ok());
         held.into_iter().for_each(|hold| hold.settle(cents(3), NOW));
         assert!(nothing_is_held(&spending));
         // 7 of 10 are spent: one that is alone passes whatever is expected of it, and no other beside it.
-        let alone = spending.hold(&project, None, cents(100), NOW).unwrap();
-        assert_eq!(hold().err(), Some(Spender::Project));
+        let alone = hold(&spending, &project, None, cents(100)).unwrap();
+        assert_eq!(three().err(), Some(Spender::Project));
         alone.settle(cents(3), NOW);
-        assert_eq!(spending.hold(&project, None, Total::default(), NOW).err(), Some(Spender::Project));
+        assert_eq!(hold(&spending, &project, None, Total::default()).err(), Some(Spender::Project));
     }
 
     #[test]
     fn the_projects_limit_is_named_before_its_tiers_and_the_organizations() {
         let spending = spending(limit(30));
         let (strict, free) = (project("proj_a", limit(10)), project("proj_b", None));
-        let spend = |project: &Project, amount| spending.hold(project, limit(20), cents(amount), NOW);
+        let spend = |project: &Project, amount| hold(&spending, project, limit(20), cents(amount));
         spend(&strict, 10).unwrap().settle(cents(10), NOW);
         assert_eq!(spend(&strict, 1).err(), Some(Spender::Project));
         spend(&free, 19).unwrap().settle(cents(19), NOW);
         let held = spend(&free, 1).unwrap();
         assert_eq!(spend(&free, 1).err(), Some(Spender::Tier));
         held.settle(cents(1), NOW);
-        assert_eq!(spending.hold(&free, None, cents(1), NOW).err(), Some(Spender::Organization));
+        assert_eq!(hold(&spending, &free, None, cents(1)).err(), Some(Spender::Organization));
         // The tier's limit is that of the moment.
         let other = project("proj_c", None);
-        assert_eq!(spending.hold(&other, limit(20), cents(1), NOW).err(), Some(Spender::Organization));
+        assert_eq!(hold(&spending, &other, limit(20), cents(1)).err(), Some(Spender::Organization));
+    }
+
+    #[test]
+    fn a_keys_budget_of_the_day_and_of_the_month_is_named_first_and_is_its_own() {
+        let (spending, project) = (spending(None), project("proj_a", limit(100)));
+        let budget = Budget {
+            monthly_cents: NonZeroU64::new(10),
+            daily_cents: NonZeroU64::new(4),
+            enforcement: Enforcement::Enforcing,
+        };
+        let other = KeyId::parse("key_b").unwrap();
+        let pay = |key: &KeyId, budget: &Budget, amount, now| {
+            spending.hold(&Payer { key, budget: Some(budget), project: &project, tier: limit(1) }, cents(amount), now)
+        };
+        let day = |days: u64| NOW.plus_nanos(days * 86_400_000_000_000);
+        let first = pay(&key(), &budget, 3, NOW).unwrap();
+        assert_eq!(pay(&key(), &budget, 2, NOW).err(), Some(Spender::Key));
+        // What the other's limits say is another matter.
+        assert_eq!(pay(&other, &budget, 2, NOW).err(), Some(Spender::Tier));
+        first.settle(cents(4), NOW);
+        assert_eq!(pay(&key(), &budget, 1, NOW).err(), Some(Spender::Key));
+        let inactive = Budget { enforcement: Enforcement::Inactive, ..budget };
+        assert_eq!(pay(&key(), &inactive, 1, NOW).err(), Some(Spender::Tier));
+        let pay = |amount, now| {
+            spending.hold(
+                &Payer { key: &key(), budget: Some(&budget), project: &project, tier: None },
+                cents(amount),
+                now,
+            )
+        };
+        pay(4, day(1)).unwrap().settle(cents(4), day(1));
+        // Of the month 2 are left, of the day 4.
+        let one = pay(2, day(2)).unwrap();
+        assert_eq!(pay(1, day(2)).err(), Some(Spender::Key));
+        one.settle(cents(2), day(2));
+        assert_eq!((pay(1, day(3)).err(), pay(1, day(40)).err()), (Some(Spender::Key), None));
+        assert!(nothing_is_held(&spending));
     }
 
     #[test]
     fn what_is_refused_or_dropped_holds_nothing() {
         let (spending, project) = (spending(limit(5)), project("proj_a", None));
-        let first = spending.hold(&project, None, cents(4), NOW).unwrap();
-        assert!(spending.hold(&project, None, cents(4), NOW).is_err());
+        let first = hold(&spending, &project, None, cents(4)).unwrap();
+        assert!(hold(&spending, &project, None, cents(4)).is_err());
         drop(first);
         assert!(nothing_is_held(&spending));
-        assert!(spending.hold(&project, None, cents(4), NOW).is_ok());
+        assert!(hold(&spending, &project, None, cents(4)).is_ok());
     }
 
     #[test]
@@ -206,7 +267,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..500 {
                         let amount = Total::from_pico(1 + (thread * 7_919 + round * 1_047_291) % 200_000_000);
-                        if let Ok(hold) = spending.hold(project, None, amount, NOW) {
+                        if let Ok(hold) = hold(spending, project, None, amount) {
                             // True costs are what was expected, or less.
                             hold.settle(Total::from_pico(amount.pico() - amount.pico() % 3), NOW);
                         }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::{
-    above_maximum, allowed_models, below_minimum, boolean, integer, limits, name, object, only, optional_name,
+    above_maximum, allowed_models, below_minimum, boolean, budget, integer, limits, name, object, only, optional_name,
     wrong_type,
 };
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         keys::{AllowedModels, KeyTerms},
         limits::Limits,
         projects::{Role, TierId},
+        spend::Budget,
         time::UnixNanos,
     },
     openai::{error::ApiError, report::query::enumeration},
@@ -31,7 +32,7 @@ const AUTOMATIC_TIER: &str = "automatic_tier";
 const OF_PROJECTS: &[&str] = &["name", "tier", AUTOMATIC_TIER];
 const EXPIRES_IN_SECONDS: &str = "expires_in_seconds";
 /// The name of a key, and its terms.
-const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", EXPIRES_IN_SECONDS];
+const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", "budget", EXPIRES_IN_SECONDS];
 /// The name that `OpenAI` gives to a service account's key.
 const KEY_NAME: &str = "Secret Key";
 
@@ -81,6 +82,7 @@ pub struct NewKey {
 pub struct NewKeyTerms {
     pub limits: Limits,
     pub allowed_models: Option<AllowedModels>,
+    pub budget: Option<Budget>,
     pub expires_in_seconds: Option<u64>,
 }
 
@@ -90,6 +92,7 @@ pub struct KeyUpdateRequest {
     pub name: Option<String>,
     pub limits: Option<Limits>,
     pub allowed_models: Option<Option<AllowedModels>>,
+    pub budget: Option<Option<Budget>>,
     /// `Some(None)`: the key does not expire any more.
     pub expires_in_seconds: Option<Option<u64>>,
 }
@@ -176,13 +179,13 @@ impl NewKey {
 impl NewKeyTerms {
     fn read(fields: &Map<String, Value>) -> Result<Self, ApiError> {
         no_scopes(fields)?;
-        let (limits, allowed_models) = (limits(fields)?, allowed_models(fields)?);
-        Ok(Self { limits, allowed_models, expires_in_seconds: expiry_seconds(fields)? })
+        let (limits, allowed_models, budget) = (limits(fields)?, allowed_models(fields)?, budget(fields)?);
+        Ok(Self { limits, allowed_models, budget, expires_in_seconds: expiry_seconds(fields)? })
     }
 
     pub fn from(self, now: UnixNanos) -> KeyTerms {
-        let Self { limits, allowed_models, expires_in_seconds } = self;
-        KeyTerms { limits, allowed_models, expires_at: expires_in_seconds.map(|seconds| after(now, seconds)) }
+        let Self { limits, allowed_models, budget, expires_in_seconds } = self;
+        KeyTerms { limits, allowed_models, budget, expires_at: expires_in_seconds.map(|seconds| after(now, seconds)) }
     }
 }
 
@@ -197,6 +200,7 @@ impl KeyUpdateRequest {
             // Null takes them away.
             limits: given("limits").then(|| limits(&fields)).transpose()?,
             allowed_models: given("allowed_models").then(|| allowed_models(&fields)).transpose()?,
+            budget: given("budget").then(|| budget(&fields)).transpose()?,
             expires_in_seconds: given(EXPIRES_IN_SECONDS).then(|| expiry_seconds(&fields)).transpose()?,
         })
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    fields::{integer, model_names, object, wrong_type},
+    fields::{MAX_CENTS, integer, model_names, object, wrong_type},
     requests::shown,
 };
 use crate::{
@@ -22,8 +22,6 @@ use crate::{
 /// What is shown for a limit that there is not, where `OpenAI`'s schema demands a number: the largest that can be set.
 pub const NO_LIMIT: u32 = u32::MAX;
 const MAX_BATCH_TOKENS: u64 = u64::MAX >> 1;
-/// Exact in every reader of JSON, and more money than there is.
-const MAX_THRESHOLD_CENTS: u64 = (1 << 53) - 1;
 
 const RATES: [&str; 4] =
     ["max_requests_per_1_minute", "max_requests_per_1_day", "max_tokens_per_1_minute", "batch_1_day_max_input_tokens"];
@@ -157,7 +155,7 @@ impl<'a> From<&'a ModelPermissions> for ModelPermissionsObject<'a> {
 pub fn spend_limit(body: &[u8]) -> Result<SpendLimit, ApiError> {
     let fields = object(body)?;
     only(&fields, &["threshold_amount", "currency", "interval", "enforcement"])?;
-    let threshold_cents = integer(&fields, "", "threshold_amount", MAX_THRESHOLD_CENTS)?;
+    let threshold_cents = integer(&fields, "", "threshold_amount", MAX_CENTS)?;
     let threshold_cents = threshold_cents.and_then(std::num::NonZeroU64::new);
     let threshold_cents = threshold_cents.ok_or_else(|| ApiError::missing_parameter("threshold_amount"))?;
     choice("currency", text(&fields, "currency", "currency")?, &["USD"], |name| name)?;

@@ -101,7 +101,7 @@ pub async fn update_key(store: &Store, key: &ApiKey, event: &AuditEvent) -> Resu
     let previous = key.previous.as_ref();
     sqlx::query(
         "UPDATE api_keys SET name = ?, hash = ?, previous_hash = ?, previous_expires_at = ?, redacted_value = ?, \
-         limits = ?, allowed_models = ?, expires_at = ? WHERE id = ?",
+         limits = ?, allowed_models = ?, budget = ?, expires_at = ? WHERE id = ?",
     )
     .bind(&key.name)
     .bind(key.hash.as_bytes().as_slice())
@@ -110,6 +110,7 @@ pub async fn update_key(store: &Store, key: &ApiKey, event: &AuditEvent) -> Resu
     .bind(&key.redacted_value)
     .bind(json(&key.terms.limits)?)
     .bind(key.terms.allowed_models.as_ref().map(json).transpose()?)
+    .bind(key.terms.budget.as_ref().map(json).transpose()?)
     .bind(key.terms.expires_at.map(stored))
     .bind(key.id.as_str())
     .execute(change.connection())
@@ -127,7 +128,7 @@ pub async fn revoke_key(store: &Store, key: &ApiKey, event: &AuditEvent) -> Resu
 async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO api_keys (id, project_id, service_account_id, name, hash, redacted_value, limits, allowed_models, \
-         created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         budget, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(key.id.as_str())
     .bind(key.project.id.as_str())
@@ -137,6 +138,7 @@ async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), S
     .bind(&key.redacted_value)
     .bind(json(&key.terms.limits)?)
     .bind(key.terms.allowed_models.as_ref().map(json).transpose()?)
+    .bind(key.terms.budget.as_ref().map(json).transpose()?)
     .bind(stored(key.created_at))
     .bind(key.terms.expires_at.map(stored))
     .execute(connection)
