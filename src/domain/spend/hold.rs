@@ -185,7 +185,9 @@ mod tests {
         // One of them costs less than was held, and makes room.
         held.pop().unwrap().settle(cents(1), NOW);
         assert!(three().is_ok());
-        held.into_iter().for_each(|hold| hold.settle(cents(3), NOW));
+        for hold in held {
+            hold.settle(cents(3), NOW);
+        }
         assert!(nothing_is_held(&spending));
         // 7 of 10 are spent: one that is alone passes whatever is expected of it, and no other beside it.
         let alone = hold(&spending, &project, None, cents(100)).unwrap();
