@@ -6,6 +6,8 @@
 
 mod budget;
 mod hold;
+mod limits;
+mod soft;
 
 use std::{
     collections::HashMap,
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     budget::{Budget, Interval},
     hold::{Payer, SpendHold},
+    soft::MARKS,
 };
 use super::{ids::ProjectId, money::Total, time::UnixNanos};
 
@@ -204,37 +207,6 @@ impl Spending {
         }
         sums.add(project, amount);
         months.push(sums);
-    }
-
-    /// Whose enforced limit has no room for a request that is expected to cost `amount`, if one has none: the key's before the
-    /// project's own, before its tier's, and the organization's last.
-    fn without_room(&self, payer: &Payer<'_>, held: &hold::Held, amount: Total, now: UnixNanos) -> Option<Spender> {
-        let budget = payer.budget.iter().flat_map(|budget| budget.limits());
-        let of_key = budget.map(|(interval, limit)| (Spender::Key, Some(limit), Some(interval)));
-        let others = [
-            (Spender::Project, payer.project.terms.spend_limit, None),
-            (Spender::Tier, payer.tier, None),
-            (Spender::Organization, self.organization_limit.current(), None),
-        ];
-        let (by_project, by_all) = self.spent_this_month(&payer.project.id, now);
-        let mut enforced = of_key.chain(others).filter_map(|(spender, limit, interval)| {
-            let limit = limit.filter(SpendLimit::is_enforced)?;
-            let spent = match (spender, interval) {
-                (Spender::Organization, _) => by_all,
-                (_, Some(interval)) => self.spent_by_key(payer.key, interval, now),
-                (_, None) => by_project,
-            };
-            Some((spender, limit, spent))
-        });
-        let full = enforced.find(|(spender, limit, spent)| !held.leaves_room(*spender, payer, limit, *spent, amount));
-        full.map(|(spender, ..)| spender)
-    }
-
-    /// By a project, and by all of them.
-    fn spent_this_month(&self, project: &ProjectId, now: UnixNanos) -> (Total, Total) {
-        let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sums) = months.iter().find(|sums| sums.month.holds(now)) else { return Default::default() };
-        (sums.projects.get(project).copied().unwrap_or_default(), sums.organization)
     }
 }
 

@@ -97,6 +97,13 @@ pub struct Refused {
     pub reason: Reason,
 }
 
+/// A request that may be sent, and what its answer will tell of limits.
+struct Taken {
+    meter: Meter,
+    headrooms: Headrooms,
+    budget_percent: Option<u64>,
+}
+
 /// What the catalog and the limiter know about a caller's use of a model.
 struct Terms<'a> {
     named: Option<Named<'a>>,
@@ -115,13 +122,13 @@ impl Proxy {
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
         let taken = self.take(caller, &call, now);
-        let (meter, headrooms) = taken.inspect_err(|refused| self.refusals.add(caller, &call, refused, now))?;
-        let answer = self.exchange(call, meter).await;
-        Ok(answer.with_headrooms(headrooms))
+        let taken = taken.inspect_err(|refused| self.refusals.add(caller, &call, refused, now))?;
+        let answer = self.exchange(call, taken.meter).await;
+        Ok(Answer { headrooms: taken.headrooms, budget_percent: taken.budget_percent, ..answer })
     }
 
     /// All that must be so before anything is sent.
-    fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<(Meter, Headrooms), Refused> {
+    fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<Taken, Refused> {
         let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
         self.check_permission(caller, &call.model, &terms, now)?;
         self.check_endpoint(call, &terms)?;
@@ -130,10 +137,10 @@ impl Proxy {
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
         let money = self.hold_money(caller, &terms, &charges, now)?;
         let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
-        let headrooms = reservation.headrooms(now);
+        let (headrooms, budget_percent) = (reservation.headrooms(now), money.soft_percent(now));
         let held = Held { reservation, money };
         let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, held, now)?;
-        Ok((meter, headrooms))
+        Ok(Taken { meter, headrooms, budget_percent })
     }
 
     /// What is left of a caller's limits on `model`, for answers that consume nothing.

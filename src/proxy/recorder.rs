@@ -203,7 +203,8 @@ impl Meter {
     fn spend(&self, money: SpendHold, settlement: &Settlement) {
         match cost(&settlement.charges) {
             Ok(cost) => {
-                money.settle(cost.amount.into(), settlement.settled_at);
+                let marks = money.settle(cost.amount.into(), settlement.settled_at);
+                self.recorder.metrics.soft_limits_passed(&marks);
                 if let Some(promotions) = &self.recorder.promotions {
                     promotions.settled(&self.key.project, cost.amount.into(), settlement.settled_at);
                 }

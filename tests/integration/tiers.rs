@@ -262,6 +262,31 @@ async fn a_keys_budget_is_its_own_and_counts_by_the_month_and_the_day() {
     spend(&team).await;
 }
 
+#[tokio::test]
+async fn soft_limits_refuse_nothing_and_tell_how_far_they_are_used() {
+    let gateway = gateway(|_| {}).await;
+    let team = gateway.project("partners").await;
+    spend(&team).await;
+    let one = gateway.ledger().await[0].cost_pico.unwrap() / 10_000_000_000 + 1;
+    let soft = json!({"threshold_amount": 4 * one, "currency": "USD", "interval": "month", "enforcement": {"status": "inactive"}});
+    let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &soft).await.status, 200);
+    const HEADER: &str = "x-tollgate-budget-percent";
+    let mut told = Vec::new();
+    for stream in [false, true, false, true, false] {
+        let reply = team.chat(&with(text(TEXT_MODEL, "Hi"), &json!({ "stream": stream }))).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        told.push(reply.header(HEADER).parse::<u64>().ok());
+    }
+    // Before each request: a quarter and a little less than a half go unsaid.
+    assert_eq!(told[..2], [None, None]);
+    assert!(told[2..].is_sorted() && told[2] >= Some(70) && told[4] >= Some(110), "{told:?}");
+    for (percent, passed) in [(50, 1), (80, 1), (100, 1)] {
+        let name = format!("soft_limits_passed_total{{percent=\"{percent}\"}}");
+        assert_eq!(gateway.metric(&name).await, passed, "{percent}");
+    }
+}
+
 // === the models of a tier ===
 
 #[tokio::test]

@@ -70,13 +70,12 @@ impl Interval {
 }
 
 impl Budget {
-    /// One spend limit for each interval that the budget has an amount for.
-    pub(super) fn limits(&self) -> impl Iterator<Item = (Interval, SpendLimit)> {
-        let Self { monthly_cents, daily_cents, enforcement } = *self;
-        let amounts = [(Interval::Month, monthly_cents), (Interval::Day, daily_cents)];
-        amounts.into_iter().filter_map(move |(interval, cents)| {
-            cents.map(|threshold_cents| (interval, SpendLimit { threshold_cents, enforcement }))
-        })
+    /// The month's, and the day's.
+    pub(super) fn limits(&self) -> [Option<SpendLimit>; 2] {
+        let enforcement = self.enforcement;
+        let limit =
+            |cents: Option<NonZeroU64>| cents.map(|threshold_cents| SpendLimit { threshold_cents, enforcement });
+        [limit(self.monthly_cents), limit(self.daily_cents)]
     }
 }
 

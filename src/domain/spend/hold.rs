@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{Budget, SpendLimit, Spender, Spending};
+use super::{Budget, SpendLimit, Spender, Spending, soft::SoftLimits};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
@@ -43,6 +43,7 @@ pub struct SpendHold {
     key: KeyId,
     /// Nothing once it is settled.
     amount: Total,
+    soft: SoftLimits,
 }
 
 impl Held {
@@ -96,19 +97,28 @@ impl Spending {
         }
         held.change(payer.key, &payer.project.id, amount);
         let (project, key) = (payer.project.id.clone(), payer.key.clone());
-        Ok(SpendHold { spending: Arc::clone(self), project, key, amount })
+        let soft = self.soft_limits(payer);
+        Ok(SpendHold { spending: Arc::clone(self), project, key, amount, soft })
     }
 }
 
 impl SpendHold {
-    /// What the request did cost, counted in place of what was held, with no moment in between that shows neither.
-    pub fn settle(mut self, cost: Total, at: UnixNanos) {
+    /// How far the soft limit that is furthest used is used, in percent, from the first of the [`super::MARKS`] on.
+    pub fn soft_percent(&self, now: UnixNanos) -> Option<u64> {
+        self.soft.percent(&self.spending, &self.key, &self.project, now)
+    }
+
+    /// What the request did cost, counted in place of what was held, with no moment in between that shows neither. Returns the
+    /// [`super::MARKS`] that soft limits pass by it.
+    pub fn settle(mut self, cost: Total, at: UnixNanos) -> Vec<u8> {
         let spending = Arc::clone(&self.spending);
         let mut held = spending.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.change(&self.key, &self.project, Total::from_pico(-self.amount.pico()));
         self.amount = Total::default();
         spending.add(&self.project, cost, at);
         spending.add_to_key(&self.key, cost, at);
+        // Nobody else's settlement is in between, so that each mark is passed by one.
+        self.soft.passed(&spending, &self.key, &self.project, cost, at)
     }
 }
 
