@@ -271,12 +271,11 @@ async fn soft_limits_refuse_nothing_and_tell_how_far_they_are_used() {
     let soft = json!({"threshold_amount": 4 * one, "currency": "USD", "interval": "month", "enforcement": {"status": "inactive"}});
     let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
     assert_eq!(gateway.admin().post(&path, &soft).await.status, 200);
-    const HEADER: &str = "x-tollgate-budget-percent";
     let mut told = Vec::new();
     for stream in [false, true, false, true, false] {
         let reply = team.chat(&with(text(TEXT_MODEL, "Hi"), &json!({ "stream": stream }))).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
-        told.push(reply.header(HEADER).parse::<u64>().ok());
+        told.push(reply.header("x-tollgate-budget-percent").parse::<u64>().ok());
     }
     // Before each request: a quarter and a little less than a half go unsaid.
     assert_eq!(told[..2], [None, None]);

@@ -133,14 +133,14 @@ fn refused(refusal: &Refusal) -> String {
     let why = match (refusal.reason.as_str(), &refusal.limit) {
         ("limit", Some(limit)) => return over_limit(limit),
         ("spend_limit", _) => {
-            let whose = match refusal.spend_limit_of.as_deref() {
-                Some("key") => "key had spent its budget",
-                Some("tier") => "project had spent what its tier allows in a month",
-                Some("organization") => "organization had reached its spend limit",
-                _ => "project had reached its spend limit",
+            let (whose, span) = match refusal.spend_limit_of.as_deref() {
+                Some("key") => ("key had spent its budget", "the month or the day of the budget"),
+                Some("tier") => ("project had spent what its tier allows in a month", "the month"),
+                Some("organization") => ("organization had reached its spend limit", "the month"),
+                _ => ("project had reached its spend limit", "the month"),
             };
             format!(
-                "The {whose}. Requests pass again when the month is over (UTC), or when an\n\
+                "The {whose}. Requests pass again when {span} is over (UTC), or when an\n\
                  administrator raises the limit."
             )
         }
