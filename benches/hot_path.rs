@@ -8,16 +8,16 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tollgate::{
     domain::{
-        ids::{KeyId, RequestId},
+        ids::{KeyId, ProjectId, RequestId},
         ledger::{Admission, Hold, Outcome, Settlement, Used},
-        limits::Limits,
+        limits::{ByScope, Limits},
         money::Money,
         pricing::{Prices, Rates, ServiceTier, charges, cost},
         time::UnixNanos,
         usage::{Basis, LineItem, Usage},
     },
     journal::{Journal, Options},
-    openai::{request, sse::EventScanner, usage::read_answer},
+    openai::{headers::rate_limit, request, sse::EventScanner, usage::read_answer},
     proxy::limiter::Limiter,
 };
 
@@ -105,24 +105,38 @@ fn limits() -> Limits {
         requests_per_minute: NonZeroU32::new(u32::MAX),
         requests_per_day: NonZeroU32::new(u32::MAX),
         tokens_per_minute: NonZeroU32::new(u32::MAX),
+        tokens_per_day: NonZeroU32::new(u32::MAX),
         batch_queue_tokens: None,
     }
 }
 
 fn limiter(criterion: &mut Criterion) {
     const USED: Used = Used { request: true, tokens: 20 };
-    let (limiter, key, group) = (Limiter::default(), KeyId::parse("key_one").unwrap(), Arc::from(MODEL));
-    let (limits, tokens) = (limits(), NonZeroU32::new(100).unwrap());
-    let mut clock = NOW;
-    criterion.bench_function("limiter: find, reserve on three limits, settle", |bencher| {
-        bencher.iter(|| {
-            // A microsecond for each keeps the buckets from filling up.
-            clock = clock.plus_nanos(1_000);
-            let buckets = limiter.buckets(black_box(&key), &group);
-            let reservation = buckets.reserve(&limits, &group, tokens, clock).expect("there is room");
-            reservation.settle(USED, clock);
-        });
-    });
+    const KEYS: usize = 100_000;
+    let (limiter, project, group) = (Limiter::default(), ProjectId::parse("proj_one").unwrap(), Arc::from(MODEL));
+    let keys: Vec<_> = (0..KEYS).map(|n| KeyId::parse(&format!("key_{n}")).unwrap()).collect();
+    let tokens = NonZeroU32::new(100).unwrap();
+    let of_project = ByScope { project: limits(), key: Limits::default() };
+    let of_both = ByScope { project: limits(), key: limits() };
+    for (name, limits) in [("the project", of_project), ("the project and the key", of_both)] {
+        let (mut clock, mut at) = (NOW, 0);
+        criterion.bench_function(
+            &format!("limiter: find, reserve on all limits of {name}, headers, settle"),
+            |bencher| {
+                bencher.iter(|| {
+                    // A millisecond for each keeps the buckets from filling up; the next key is never the last one.
+                    clock = clock.plus_nanos(1_000_000);
+                    at = (at + 7_919) % KEYS;
+                    let buckets = limiter.buckets(&project, black_box(&keys[at]), &group);
+                    let reservation = buckets.reserve(&limits, tokens, clock).expect("there is room");
+                    rate_limit(&reservation.headrooms()).for_each(|header| {
+                        black_box(header);
+                    });
+                    reservation.settle(USED, clock);
+                });
+            },
+        );
+    }
 }
 
 fn prices() -> Prices {
@@ -164,10 +178,11 @@ fn admission(number: u64) -> Admission {
         billed_model: "gpt-4o-mini-audio-preview-2024-12-17".into(),
         prices_from: Some(UnixNanos::from_seconds(1_700_000_000)),
         hold: Hold {
+            project_id: ProjectId::parse("proj_one"),
             limit_group: MODEL.into(),
-            limits: limits(),
+            limits: ByScope { project: limits(), key: Limits::default() },
             tokens: NonZeroU32::new(110).unwrap(),
-            in_use: [Some(3), Some(80), Some(4_000)],
+            used_before: ByScope { project: [Some(3), Some(80), Some(4_000), Some(90_000)], key: [None; 4] },
         },
     }
 }

@@ -16,7 +16,7 @@ use tollgate::{
         catalog::Catalog,
         ids::{KeyId, RequestId},
         ledger::{Admission, Entry, Hold, Outcome, Settlement, Used},
-        limits::Limits,
+        limits::{ByScope, Limits},
         money::Money,
         pricing::{Charge, ServiceTier},
         report::Kind,
@@ -104,10 +104,14 @@ fn entry(number: u64, total: u64) -> Entry {
         billed_model: Arc::clone(&model),
         prices_from: Some(UnixNanos::from_seconds(1_700_000_000)),
         hold: Hold {
+            project_id: None,
             limit_group: model,
-            limits: Limits { requests_per_minute: 500.try_into().ok(), ..Limits::default() },
+            limits: ByScope {
+                project: Limits { requests_per_minute: 500.try_into().ok(), ..Limits::default() },
+                key: Limits::default(),
+            },
             tokens: tokens.try_into().unwrap(),
-            in_use: [Some(pick(30, 400)), None, Some(pick(31, 90_000))],
+            used_before: ByScope { project: [Some(pick(30, 400)), None, Some(pick(31, 90_000)), None], key: [None; 4] },
         },
     };
     let settlement = Settlement {

@@ -101,7 +101,47 @@ CREATE TABLE dropped (
 ) STRICT, WITHOUT ROWID;
 
 DROP TRIGGER entries_are_never_deleted;
+
+-- The number of a dropped adjustment is not given again: whoever counts on from a number would miss the new one.
+DROP TRIGGER adjustments_are_never_changed;
 DROP TRIGGER adjustments_are_never_deleted;
+DROP INDEX adjustments_of_request;
+ALTER TABLE adjustments RENAME TO adjustments_before;
+
+-- Corrections of what entries cost: the quantities of the request at a tariff of differences, in the bucket of the request.
+CREATE TABLE adjustments (
+    number                 INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id             BLOB    NOT NULL CHECK (length(request_id) = 16),
+    api_key                INTEGER NOT NULL REFERENCES api_keys (number),
+    tariff                 INTEGER NOT NULL REFERENCES tariffs (number),
+    requests               INTEGER NOT NULL CHECK (requests IN (0, 1)), -- 1 when the request had no price before
+    settled_at_ms          INTEGER NOT NULL, -- of the request
+    adjusted_at_ms         INTEGER NOT NULL,
+    reason                 TEXT    NOT NULL,
+    input_text             INTEGER NOT NULL DEFAULT 0,
+    input_cached_text      INTEGER NOT NULL DEFAULT 0,
+    input_cache_write_text INTEGER NOT NULL DEFAULT 0,
+    input_audio            INTEGER NOT NULL DEFAULT 0,
+    input_cached_audio     INTEGER NOT NULL DEFAULT 0,
+    input_image            INTEGER NOT NULL DEFAULT 0,
+    input_cached_image     INTEGER NOT NULL DEFAULT 0,
+    output_text            INTEGER NOT NULL DEFAULT 0,
+    output_audio           INTEGER NOT NULL DEFAULT 0,
+    output_image           INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+INSERT INTO adjustments
+SELECT number, request_id, api_key, tariff, requests, settled_at_ms, adjusted_at_ms, reason,
+       input_text, input_cached_text, input_cache_write_text, input_audio, input_cached_audio,
+       input_image, input_cached_image, output_text, output_audio, output_image
+FROM adjustments_before;
+
+DROP TABLE adjustments_before;
+
+CREATE INDEX adjustments_of_request ON adjustments (request_id);
+
+CREATE TRIGGER adjustments_are_never_changed BEFORE UPDATE ON adjustments
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: write another adjustment'); END;
 
 CREATE TRIGGER entries_are_kept_until_the_horizon BEFORE DELETE ON entries
 WHEN OLD.admitted_at_ms + OLD.duration_ms >= coalesce((SELECT horizon_ms FROM retention), 0)
@@ -185,3 +225,13 @@ CREATE TABLE rollups (
 
 INSERT INTO rollups SELECT 0, width_s, bucket_start_s, level, part, cells FROM rollups_before;
 DROP TABLE rollups_before;
+
+-- Whether those sums are there. What an earlier version has left is summed up by a transaction of its own after this one; a
+-- program that finds this table in between must not add to them yet.
+CREATE TABLE summed_up (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    is_done INTEGER NOT NULL CHECK (is_done IN (0, 1))
+) STRICT;
+
+INSERT INTO summed_up
+SELECT 1, NOT EXISTS (SELECT 1 FROM entries) AND NOT EXISTS (SELECT 1 FROM rollups);

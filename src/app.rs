@@ -2,6 +2,7 @@
 
 mod adjustments;
 mod audit;
+mod batch_queue;
 mod data_dir;
 mod export;
 mod last_used;
@@ -11,6 +12,7 @@ mod promotion;
 mod refusals;
 mod request_ids;
 mod retention;
+mod what_if;
 mod writers;
 
 use std::{
@@ -31,8 +33,10 @@ use self::{
 };
 pub use self::{
     audit::verify_audit_log,
+    batch_queue::{BatchQueue, EnqueueError, NewBatch},
     export::open_export,
     ledger::{Ledger, LedgerError, Pass, Repricing, open_ledger, reprice},
+    what_if::{Against, Names, Question, Replayed, WhatIfError, what_if},
 };
 pub use crate::store::{
     audit::Verified,
@@ -70,6 +74,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub request_ids: RequestIds,
     pub body_limits: BodyLimits,
+    pub batch_queue: Arc<BatchQueue>,
     journal: Arc<Journal>,
     projection: Progress,
     refusals: Arc<RefusalWriter>,
@@ -192,9 +197,10 @@ impl Running {
         let limiter = restored_limiter(&store).await?;
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let promoting = settings.promote_projects.then_some(&catalog);
-        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), promoting, now).await?;
-
+        let adjustments =
+            Adjustments::restored(&store, accounts.organization_limit(), promoting, clock.clone()).await?;
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
+        let batch_queue = Arc::new(BatchQueue::restored(Arc::clone(&store)).await?);
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;
         let proxy = Arc::new(Proxy {
             limiter,
@@ -223,6 +229,7 @@ impl Running {
             proxy,
             metrics,
             request_ids: RequestIds::new(&mut secrets::random),
+            batch_queue,
             body_limits: BodyLimits {
                 max_bytes: settings.max_body_bytes as u64,
                 idle: Duration::from_secs(settings.body_idle_timeout_s),
@@ -244,6 +251,7 @@ impl Running {
             places: Arc::new(Semaphore::new(settings.max_connections)),
             metrics: Arc::clone(&app.metrics),
             connections: TaskTracker::new(),
+            open: CancellationToken::new(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
@@ -259,6 +267,10 @@ impl Running {
             }
         }
         let stop_writing = CancellationToken::new();
+        // A new admin key is to be shown and saved first, or it could be lost after it was used.
+        if started.new_admin_key.is_none() {
+            server.open.cancel();
+        }
         let writers = writers::start(&app, settings, started.adjustments, &stop_writing);
         Self {
             app,
@@ -274,6 +286,13 @@ impl Running {
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
         }
+    }
+
+    /// Saves the admin key that was made at this start, once it has been shown; only then is anybody answered.
+    pub async fn keep_new_admin_key(&self) -> Result<(), StoreError> {
+        let kept = self.app.admin_keys.keep_new().await;
+        self.server.open.cancel();
+        kept
     }
 
     /// Takes no new requests, lets those under way finish within the grace period (also those whose client has left), cuts
@@ -375,7 +394,8 @@ fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError>
 async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
     let limiter = Limiter::default();
     for bucket in store.limit_buckets().await? {
-        limiter.restore(&bucket.key_id, &bucket.limit_group, bucket.dimension, bucket.arrival);
+        let key_id = bucket.key_id.as_ref();
+        limiter.restore(&bucket.project_id, key_id, &bucket.limit_group, bucket.dimension, bucket.level);
     }
     Ok(limiter)
 }

@@ -11,8 +11,8 @@
 //! # Rooms
 //!
 //! - [`domain`] the rules as plain values: money, usage, prices, limits, keys, the ledger's facts, reports, what explains a
-//!   request. No I/O, no clock, no float. [`openai`] their wire format: reading requests and answers, printing errors and
-//!   headers. As pure.
+//!   request, what other limits would have refused. No I/O, no clock, no float. [`openai`] their wire format: reading requests
+//!   and answers, printing errors and headers. As pure.
 //! - [`journal`] the append-only file that makes a request durable. [`store`] SQL and nothing but SQL, and the projector
 //!   that feeds the ledger from the journal. [`upstream`] HTTP out. [`metrics`] what is counted.
 //! - [`proxy`] the hot path: [`proxy::Proxy::forward`], limits, meter, the answer's body.
@@ -64,10 +64,11 @@
 //! # Where the design departs from what might be expected
 //!
 //! - A limit is one number, the theoretical arrival time of GCRA. governor decides on admission with a limiter made on the
-//!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument. What of
-//!   an open hold may still be given back is kept beside it ([`domain::bucket::Holds`]): a late refund must not come out of
-//!   what others hold.
-//! - Taking from several limits happens under a lock per key and model: nobody is refused because of a reservation that is
+//!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument. What a
+//!   unit weighs is kept beside it, so that a changed limit takes over what was used; and what of an open hold may still be
+//!   given back ([`domain::bucket::Bucket`]): a late refund must not come out of what others hold.
+//! - Limits hold for the keys of a project together; a key has buckets of its own only where it is narrower. Taking from all
+//!   of them happens under a lock per project and model, and one per key: nobody is refused because of a reservation that is
 //!   about to be taken back.
 //! - The upstream call runs in the handler's own future, which is dropped when a client leaves; what is left of it then moves
 //!   to a task that reads the answer on ([`proxy`]'s `Attended`). No request pays for a task that is rarely needed.

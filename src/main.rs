@@ -3,7 +3,10 @@ use std::{fmt::Display, io, path::Path, process::ExitCode};
 use clap::Parser as _;
 use tokio::runtime::Builder;
 use tollgate::{
-    cli::{Cli, Command, audit, check, demo, explain, export, healthcheck, keys, reconcile, reprice, serve, simulate},
+    cli::{
+        Cli, Command, audit, check, demo, explain, export, healthcheck, keys, reconcile, reprice, serve, simulate,
+        simulate_limits,
+    },
     clock::Clock,
     config,
 };
@@ -45,6 +48,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Export(args) => export::run(args, config).await,
         Command::Reprice(args) => reprice::run(args, config).await,
         Command::Reconcile(args) => reconcile::run(args, config).await,
+        Command::SimulateLimits(args) => simulate_limits::run(args, config).await,
         Command::Check(args) => check(&args, config),
         Command::Healthcheck => healthcheck::run(config).await,
     }

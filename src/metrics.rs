@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use crate::domain::{
     ledger::{Outcome, Settlement},
-    limits::Dimension,
+    limits::{Dimension, Scope},
     spend::MARKS,
     usage::{Basis, LineItem},
 };
@@ -31,6 +31,7 @@ struct OfMark {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfLimit {
     limit: &'static str,
+    scope: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,7 +44,7 @@ pub struct Metrics {
     registry: Registry,
     settled: [[Count; 2]; Outcome::ALL.len()],
     tokens: [Count; LineItem::COUNT],
-    refused: [Count; Dimension::COUNT],
+    refused: [[Count; 2]; Dimension::COUNT],
     /// Requests refused with 401 for a wrong or missing key, at any door.
     pub unauthenticated: Count,
     /// Requests refused before any limit was touched: bad JSON, unknown model and so on.
@@ -92,13 +93,16 @@ impl Metrics {
             by_item.clone(),
         );
         let by_limit = Family::<OfLimit, Count>::default();
-        registry.register("requests_refused", "Requests refused with 429, per limit", by_limit.clone());
+        registry.register("requests_refused", "Requests refused with 429, per limit and whose it is", by_limit.clone());
         let by_mark = Family::<OfMark, Count>::default();
         registry.register("soft_limits_passed", "Soft limits on money that passed a mark", by_mark.clone());
         Self {
             settled,
             tokens: LineItem::ALL.map(|item| by_item.get_or_create(&OfItem { line_item: item.name() }).clone()),
-            refused: Dimension::ALL.map(|limit| by_limit.get_or_create(&OfLimit { limit: limit.name() }).clone()),
+            refused: Dimension::ALL.map(|limit| {
+                let of = |scope: Scope| OfLimit { limit: limit.name(), scope: scope.name() };
+                Scope::ALL.map(|scope| by_limit.get_or_create(&of(scope)).clone())
+            }),
             unauthenticated: counter(&mut registry, "requests_unauthenticated", "Requests with a wrong or missing key"),
             invalid: counter(&mut registry, "requests_invalid", "Requests refused before any limit was touched"),
             over_spend_limit: counter(
@@ -141,8 +145,8 @@ impl Metrics {
         }
     }
 
-    pub fn refused(&self, limit: Dimension) {
-        self.refused[limit.index()].inc();
+    pub fn refused(&self, scope: Scope, limit: Dimension) {
+        self.refused[limit.index()][scope as usize].inc();
     }
 
     pub fn settled(&self, settlement: &Settlement) {
@@ -189,10 +193,10 @@ mod tests {
     #[test]
     fn the_page_shows_what_was_counted() {
         let metrics = Metrics::new();
-        metrics.refused(Dimension::TokensPerMinute);
+        metrics.refused(Scope::Key, Dimension::TokensPerMinute);
         metrics.unauthenticated.inc();
         let page = metrics.page();
-        assert!(page.contains(r#"tollgate_requests_refused_total{limit="tokens_per_minute"} 1"#), "{page}");
+        assert!(page.contains(r#"tollgate_requests_refused_total{limit="tokens_per_minute",scope="key"} 1"#), "{page}");
         assert!(page.contains("tollgate_requests_unauthenticated_total 1"));
         assert!(page.ends_with("# EOF\n"));
     }

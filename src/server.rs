@@ -34,6 +34,8 @@ pub struct Server {
     pub places: Arc<Semaphore>,
     pub metrics: Arc<Metrics>,
     pub connections: TaskTracker,
+    /// Until it is cancelled, connections wait in the kernel's queue.
+    pub open: CancellationToken,
     /// No new connections; open ones finish their request.
     pub stop: CancellationToken,
     /// Open connections are cut.
@@ -43,6 +45,9 @@ pub struct Server {
 impl Server {
     /// Accepts until `stop`. Returns when nothing more is accepted; open connections live on in `connections`.
     pub async fn run(self, listener: TcpListener, router: Router) {
+        if self.unless_stopped(self.open.cancelled()).await.is_none() {
+            return;
+        }
         loop {
             // A place first: while there is none, connections wait in the kernel's queue.
             let Some(place) = self.unless_stopped(Arc::clone(&self.places).acquire_owned()).await else { return };

@@ -229,6 +229,7 @@ fn the_pure_rooms_do_no_io_read_no_clock_and_use_no_float() {
 #[test]
 fn only_audited_changes_and_the_ledger_write_to_the_database() {
     const WRITERS: &[&str] = &[
+        "store/batch_queue.rs",
         "store/change.rs",
         "store/last_used.rs",
         "store/ledger.rs",

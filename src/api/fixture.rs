@@ -74,6 +74,7 @@ impl AdminSide {
             requests_per_minute: NonZeroU32::new(10),
             requests_per_day: NonZeroU32::new(100),
             tokens_per_minute: NonZeroU32::new(1_000),
+            tokens_per_day: None,
             batch_queue_tokens: Some(10_000),
         };
         models[0].limits.insert(TierId::from("tier1"), own);

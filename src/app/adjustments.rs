@@ -1,4 +1,5 @@
-//! Spend limits and the tiers that projects earn count adjustments of the ledger too. Another process writes them (`tollgate reprice`), so they are looked for.
+//! Spend limits, and the tiers that projects earn, count adjustments of the ledger too. Another process writes them
+//! (`tollgate reprice`), so they are looked for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,15 +7,16 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     domain::{
         catalog::Catalog,
-        spend::{Interval, Month, OrganizationLimit, Spending},
-        time::UnixNanos,
+        report::{LATEST_TIME_S, Range},
+        spend::{OrganizationLimit, Spending},
     },
     proxy::promotions::Promotions,
     store::{
         Store, StoreError,
-        spend::{adjusted_after, last_adjustment, spent, spent_by_day, spent_by_key},
+        spend::{Adjusted, adjusted_after, spent},
     },
 };
 
@@ -24,6 +26,7 @@ pub(super) struct Adjustments {
     store: Arc<Store>,
     spending: Arc<Spending>,
     promotions: Option<Arc<Promotions>>,
+    clock: Clock,
     /// The number of the last one that is counted.
     counted: i64,
 }
@@ -34,29 +37,17 @@ impl Adjustments {
         store: &Arc<Store>,
         limit: &Arc<OrganizationLimit>,
         promoting: Option<&Arc<Catalog>>,
-        now: UnixNanos,
+        clock: Clock,
     ) -> Result<Self, StoreError> {
-        let mut counted = last_adjustment(store).await?;
-        loop {
-            let mut amounts = Vec::new();
-            for month in Month::of(now).with_neighbours() {
-                let spent = spent(store, month).await?.into_iter();
-                amounts.extend(spent.map(|(project, amount)| (month, project, amount)));
-            }
-            let promotions = match promoting {
-                Some(catalog) => Some(Promotions::restored(Arc::clone(catalog), spent_by_day(store).await?)),
-                None => None,
-            };
-            let spending = Spending::restored(Arc::clone(limit), amounts);
-            restore_keys(&spending, store, now).await?;
-            let last = last_adjustment(store).await?;
-            if last == counted {
-                let spending = Arc::new(spending);
-                return Ok(Self { store: Arc::clone(store), spending, promotions: promotions.map(Arc::new), counted });
-            }
-            // Some were written meanwhile, and nobody can say whether the sums hold them.
-            counted = last;
+        // Tiers are earned by all that was ever spent.
+        let days = promoting.map(|_| Range { start_s: 0, end_s: LATEST_TIME_S });
+        let spent = spent(store, clock.now(), days).await?;
+        let spending = Arc::new(Spending::restored(Arc::clone(limit), spent.by_month));
+        for (interval, range, key, amount) in spent.by_key {
+            spending.restore_key(interval, range, &key, amount);
         }
+        let promotions = promoting.map(|catalog| Arc::new(Promotions::restored(Arc::clone(catalog), spent.by_day)));
+        Ok(Self { store: Arc::clone(store), spending, promotions, clock, counted: spent.last_adjustment })
     }
 
     pub(super) const fn spending(&self) -> &Arc<Spending> {
@@ -87,24 +78,15 @@ impl Adjustments {
                 return Ok(());
             }
             for adjustment in adjusted {
-                self.spending.add(&adjustment.project, adjustment.amount, adjustment.settled_at);
-                self.spending.adjust_key(&adjustment.key, adjustment.amount, adjustment.settled_at);
+                let Adjusted { number, project, key, amount, settled_at } = adjustment;
+                let now = self.clock.now();
+                self.spending.adjust(&project, amount, settled_at, now);
+                self.spending.adjust_key(&key, amount, settled_at, now);
                 if let Some(promotions) = &self.promotions {
-                    promotions.adjusted(&adjustment.project, adjustment.amount, adjustment.settled_at);
+                    promotions.adjusted(&project, amount, settled_at);
                 }
-                self.counted = adjustment.number;
+                self.counted = number;
             }
         }
     }
-}
-
-async fn restore_keys(spending: &Spending, store: &Store, now: UnixNanos) -> Result<(), StoreError> {
-    for interval in Interval::ALL {
-        for range in interval.near(now) {
-            for (key, amount) in spent_by_key(store, range).await? {
-                spending.restore_key(interval, range, &key, amount);
-            }
-        }
-    }
-    Ok(())
 }

@@ -53,12 +53,17 @@ impl DataDir {
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.path.join("journal")
+        journal(&self.path)
     }
 
     pub(super) fn ledger(&self) -> PathBuf {
         ledger(&self.path)
     }
+}
+
+/// Where the journal of a data directory is.
+pub(super) fn journal(data_dir: &Path) -> PathBuf {
+    data_dir.join("journal")
 }
 
 /// The database of a data directory.

@@ -6,7 +6,10 @@ use crate::{
     store::export::{Export, Settled},
 };
 
-/// Reads the database file of the configured data directory, whether or not a gateway runs on it.
+/// Reads the database file of the configured data directory, whether or not a gateway runs on it. Fails when it lacks
+/// requests that were settled then.
 pub async fn open_export(settings: &Settings, settled: Settled) -> Result<Export, LedgerError> {
-    Ok(Export::open(&ledger::path(settings)?, settled).await?)
+    let export = Export::open(&ledger::path(settings)?, settled).await?;
+    ledger::wait_for_all(settings, settled).await?;
+    Ok(export)
 }

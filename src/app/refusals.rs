@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use crate::{
     clock::Clock,
+    domain::refusals::{Kept, RefusedRequest},
     proxy::refusals::Refusals,
     store::{self, Store, StoreError},
 };
@@ -19,14 +20,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// While nothing is refused, what has become old is deleted so often: in periods.
 const TIDY_PERIODS: u32 = 600;
 /// About fifty megabytes.
-const MOST_KEPT: u64 = 100_000;
+const MOST_KEPT: usize = 100_000;
 
 pub(super) struct RefusalWriter {
     store: Arc<Store>,
     refusals: Arc<Refusals>,
     clock: Clock,
-    /// How many the database holds; locked while they are written.
-    kept: Mutex<u64>,
+    /// What the database holds; locked while it is written.
+    kept: Mutex<Kept>,
+    most_kept: usize,
 }
 
 impl App {
@@ -53,8 +55,8 @@ impl App {
 
 impl RefusalWriter {
     pub(super) async fn load(store: Arc<Store>, refusals: Arc<Refusals>, clock: Clock) -> Result<Self, StoreError> {
-        let kept = Mutex::new(store::refusals::count(&store).await?);
-        Ok(Self { store, refusals, clock, kept })
+        let kept = Mutex::new(store::refusals::kept(&store).await?);
+        Ok(Self { store, refusals, clock, kept, most_kept: MOST_KEPT })
     }
 
     /// Until it is told to stop, and then once more.
@@ -81,23 +83,26 @@ impl RefusalWriter {
         if refused.is_empty() {
             return;
         }
-        match store::refusals::save(&self.store, &refused, self.clock.now(), *kept, MOST_KEPT).await {
-            Ok(now_kept) => *kept = now_kept,
-            Err(error) => {
-                self.refusals.lost(refused.len());
-                // Some of them may be there: the number decides what is deleted.
-                *kept = store::refusals::count(&self.store).await.unwrap_or(*kept);
-                tracing::warn!(%error, refusals = refused.len(), "refusals could not be written: nobody can look them up");
-            }
+        if let Err(error) = self.save(&refused, &mut kept).await {
+            self.refusals.lost(refused.len());
+            tracing::warn!(%error, refusals = refused.len(), "refusals could not be written: nobody can look them up");
         }
     }
 
     async fn tidy(&self) {
         let mut kept = self.kept.lock().await;
-        match store::refusals::save(&self.store, &[], self.clock.now(), *kept, MOST_KEPT).await {
-            Ok(now_kept) => *kept = now_kept,
-            Err(error) => tracing::warn!(%error, "old refusals could not be deleted; it is tried again"),
+        if let Err(error) = self.save(&[], &mut kept).await {
+            tracing::warn!(%error, "old refusals could not be deleted; it is tried again");
         }
+    }
+
+    async fn save(&self, refused: &[RefusedRequest], kept: &mut Kept) -> Result<(), StoreError> {
+        let saved = store::refusals::save(&self.store, refused, self.clock.now(), kept, self.most_kept).await;
+        if saved.is_err() {
+            // Some of them may be there: what is decides what goes.
+            *kept = store::refusals::kept(&self.store).await.unwrap_or_else(|_| std::mem::take(kept));
+        }
+        saved
     }
 }
 
@@ -108,7 +113,7 @@ mod tests {
         domain::{
             ids::{KeyId, ProjectId, RequestId},
             limits::Headrooms,
-            refusals::{Reason, RefusedRequest},
+            refusals::Reason,
             time::UnixNanos,
         },
         metrics::Metrics,
@@ -116,12 +121,12 @@ mod tests {
 
     const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
 
-    fn refused(number: u128) -> RefusedRequest {
+    fn refused(key: &str, number: u128) -> RefusedRequest {
         RefusedRequest {
             request_id: RequestId::new(NOW.millis(), number),
             refused_at: NOW,
             project_id: ProjectId::parse("proj_a").unwrap(),
-            key_id: KeyId::parse("key_a").unwrap(),
+            key_id: KeyId::parse(key).unwrap(),
             endpoint: "chat.completions".into(),
             model: "m".into(),
             stream: false,
@@ -130,6 +135,10 @@ mod tests {
             reason: Reason::UnknownModel,
             headrooms: Headrooms::default(),
         }
+    }
+
+    fn push(writer: &RefusalWriter, key: &str, number: u128) {
+        writer.refusals.push(&KeyId::parse(key).unwrap(), || refused(key, number));
     }
 
     async fn writer(directory: &std::path::Path, clock: &Clock, metrics: &Arc<Metrics>) -> Arc<RefusalWriter> {
@@ -144,16 +153,17 @@ mod tests {
         let (clock, metrics) = (Clock::manual(NOW), Arc::default());
         let first = writer(directory.path(), &clock, &metrics).await;
         for number in 0..3 {
-            first.refusals.push(|| refused(number));
+            push(&first, "key_a", number);
         }
         let stop = CancellationToken::new();
         stop.cancel();
         Arc::clone(&first).run(stop).await;
         let second = writer(directory.path(), &clock, &metrics).await;
-        assert_eq!(*second.kept.lock().await, 3);
+        assert_eq!(second.kept.lock().await.total(), 3);
         clock.advance(crate::domain::refusals::KEPT_NANOS + 1_000_000);
         second.tidy().await;
-        assert_eq!((*second.kept.lock().await, store::refusals::count(&second.store).await.unwrap()), (0, 0));
+        assert_eq!(second.kept.lock().await.total(), 0);
+        assert_eq!(store::refusals::kept(&second.store).await.unwrap(), Kept::default());
     }
 
     #[tokio::test]
@@ -162,8 +172,44 @@ mod tests {
         let (clock, metrics) = (Clock::manual(NOW), Arc::default());
         let writer = writer(directory.path(), &clock, &metrics).await;
         writer.store.close().await;
-        writer.refusals.push(|| refused(1));
+        push(&writer, "key_a", 1);
         writer.write().await;
         assert_eq!(metrics.refusals_not_kept.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_refusals_is_counted_and_explained_as_far_as_it_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (clock, metrics) = (Clock::manual(NOW), Arc::default());
+        let store = Arc::new(Store::open(&directory.path().join("tollgate.db")).await.unwrap());
+        // A key may have 20 waiting at a time.
+        let refusals = Arc::new(Refusals::at_most(160, Arc::clone(&metrics)));
+        let loaded = RefusalWriter::load(store, refusals, clock).await.unwrap();
+        let writer = RefusalWriter { most_kept: 50, ..loaded };
+        push(&writer, "key_quiet", 0);
+        for round in 1..=5 {
+            for number in 0..30 {
+                push(&writer, "key_flood", round * 100 + number);
+            }
+            writer.write().await;
+        }
+        assert_eq!(metrics.refusals_not_kept.get(), 5 * 10);
+        let filter = store::requests::Filter {
+            from: RequestId::earliest(0),
+            before: RequestId::new(NOW.millis() + 1, 0),
+            project_ids: Vec::new(),
+            api_key_ids: Vec::new(),
+            models: Vec::new(),
+            outcomes: Vec::new(),
+            finished: false,
+            refused: true,
+        };
+        let page = store::requests::page(&writer.store, &filter, NOW, 1_000).await.unwrap();
+        let explained: Vec<_> = page.iter().map(crate::domain::explanation::Explained::request_id).collect();
+        // The newest of the flood, and the one that is no part of it.
+        let flood = (500..520).rev().chain((400..420).rev()).chain((311..320).rev());
+        let expected: Vec<_> = flood.chain([0]).map(|number| RequestId::new(NOW.millis(), number)).collect();
+        assert_eq!(explained, expected);
+        assert_eq!(*writer.kept.lock().await, store::refusals::kept(&writer.store).await.unwrap());
     }
 }

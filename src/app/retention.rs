@@ -43,8 +43,11 @@ impl Retention {
         }
     }
 
+    /// What is `days` older than `now`, and than the newest request.
     async fn drop_old(&self, now: UnixNanos, stop: &CancellationToken) -> Result<(), StoreError> {
-        let before = UnixNanos(now.0.saturating_sub(self.days.saturating_mul(DAY_NANOS)));
+        let Some(newest) = self.store.newest_arrival().await? else { return Ok(()) };
+        // A clock that is far ahead for once must not make everything old.
+        let before = UnixNanos(now.min(newest).0.saturating_sub(self.days.saturating_mul(DAY_NANOS)));
         let mut dropping = self.store.begin_dropping(before, self.progress.first_id()).await?;
         let (mut entries, mut adjustments) = (0, 0);
         let mut result = Ok(());
@@ -68,5 +71,45 @@ impl Retention {
             tracing::info!(entries, adjustments, before_s, retention_days, "dropped old entries of the ledger");
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::ledger::Entry,
+        journal::{Journal, Options, samples::*},
+        store::{Projector, ledger::LedgerBatch, seeded},
+    };
+
+    const DAY_MS: u64 = 86_400_000;
+
+    #[tokio::test]
+    async fn a_clock_that_is_years_ahead_makes_nothing_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = seeded(dir.path()).await;
+        let (journal, _) = Journal::open(Options::new(dir.path().join("journal")), NOW).unwrap();
+        let progress = Projector::new(journal, store.clone()).progress();
+        let (metrics, clock) = (Arc::new(Metrics::new()), Clock::manual(NOW));
+        let retention = Retention { store: Arc::new(store.clone()), progress, metrics, clock, days: 30 };
+        let years_ahead = NOW.plus_nanos(3_650 * DAY_NANOS);
+        retention.drop_old(years_ahead, &CancellationToken::new()).await.unwrap();
+        let entries = [0, 1, 29 * DAY_MS].map(|number| {
+            let admission = admission(number);
+            Entry { settlement: settlement(&admission), admission }
+        });
+        store.append(&LedgerBatch { entries: entries.to_vec(), ..LedgerBatch::default() }).await.unwrap();
+        let count = async || {
+            retention.drop_old(years_ahead, &CancellationToken::new()).await.unwrap();
+            let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM entries").fetch_one(store.reader());
+            count.await.unwrap()
+        };
+        assert_eq!(count().await, 3);
+        let admission = admission(32 * DAY_MS);
+        let newer = Entry { settlement: settlement(&admission), admission };
+        let from = store.projection().await.unwrap();
+        store.append(&LedgerBatch { entries: vec![newer], from, ..LedgerBatch::default() }).await.unwrap();
+        assert_eq!(count().await, 2, "the first two are thirty days older than the newest");
     }
 }

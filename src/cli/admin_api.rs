@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clap::{ArgMatches, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use reqwest::{
     Client, Method, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ pub enum CliError {
     #[error("{url} answered {message:?}: is this the admin address (--admin-url)?")]
     WrongAddress { url: String, message: String },
     #[error("the gateway answered {status}: {message}")]
-    Refused { status: StatusCode, message: String },
+    Refused { status: StatusCode, message: String, retry_after: Option<Duration> },
     #[error("{0}")]
     Mistake(String),
     #[error("cannot write the output: {0}")]
@@ -216,6 +216,8 @@ impl AdminApi {
         let lost = |error: reqwest::Error| CliError::Unreachable(self.base.clone(), cause(&error));
         let response = request.send().await.map_err(lost)?;
         let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
         let bytes = response.bytes().await.map_err(lost)?;
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
             return Err(CliError::WrongAdminKey(self.key_source.clone()));
@@ -223,14 +225,20 @@ impl AdminApi {
         if status.is_success() {
             return Ok(bytes);
         }
-        let answer: Value =
-            serde_json::from_slice(&bytes).map_err(|_| self.not_a_gateway(&format!("{status}, not JSON")))?;
+        let answer: Value = match serde_json::from_slice(&bytes) {
+            Ok(answer) => answer,
+            // Whatever stands in front of a service says it in its own words.
+            Err(_) if status == StatusCode::TOO_MANY_REQUESTS => {
+                return Err(CliError::Refused { status, message: "ask again later".to_owned(), retry_after });
+            }
+            Err(_) => return Err(self.not_a_gateway(&format!("{status}, not JSON"))),
+        };
         match answer["error"]["message"].as_str() {
             // As the address for calls says it, and OpenAI's own.
             Some(message) if message.starts_with("Invalid URL") => {
                 Err(CliError::WrongAddress { url: self.base.clone(), message: message.to_owned() })
             }
-            Some(message) => Err(CliError::Refused { status, message: message.to_owned() }),
+            Some(message) => Err(CliError::Refused { status, message: message.to_owned(), retry_after }),
             None => Err(self.not_a_gateway(&format!("{status}, no error object"))),
         }
     }

@@ -11,9 +11,14 @@ use std::{
 use clap::Args;
 use reqwest::StatusCode;
 
+pub(super) use self::screen::{columns, printable};
 use self::{answer::Request, screen::screen};
 use super::admin_api::{Access, AdminApi, CliError};
-use crate::{config, domain::ids::RequestId};
+use crate::{
+    clock::Clock,
+    config,
+    domain::{ids::RequestId, refusals::KEPT_NANOS, time::UnixNanos},
+};
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -35,7 +40,8 @@ fn request_id(text: &str) -> Result<RequestId, String> {
 
 pub async fn run(args: &ExplainArgs, config_path: Option<&Path>) -> Result<(), CliError> {
     let api = AdminApi::connect(&args.access, config_path, &config::environment())?;
-    match io::stdout().write_all(args.answer(&api).await?.as_bytes()) {
+    let answer = args.answer(&api, Clock::system().now()).await?;
+    match io::stdout().write_all(answer.as_bytes()) {
         // `explain req_... | head` is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
@@ -43,9 +49,12 @@ pub async fn run(args: &ExplainArgs, config_path: Option<&Path>) -> Result<(), C
 }
 
 impl ExplainArgs {
-    async fn answer(&self, api: &AdminApi) -> Result<String, CliError> {
+    async fn answer(&self, api: &AdminApi, now: UnixNanos) -> Result<String, CliError> {
         let answer = api.get_text(&format!("requests/{}", self.request_id)).await;
-        let text = answer.map_err(|error| self.or_unknown(error))?;
+        let text = answer.map_err(|error| match error {
+            CliError::Refused { status: StatusCode::NOT_FOUND, .. } => CliError::Mistake(unknown(self.request_id, now)),
+            error => error,
+        })?;
         if self.json {
             return Ok(format!("{text}\n"));
         }
@@ -54,17 +63,28 @@ impl ExplainArgs {
         })?;
         Ok(screen(&request))
     }
+}
 
-    fn or_unknown(&self, error: CliError) -> CliError {
-        match error {
-            CliError::Refused { status: StatusCode::NOT_FOUND, .. } => CliError::Mistake(format!(
-                "the gateway knows no request {}: it may still be under way, have been refused more than 24 hours ago, \
-                 or have gone to another gateway",
-                self.request_id
-            )),
-            error => error,
-        }
+/// All that can have become of a request that the gateway does not know.
+fn unknown(request_id: RequestId, now: UnixNanos) -> String {
+    /// Longer than any setting lets a request take.
+    const LONGEST_MS: u64 = 3 * 86_400_000;
+    let age_ms = now.millis().saturating_sub(request_id.arrived_ms());
+    let is_old = age_ms > KEPT_NANOS / 1_000_000;
+    let mut may = vec!["it was refused for its key, or before it was understood: that is never kept"];
+    may.push(if is_old {
+        "it was refused more than 24 hours ago: for longer no refusal is kept"
+    } else {
+        "it was refused among so many that not all could be kept"
+    });
+    if is_old {
+        may.push("it was charged, and has been dropped for its age (retention_days)");
     }
+    if age_ms <= LONGEST_MS {
+        may.push("it is still under way: it can be explained when it has ended");
+    }
+    may.push("it went to another gateway");
+    format!("the gateway knows no request {request_id}. It may be that\n  - {}", may.join("\n  - "))
 }
 
 #[cfg(test)]

@@ -13,7 +13,12 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use self::output::NewFile;
-use super::{check::CONFIGURATION_PROBLEM, dates::instant, serve::settings, signals::Signals};
+use super::{
+    check::CONFIGURATION_PROBLEM,
+    dates::{instant, shown},
+    serve::settings,
+    signals::Signals,
+};
 use crate::{
     app::{Export, LedgerError, Settled, open_export},
     config::Settings,
@@ -24,7 +29,8 @@ use crate::{
 /// Write the entries of the ledger as CSV, JSON lines or Parquet, one for each request.
 ///
 /// It reads the database file, so it needs no running gateway and does not disturb one. Requests that are settled while it
-/// runs may be among the entries or not.
+/// runs may be among the entries or not. It waits some seconds for a gateway whose ledger is behind its journal, and fails
+/// when requests of the given time are still missing then.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// First moment: requests count when they are settled, as in reports (2026-11-01, or 2026-11-01T09:30:00Z)
@@ -125,8 +131,7 @@ impl ExportArgs {
     async fn tell_of_dropped(&self, export: &mut Export) -> Result<(), Failure> {
         let horizon = export.dropped_before().await.map_err(LedgerError::from)?;
         if horizon > self.from {
-            let seconds = i64::try_from(horizon.seconds()).unwrap_or(i64::MAX);
-            let horizon = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+            let horizon = shown(horizon);
             eprintln!(
                 "Entries that were settled before {horizon} may be missing: they are not kept longer (retention_days)."
             );

@@ -16,10 +16,11 @@ use crate::{
 };
 
 /// What a key can narrow, and the word for it in a table.
-const LIMITS: [(&str, &str); 4] = [
+const LIMITS: [(&str, &str); 5] = [
     ("requests_per_minute", "RPM"),
     ("requests_per_day", "RPD"),
     ("tokens_per_minute", "TPM"),
+    ("tokens_per_day", "TPD"),
     ("batch_queue_tokens", "batch tokens"),
 ];
 
@@ -70,6 +71,9 @@ struct LimitArgs {
     /// Narrower than the tier's limit
     #[arg(long, value_name = "N", value_parser = rate())]
     tokens_per_minute: Option<u64>,
+    /// Narrower than the tier's limit
+    #[arg(long, value_name = "N", value_parser = rate())]
+    tokens_per_day: Option<u64>,
     /// Narrower than the tier's limit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 1))]
     batch_queue_tokens: Option<u64>,
@@ -208,7 +212,13 @@ impl Create {
 
 impl LimitArgs {
     fn to_json(&self) -> Value {
-        let limits = [self.requests_per_minute, self.requests_per_day, self.tokens_per_minute, self.batch_queue_tokens];
+        let limits = [
+            self.requests_per_minute,
+            self.requests_per_day,
+            self.tokens_per_minute,
+            self.tokens_per_day,
+            self.batch_queue_tokens,
+        ];
         let set = LIMITS.iter().zip(limits).filter_map(|((name, _), limit)| Some(((*name).to_owned(), json!(limit?))));
         Value::Object(set.collect::<Map<_, _>>())
     }

@@ -14,6 +14,7 @@ pub mod reprice;
 pub mod serve;
 mod signals;
 pub mod simulate;
+pub mod simulate_limits;
 
 use std::path::PathBuf;
 
@@ -55,9 +56,10 @@ pub enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     Export(export::ExportArgs),
-    // These two are described, at length, where their arguments are.
+    // These three are described, at length, where their arguments are.
     Reprice(reprice::RepriceArgs),
     Reconcile(reconcile::ReconcileArgs),
+    SimulateLimits(simulate_limits::SimulateLimitsArgs),
     /// Check the configuration and show what is in force.
     Check(check::CheckArgs),
     /// Exit 0 if the gateway of this configuration answers, 1 if not.

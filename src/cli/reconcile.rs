@@ -5,13 +5,15 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
+use bytes::Bytes;
 use clap::Args;
+use reqwest::StatusCode;
 
 use super::{
     admin_api::{AdminApi, CliError, set},
-    check::CONFIGURATION_PROBLEM,
     dates::instant,
     serve::configuration,
 };
@@ -36,6 +38,9 @@ const DAY_S: u64 = 86_400;
 const MAX_DAYS: u64 = 366;
 /// A provider that hands out cursors for ever is not followed for ever.
 const MAX_PAGES: usize = 1_000;
+/// How often a page is asked for again that the provider has no time for, and how long that may take each time.
+const MAX_RETRIES: u32 = 4;
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// The two books could not be compared.
 const NOT_COMPARED: u8 = 2;
 
@@ -93,12 +98,20 @@ enum ReconcileError {
     NoKey,
     #[error("cannot read the provider's key from {}: {}", .0.display(), .1)]
     KeyFile(PathBuf, #[source] std::io::Error),
+    #[error("the provider's key from {0} has characters that no key has: is it the right one?")]
+    UnusableKey(String),
     #[error("the provider refused the key from {0}: it must be an admin key that may read usage and costs")]
     WrongKey(String),
     #[error("cannot reach the provider at {0} ({1}): is --base-url right?")]
     Unreachable(String, String),
     #[error("--base-url: {0:?} is no address of a provider: give it as https://host/v1")]
     BadUrl(String),
+    #[error("{url} gave an answer that is not a provider's ({detail}): is --base-url right?")]
+    NotAProvider { url: String, detail: String },
+    #[error("{url} answered {message:?}: is --base-url right?")]
+    WrongAddress { url: String, message: String },
+    #[error("the provider answered {status}: {message}")]
+    Refused { status: StatusCode, message: String },
     #[error("the provider: {0}")]
     Provider(CliError),
     #[error("the {0}'s report cannot be read: {1}")]
@@ -120,7 +133,10 @@ impl From<CliError> for ReconcileError {
             CliError::WrongAdminKey(source) => Self::WrongKey(source),
             CliError::Unreachable(url, cause) => Self::Unreachable(url, cause),
             CliError::BadUrl(url) => Self::BadUrl(url),
-            CliError::NotAGateway { url, detail } => Self::Unreachable(url, detail),
+            CliError::UnusableAdminKey(source) => Self::UnusableKey(source),
+            CliError::NotAGateway { url, detail } => Self::NotAProvider { url, detail },
+            CliError::WrongAddress { url, message } => Self::WrongAddress { url, message },
+            CliError::Refused { status, message, .. } => Self::Refused { status, message },
             other => Self::Provider(other),
         }
     }
@@ -133,7 +149,7 @@ enum Side<'a> {
 }
 
 pub async fn run(args: ReconcileArgs, config_path: Option<&Path>) -> ExitCode {
-    let Some((settings, catalog)) = configuration(config_path) else { return ExitCode::from(CONFIGURATION_PROBLEM) };
+    let Some((settings, catalog)) = configuration(config_path) else { return ExitCode::from(NOT_COMPARED) };
     match args.compare(&settings, &catalog, &config::environment()).await {
         Ok(comparison) => {
             let agrees = comparison.agrees();
@@ -235,8 +251,26 @@ impl Side<'_> {
             }
             Self::Provider(api) => {
                 let path = if kind == Kind::Costs { "costs" } else { "usage/completions" };
-                Ok(api.get_bytes(&format!("{path}?{query}")).await?.to_vec())
+                Ok(patiently(api, &format!("{path}?{query}")).await?.to_vec())
             }
         }
+    }
+}
+
+/// Asks again while the provider answers that it is asked too often, but not for ever.
+async fn patiently(api: &AdminApi, path: &str) -> Result<Bytes, CliError> {
+    let mut retries = 0;
+    loop {
+        let answer = api.get_bytes(path).await;
+        let Err(CliError::Refused { status: StatusCode::TOO_MANY_REQUESTS, retry_after, .. }) = &answer else {
+            return answer;
+        };
+        let wait = retry_after.unwrap_or(Duration::from_secs(1 << retries));
+        if retries >= MAX_RETRIES || wait > MAX_WAIT {
+            return answer;
+        }
+        retries += 1;
+        eprintln!("the provider is asked too often; asking again in {} s", wait.as_secs());
+        tokio::time::sleep(wait).await;
     }
 }

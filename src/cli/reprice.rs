@@ -32,8 +32,9 @@ const REQUESTS_PER_WORD: u64 = 100_000;
 /// Where the two differ an adjustment is added to the ledger. Entries are never changed; reports, costs and spend limits count
 /// adjustments like the requests that they belong to. A model that has no price any more keeps the prices it had.
 ///
-/// A gateway may run meanwhile. Mend its model pages and restart it first, or new requests are billed at the old prices. What the
-/// ledger has not taken over from the journal yet is not looked at. A run that finds nothing to correct writes nothing, so a run
+/// A gateway may run meanwhile. Mend its model pages and restart it first, or new requests are billed at the old prices. Requests
+/// that were dropped for their age (`retention_days`) cannot be corrected: it says so, and fails when it finds no others. It
+/// fails too when the ledger has not taken over from the journal what ended in that time. A run that finds nothing to correct writes nothing, so a run
 /// that was ended in the middle is simply started again.
 #[derive(Debug, Args)]
 pub struct RepriceArgs {
@@ -65,6 +66,8 @@ struct Answer<'a> {
     #[serde(serialize_with = "exact_number")]
     difference: Total,
     without_price: Vec<WithoutPrice<'a>>,
+    /// Requests of before then may be gone, and were not looked at.
+    dropped_before: Option<String>,
 }
 
 /// What the corrected requests used of one line item; amounts are exact dollars.
@@ -112,11 +115,17 @@ pub async fn run(args: RepriceArgs, config_path: Option<&Path>) -> ExitCode {
     };
     let repriced = app::reprice(&settings, &catalog, &repricing, Clock::system().now(), progress).await;
     let answer = repriced.map_err(|error| error.to_string());
-    match answer.and_then(|repriced| args.answer(&repriced)) {
-        Ok(answer) => {
+    match answer.and_then(|repriced| Ok((args.answer(&repriced)?, repriced))) {
+        Ok((answer, repriced)) => {
             // Whoever closed the pipe still gets the exit code.
             std::io::stdout().write_all(answer.as_bytes()).ok();
-            ExitCode::SUCCESS
+            if let Some(horizon) = repriced.dropped_before.map(shown) {
+                eprintln!(
+                    "Requests that were settled before {horizon} may be missing, and stay as they are: they are not kept longer \
+                     (retention_days)."
+                );
+            }
+            if repriced.is_too_late() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(error) => {
             eprintln!("tollgate: {error}");
@@ -141,6 +150,7 @@ impl RepriceArgs {
             lines,
             difference: repriced.difference,
             without_price: without_price.map(|(model, requests)| WithoutPrice { model, requests: *requests }).collect(),
+            dropped_before: repriced.dropped_before.map(shown),
         };
         serde_json::to_string_pretty(&answer).map(|text| text + "\n").map_err(|error| error.to_string())
     }
@@ -149,7 +159,9 @@ impl RepriceArgs {
         let mut text = String::new();
         let requests = count(repriced.requests);
         if repriced.corrected == 0 {
-            writeln!(text, "{requests} looked at: the books are right, nothing was written.").ok();
+            let right =
+                if repriced.dropped_before.is_none() { ": the books are right" } else { ", none of them to correct" };
+            writeln!(text, "{requests} looked at{right}, nothing was written.").ok();
         } else {
             let mut rows = vec![["MODEL", "LINE ITEM", "QUANTITY", "BEFORE", "AFTER", "DIFFERENCE"].map(str::to_owned)];
             rows.extend(lines.iter().map(|line| {

@@ -22,7 +22,7 @@ pub async fn run(config_path: Option<&Path>) -> ExitCode {
     match start(&settings, catalog).await {
         Ok(running) => {
             print_start(&running, &settings);
-            if let Err(error) = running.app.admin_keys.keep_new().await {
+            if let Err(error) = running.keep_new_admin_key().await {
                 tracing::error!(%error, "the new admin key is not saved: the next start makes another");
             }
             until_told_to_stop(running, signals).await

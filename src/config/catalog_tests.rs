@@ -280,6 +280,21 @@ fn own_tiers_replace_the_built_in_ones_and_keep_the_tier_of_projects_that_name_n
     assert_eq!(row(&catalog, SEED, "build"), (0, 0, 0, 0));
 }
 
+#[test]
+fn a_dash_is_no_limit_in_tiers_and_on_pages() {
+    let tier = "[[tiers]]\nid = \"tier1\"\nname = \"n\"\n[tiers.default_limits]\nrequests_per_minute = \"-\"\ntokens_per_day = 9\n";
+    let page = format!("id = \"x\"\n{HEAD}[limits.tier1]\ntokens_per_day = 5_000\nbatch_queue_tokens = \"-\"\n");
+    let (_folder, settings) = own(&[("tiers.toml", tier), ("models/x.toml", &page)]);
+    let catalog = load_catalog(&settings).unwrap();
+    let limits = |name| catalog.limits(&TierId::from("tier1"), catalog.resolve(name).map(|it| it.model.as_ref()));
+    let daily = |tokens| Limits { tokens_per_day: std::num::NonZeroU32::new(tokens), ..Limits::default() };
+    assert_eq!((limits("x"), limits("unlisted")), (daily(5_000), daily(9)));
+    for (wrong, told) in [("\"none\"", "string \"none\""), ("0", "integer `0`"), ("1.5", "floating point `1.5`")] {
+        let found = problems(&[("tiers.toml", &tier.replace("\"-\"", wrong))]);
+        assert!(found.len() == 1 && found[0].starts_with("tiers.toml:5: ") && found[0].contains(told), "{found:?}");
+    }
+}
+
 // === A second opinion: the price list the pages were made from, where it lies beside this repository ===
 
 #[derive(Deserialize)]

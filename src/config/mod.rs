@@ -4,6 +4,7 @@
 mod catalog;
 #[cfg(test)]
 mod catalog_tests;
+mod limits_file;
 mod model_page;
 mod page;
 mod problem;
@@ -18,6 +19,7 @@ mod value;
 use std::{collections::BTreeMap, path::Path};
 
 pub use catalog::load_catalog;
+pub use limits_file::OtherLimits;
 pub use page::first_moment;
 pub use problem::{Problem, Problems};
 pub use settings::{KEYS, Key, Settings, Shown};

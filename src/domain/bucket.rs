@@ -1,14 +1,15 @@
 //! One limit's state: a bucket that holds its limit and refills continuously, as `OpenAI`'s do.
 //!
 //! The state is a single number, the theoretical arrival time of GCRA in Unix nanoseconds: how far it lies in the future
-//! is how full of use the bucket is. governor decides on admission; giving back, debt and headroom are the same
-//! arithmetic on the same number. How much of an open hold may be given back is kept beside it, in [`Holds`].
+//! is how full of use the bucket is. Beside it stands what one unit weighs, so that another limit takes over the units and
+//! not their share. governor decides on admission; giving back, debt and headroom are the same arithmetic on the same
+//! number. How much of an open hold may be given back is kept beside it, in [`Bucket`].
 
 mod holds;
 
 use std::{
     num::NonZeroU32,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -21,7 +22,7 @@ use governor::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::holds::{HoldNumber, Holds};
+pub use self::holds::{Bucket, HoldNumber};
 use super::time::UnixNanos;
 
 pub const MINUTE_NANOS: u64 = 60_000_000_000;
@@ -77,84 +78,117 @@ pub struct Headroom {
     pub reset_nanos: u64,
 }
 
-#[derive(Debug, Default)]
-pub struct Bucket(AtomicU64);
+/// How full a bucket is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level {
+    /// When the bucket is full again.
+    pub arrival: UnixNanos,
+    /// Time for one unit to come back under the limit that was last taken from; 0 when that is not known, as with levels
+    /// that earlier versions stored: the limit in force is taken for it then.
+    ///
+    /// Another limit is in force for the refill from the first request on that it admits, so that nothing but admissions
+    /// changes a level, and the journal tells all of them.
+    pub unit_nanos: u64,
+}
 
-impl Bucket {
-    pub const fn restored(arrival: UnixNanos) -> Self {
-        Self(AtomicU64::new(arrival.0))
+impl Level {
+    /// What is left of the use of before.
+    pub const fn nanos(self, now: UnixNanos) -> u64 {
+        self.arrival.since(now)
     }
 
-    /// Takes `units`, or takes nothing and says why.
-    fn take(&self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Result<(), Refusal> {
-        let limiter: RateLimiter<NotKeyed, &Self, AskedAt, NoOpMiddleware<Nanos>> =
-            RateLimiter::new(rate.quota(), self, AskedAt::new(now));
-        match limiter.check_n(units) {
-            Err(_insufficient_capacity) => Err(Refusal::TooLarge),
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(Refusal::Wait { nanos: not_until.earliest_possible().as_u64() - now.0 }),
-        }
+    /// The level with `units` more, or why there is no room for them.
+    pub fn take(self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Result<Self, Refusal> {
+        let level = self.at(rate, now);
+        let cell = Cell::new(level.arrival.0);
+        let limiter: RateLimiter<NotKeyed, &Cell, AskedAt, NoOpMiddleware<Nanos>> =
+            RateLimiter::new(rate.quota(), &cell, AskedAt::new(now));
+        let refusal = match limiter.check_n(units) {
+            Ok(Ok(())) => return Ok(Self { arrival: UnixNanos(cell.get()), ..level }),
+            Err(_insufficient_capacity) => Refusal::TooLarge,
+            Ok(Err(not_until)) if level == self => {
+                Refusal::Wait { nanos: not_until.earliest_possible().as_u64().saturating_sub(now.0) }
+            }
+            // Until then it is the limit of before that refills.
+            Ok(Err(_)) => {
+                let room = u64::from(rate.limit().saturating_sub(units.get()));
+                Refusal::Wait { nanos: self.nanos(now).saturating_sub(room.saturating_mul(self.unit(rate))) }
+            }
+        };
+        Err(refusal)
     }
 
-    /// Books `units` whether or not there is room. Past the limit it is debt, and the bucket refuses until time has paid it.
-    fn charge(&self, units: u64, rate: Rate, now: UnixNanos) {
-        self.update(|arrival| arrival.max(now.0).saturating_add(units.saturating_mul(rate.unit_nanos())));
-    }
-
-    fn lower(&self, nanos: u64) {
-        self.update(|arrival| arrival.saturating_sub(nanos));
-    }
-
-    pub fn headroom(&self, rate: Rate, now: UnixNanos) -> Headroom {
-        let (limit, unit_nanos) = (u64::from(rate.limit()), rate.unit_nanos());
-        let level_nanos = self.arrival().since(now);
-        let used = self.used(rate, now);
+    pub fn headroom(self, rate: Rate, now: UnixNanos) -> Headroom {
+        let (limit, unit_nanos) = (u64::from(rate.limit()), self.unit(rate));
         // Scaled from rounded-up units to the exact window, so that the printed milliseconds are OpenAI's.
         let reset =
-            u128::from(level_nanos) * u128::from(rate.window_nanos) / (u128::from(unit_nanos) * u128::from(limit));
+            u128::from(self.nanos(now)) * u128::from(rate.window_nanos) / (u128::from(unit_nanos) * u128::from(limit));
         Headroom {
             limit: rate.limit(),
-            remaining: u32::try_from(limit.saturating_sub(used)).unwrap_or(0),
+            remaining: self.remaining(rate, now),
             reset_nanos: u64::try_from(reset).unwrap_or(u64::MAX),
         }
     }
 
+    pub fn remaining(self, rate: Rate, now: UnixNanos) -> u32 {
+        u32::try_from(u64::from(rate.limit()).saturating_sub(self.used(rate, now))).unwrap_or(0)
+    }
+
     /// Units in use, debt included.
-    pub fn used(&self, rate: Rate, now: UnixNanos) -> u64 {
-        self.arrival().since(now).div_ceil(rate.unit_nanos())
+    pub fn used(self, rate: Rate, now: UnixNanos) -> u64 {
+        self.nanos(now).div_ceil(self.unit(rate))
     }
 
-    /// Puts back a state from before a restart.
-    pub fn restore(&self, arrival: UnixNanos) {
-        self.0.store(arrival.0, Ordering::Release);
+    const fn unit(self, rate: Rate) -> u64 {
+        if self.unit_nanos == 0 { rate.unit_nanos() } else { self.unit_nanos }
     }
 
-    /// The stored number: when the bucket is full again.
-    pub fn arrival(&self) -> UnixNanos {
-        UnixNanos(self.0.load(Ordering::Acquire))
+    /// The same units in use, as another rate weighs them.
+    fn at(self, rate: Rate, now: UnixNanos) -> Self {
+        let (from, to) = (self.unit(rate), rate.unit_nanos());
+        let arrival = match self.nanos(now) {
+            nanos if from == to || nanos == 0 => self.arrival,
+            nanos => now.plus_nanos(scaled(nanos, from, to)),
+        };
+        Self { arrival, unit_nanos: to }
     }
 
-    fn update(&self, next: impl Fn(u64) -> u64) {
-        // The closure never returns None, so the update cannot fail.
-        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |arrival| Some(next(arrival)));
+    /// With `units` more, whether or not there is room. Past the limit it is debt, and the bucket refuses until time has
+    /// paid it.
+    fn charged(self, units: u64, now: UnixNanos) -> Self {
+        Self { arrival: self.arrival.max(now).plus_nanos(units.saturating_mul(self.unit_nanos)), ..self }
     }
 }
 
-impl StateStore for &Bucket {
+/// Rounded up, so that no unit gets lost.
+fn scaled(nanos: u64, from: u64, to: u64) -> u64 {
+    let scaled = (u128::from(nanos) * u128::from(to)).div_ceil(u128::from(from.max(1)));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
+/// Where governor reads an arrival time and leaves the next one.
+struct Cell(std::cell::Cell<u64>);
+
+impl Cell {
+    const fn new(arrival: u64) -> Self {
+        Self(std::cell::Cell::new(arrival))
+    }
+
+    const fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl StateStore for &Cell {
     type Key = NotKeyed;
 
     fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut arrival = self.0.load(Ordering::Acquire);
-        loop {
-            let (outcome, next) = decide(Some(Nanos::from(arrival)))?;
-            match self.0.compare_exchange_weak(arrival, next.as_u64(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(outcome),
-                Err(changed) => arrival = changed,
-            }
-        }
+        let (outcome, next) = decide(Some(Nanos::from(self.0.get())))?;
+        self.0.set(next.as_u64());
+        Ok(outcome)
     }
 }
 
@@ -194,30 +228,30 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_exactly_its_limit() {
-        let (bucket, rate) = (Bucket::default(), Rate::per_minute(units(3)));
+        let (mut level, rate) = (Level::default(), Rate::per_minute(units(3)));
         for _ in 0..3 {
-            assert_eq!(bucket.take(units(1), rate, NOW), Ok(()));
+            level = level.take(units(1), rate, NOW).unwrap();
         }
-        assert_eq!(bucket.take(units(1), rate, NOW), Err(Refusal::Wait { nanos: 20_000_000_000 }));
+        assert_eq!(level.take(units(1), rate, NOW), Err(Refusal::Wait { nanos: 20_000_000_000 }));
         let just_before = NOW.plus_nanos(20_000_000_000 - 1);
-        assert_eq!(bucket.take(units(1), rate, just_before), Err(Refusal::Wait { nanos: 1 }));
-        assert_eq!(bucket.take(units(1), rate, NOW.plus_nanos(20_000_000_000)), Ok(()));
+        assert_eq!(level.take(units(1), rate, just_before), Err(Refusal::Wait { nanos: 1 }));
+        assert!(level.take(units(1), rate, NOW.plus_nanos(20_000_000_000)).is_ok());
     }
 
     #[test]
     fn more_than_the_bucket_holds_is_too_large_and_takes_nothing() {
-        let (bucket, rate) = (Bucket::default(), Rate::per_minute(units(10)));
-        assert_eq!(bucket.take(units(11), rate, NOW), Err(Refusal::TooLarge));
-        assert_eq!(bucket.headroom(rate, NOW).remaining, 10);
-        assert_eq!(bucket.take(units(10), rate, NOW), Ok(()));
+        let (level, rate) = (Level::default(), Rate::per_minute(units(10)));
+        assert_eq!(level.take(units(11), rate, NOW), Err(Refusal::TooLarge));
+        assert_eq!(level.headroom(rate, NOW).remaining, 10);
+        assert!(level.take(units(10), rate, NOW).is_ok());
     }
 
     #[test]
     fn debt_is_paid_before_anything_is_admitted() {
-        let (bucket, rate) = (Bucket::default(), Rate::per_minute(units(60)));
-        bucket.charge(90, rate, NOW);
-        assert_eq!(bucket.headroom(rate, NOW).remaining, 0);
-        assert_eq!(bucket.take(units(1), rate, NOW), Err(Refusal::Wait { nanos: 31_000_000_000 }));
+        let rate = Rate::per_minute(units(60));
+        let level = Level::default().at(rate, NOW).charged(90, NOW);
+        assert_eq!(level.headroom(rate, NOW).remaining, 0);
+        assert_eq!(level.take(units(1), rate, NOW), Err(Refusal::Wait { nanos: 31_000_000_000 }));
     }
 
     #[test]
@@ -232,24 +266,53 @@ mod tests {
             (minute(500), 1, 499, 120),
             (minute(10_000), 519, 9_481, 3_114),
         ] {
-            let bucket = Bucket::default();
-            bucket.take(units(used), rate, NOW).unwrap();
-            let headroom = bucket.headroom(rate, NOW);
+            let headroom = Level::default().take(units(used), rate, NOW).unwrap().headroom(rate, NOW);
             assert_eq!((headroom.remaining, headroom.reset_nanos / 1_000_000), (remaining, reset_ms));
         }
     }
 
+    #[test]
+    fn a_changed_limit_keeps_the_units_that_are_in_use() {
+        let minute = |n| Rate::per_minute(units(n));
+        let level = Level::default().take(units(100), minute(500), NOW).unwrap();
+        for limit in [1_000, 500, 250, 101] {
+            assert_eq!(level.headroom(minute(limit), NOW).remaining, limit - 100);
+            let taken = level.take(units(1), minute(limit), NOW).unwrap();
+            assert_eq!(taken.headroom(minute(limit), NOW).remaining, limit - 101);
+            assert_eq!(taken.take(units(1), minute(500), NOW).unwrap().used(minute(500), NOW), 102);
+        }
+        assert_eq!(level.headroom(minute(1_000), NOW).reset_nanos, 6_000_000_000);
+        assert_eq!(level.headroom(minute(40), NOW).remaining, 0);
+        // What earlier versions stored is a share of whatever is in force.
+        let of_before = Level { unit_nanos: 0, ..level };
+        assert_eq!(of_before.used(minute(1_000), NOW), 200);
+    }
+
     proptest! {
+        #[test]
+        fn after_a_change_of_the_limit_the_told_wait_is_exact_too(
+            before in 1_u32..5_000, after in 1_u32..5_000, used in 1_u32..5_000, asked in 1_u32..5_000,
+        ) {
+            let (before, after) = (Rate::per_minute(units(before)), Rate::per_minute(units(after)));
+            let level = Level::default().take(units(used.min(before.limit())), before, NOW).unwrap();
+            if let Err(Refusal::Wait { nanos }) = level.take(units(asked), after, NOW) {
+                prop_assert!(level.take(units(asked), after, NOW.plus_nanos(nanos - 1)).is_err());
+                let taken = level.take(units(asked), after, NOW.plus_nanos(nanos)).unwrap();
+                prop_assert_eq!(taken.headroom(after, NOW.plus_nanos(nanos)).remaining, 0);
+            }
+        }
+
         #[test]
         fn any_span_admits_at_most_the_limit_plus_what_refilled(
             limit in 1_u32..5_000,
             steps in prop::collection::vec((0_u64..3_000_000_000, 1_u32..50), 1..200),
         ) {
-            let (bucket, rate) = (Bucket::default(), Rate::per_minute(units(limit)));
+            let (mut level, rate) = (Level::default(), Rate::per_minute(units(limit)));
             let (mut now, mut admitted) = (NOW, 0_u128);
             for (gap_nanos, n) in steps {
                 now = now.plus_nanos(gap_nanos);
-                if bucket.take(units(n), rate, now).is_ok() {
+                if let Ok(taken) = level.take(units(n), rate, now) {
+                    level = taken;
                     admitted += u128::from(n);
                 }
                 let refilled = u128::from(now.since(NOW)) * u128::from(limit) / u128::from(MINUTE_NANOS);

@@ -6,7 +6,7 @@ use super::{
     held::Held,
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
-    limits::{Dimension, Limits},
+    limits::{ByScope, Dimension, Limits, Scope},
     money::{MoneyError, Total},
     refusals::RefusedRequest,
     tariff::Tariff,
@@ -57,8 +57,17 @@ pub struct Finished {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmittedUnder {
     pub limit_group: String,
-    pub limits: Limits,
+    pub limits: ByScope<Limits>,
     pub held: Held,
+}
+
+impl AdmittedUnder {
+    /// Before projects had buckets there was one number for each limit, that of the key.
+    fn used_before(&self, scope: Scope, dimension: Dimension) -> Option<u64> {
+        let used = |scope: Scope| self.held.used_before[scope].get(dimension.index()).copied().flatten();
+        let of_before = || used(Scope::Project).filter(|_| self.limits.project.rate(dimension).is_none());
+        used(scope).or_else(|| if scope == Scope::Key { of_before() } else { None })
+    }
 }
 
 /// A correction of what a request cost: its quantities at a tariff of differences.
@@ -75,6 +84,7 @@ pub struct Adjustment {
 /// One limit as the request met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitUse {
+    pub scope: Scope,
     pub dimension: Dimension,
     pub limit: u32,
     /// Units in use when the request came, and what was held for it.
@@ -126,17 +136,19 @@ impl Finished {
     /// The limits that were checked, in the order of checking; `None` when the ledger does not know them.
     pub fn limits(&self) -> Option<Vec<LimitUse>> {
         let under = self.admitted_under.as_ref()?;
-        let limit_use = |dimension: Dimension| {
+        let limit_use = |(scope, dimension): (Scope, Dimension)| {
             let reserved = if dimension.is_tokens() { under.held.reserved_tokens } else { 1 };
             Some(LimitUse {
+                scope,
                 dimension,
-                limit: under.limits.rate(dimension)?.limit(),
-                used_before: under.held.used_before.get(dimension.index()).copied().flatten(),
+                limit: under.limits[scope].rate(dimension)?.limit(),
+                used_before: under.used_before(scope, dimension),
                 reserved,
                 settled: if dimension.is_tokens() { self.settled_tokens(reserved) } else { self.settled_requests() },
             })
         };
-        Some(Dimension::ALL.into_iter().filter_map(limit_use).collect())
+        let checked = Scope::ALL.into_iter().flat_map(|scope| Dimension::ALL.map(|dimension| (scope, dimension)));
+        Some(checked.filter_map(limit_use).collect())
     }
 
     /// A request that the end of the process interrupted keeps what it held, any other counts what it used: where these
@@ -204,14 +216,20 @@ pub(crate) mod sample {
             tariff: tariff(TariffKind::Request, &[(LineItem::InputText, 150_000), (LineItem::OutputText, 600_000)]),
             admitted_under: Some(AdmittedUnder {
                 limit_group: "gpt-4o-mini".to_owned(),
-                limits: Limits {
-                    requests_per_minute: number(500),
-                    tokens_per_minute: number(200_000),
-                    ..Limits::default()
+                limits: ByScope {
+                    project: Limits {
+                        requests_per_minute: number(500),
+                        tokens_per_minute: number(200_000),
+                        ..Limits::default()
+                    },
+                    key: Limits { tokens_per_day: number(50_000), ..Limits::default() },
                 },
                 held: Held {
                     reserved_tokens: 1_456,
-                    used_before: [Some(12), None, Some(8_020)],
+                    used_before: ByScope {
+                        project: [Some(12), None, Some(8_020), None],
+                        key: [None, None, None, Some(30_000)],
+                    },
                     estimate: Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256),
                 },
             }),
@@ -269,15 +287,28 @@ mod tests {
         let limits = finished().limits().unwrap();
         let seen: Vec<_> = limits
             .iter()
-            .map(|it| (it.dimension.name(), it.limit, it.used_before, it.reserved, it.used_after(), it.settled))
+            .map(|it| {
+                (it.scope, it.dimension.name(), it.limit, it.used_before, it.reserved, it.used_after(), it.settled)
+            })
             .collect();
         assert_eq!(
             seen,
             [
-                ("requests_per_minute", 500, Some(12), 1, Some(13), Some(1)),
-                ("tokens_per_minute", 200_000, Some(8_020), 1_456, Some(9_476), Some(1_514)),
+                (Scope::Project, "requests_per_minute", 500, Some(12), 1, Some(13), Some(1)),
+                (Scope::Project, "tokens_per_minute", 200_000, Some(8_020), 1_456, Some(9_476), Some(1_514)),
+                (Scope::Key, "tokens_per_day", 50_000, Some(30_000), 1_456, Some(31_456), Some(1_514)),
             ]
         );
+    }
+
+    #[test]
+    fn limits_of_before_projects_had_buckets_were_the_keys() {
+        let mut finished = finished();
+        let under = finished.admitted_under.as_mut().unwrap();
+        under.limits = ByScope { project: Limits::default(), key: under.limits.project };
+        under.held.used_before.key = [None; 4];
+        let seen: Vec<_> = finished.limits().unwrap().iter().map(|it| (it.scope, it.limit, it.used_before)).collect();
+        assert_eq!(seen, [(Scope::Key, 500, Some(12)), (Scope::Key, 200_000, Some(8_020))]);
     }
 
     #[test]
@@ -287,11 +318,11 @@ mod tests {
             finished.limits().unwrap().iter().map(|it| it.settled).collect::<Vec<_>>()
         };
         let some = finished().usage;
-        assert_eq!(settled(Outcome::UpstreamFailed, 502, Usage::default()), [None, Some(0)]);
-        assert_eq!(settled(Outcome::Completed, 200, Usage::default()), [Some(1), Some(0)]);
-        assert_eq!(settled(Outcome::ClientLeft, 0, some), [Some(1), Some(1_514)]);
-        assert_eq!(settled(Outcome::Interrupted, 0, some), [Some(1), None]);
-        assert_eq!(settled(Outcome::Interrupted, 503, Usage::default()), [Some(0), Some(0)]);
+        assert_eq!(settled(Outcome::UpstreamFailed, 502, Usage::default()), [None, Some(0), Some(0)]);
+        assert_eq!(settled(Outcome::Completed, 200, Usage::default()), [Some(1), Some(0), Some(0)]);
+        assert_eq!(settled(Outcome::ClientLeft, 0, some), [Some(1), Some(1_514), Some(1_514)]);
+        assert_eq!(settled(Outcome::Interrupted, 0, some), [Some(1), None, None]);
+        assert_eq!(settled(Outcome::Interrupted, 503, Usage::default()), [Some(0), Some(0), Some(0)]);
         assert_eq!(Finished { admitted_under: None, ..finished() }.limits(), None);
     }
 }

@@ -1,8 +1,8 @@
 //! What a request held at its admission, as its entry keeps it, so that it can be explained.
 
 use super::{
-    ledger::Admission,
-    limits::Dimension,
+    ledger::{Admission, UsedBefore},
+    limits::{ByScope, Dimension, Scope},
     packed::{push, take},
     usage::{LineItem, Usage},
 };
@@ -10,9 +10,10 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub reserved_tokens: u64,
-    /// Units in use before this request; `None` where there was no limit.
-    pub used_before: [Option<u64>; Dimension::COUNT],
-    /// Of [`ESTIMATED`] alone: nothing else is estimated.
+    /// Units in use before this request; `None` where there was no limit. Entries of before projects had buckets have those
+    /// of the key in the project's place.
+    pub used_before: ByScope<UsedBefore>,
+    /// Of text and audio alone: nothing else is estimated.
     pub estimate: Usage,
 }
 
@@ -22,35 +23,42 @@ const ESTIMATED: [LineItem; 4] =
 /// The numbers that may be there, in the order of the bits that say so: those of most requests fit into seven.
 #[derive(Clone, Copy)]
 enum Number {
-    Used(Dimension),
+    Used(Scope, Dimension),
     Estimated(LineItem),
     /// Where other tokens were reserved than were estimated.
     Reserved,
 }
 
-const NUMBERS: [Number; 8] = [
-    Number::Used(Dimension::RequestsPerMinute),
-    Number::Used(Dimension::RequestsPerDay),
-    Number::Used(Dimension::TokensPerMinute),
+const NUMBERS: [Number; 13] = [
+    Number::Used(Scope::Project, Dimension::RequestsPerMinute),
+    Number::Used(Scope::Project, Dimension::RequestsPerDay),
+    Number::Used(Scope::Project, Dimension::TokensPerMinute),
     Number::Estimated(LineItem::InputText),
     Number::Estimated(LineItem::InputAudio),
     Number::Estimated(LineItem::OutputText),
     Number::Estimated(LineItem::OutputAudio),
     Number::Reserved,
+    Number::Used(Scope::Project, Dimension::TokensPerDay),
+    Number::Used(Scope::Key, Dimension::RequestsPerMinute),
+    Number::Used(Scope::Key, Dimension::RequestsPerDay),
+    Number::Used(Scope::Key, Dimension::TokensPerMinute),
+    Number::Used(Scope::Key, Dimension::TokensPerDay),
 ];
+
+/// How many numbers the entries of before they were packed have: reserved, used of three limits, estimated.
+const OF_BEFORE: usize = 1 + 3 + ESTIMATED.len();
 
 impl Held {
     pub fn of(admission: &Admission) -> Self {
         let hold = &admission.hold;
         let estimate =
             ESTIMATED.into_iter().fold(Usage::default(), |kept, item| kept.with(item, admission.estimate.get(item)));
-        let used_before = Dimension::ALL.map(|dimension| hold.in_use(dimension));
-        Self { reserved_tokens: hold.tokens.get().into(), used_before, estimate }
+        Self { reserved_tokens: hold.tokens.get().into(), used_before: hold.used_before, estimate }
     }
 
     fn number(&self, number: Number) -> Option<u64> {
         match number {
-            Number::Used(dimension) => self.used_before.get(dimension.index()).copied().flatten(),
+            Number::Used(scope, dimension) => self.used_before[scope].get(dimension.index()).copied().flatten(),
             Number::Estimated(item) => Some(self.estimate.get(item)).filter(|quantity| *quantity > 0),
             Number::Reserved => Some(self.reserved_tokens).filter(|tokens| *tokens != self.estimate.total()),
         }
@@ -69,7 +77,7 @@ impl Held {
     /// `None` for what is not whole, and for numbers that a later version added.
     pub fn unpack(mut bytes: &[u8]) -> Option<Self> {
         let bits = take(&mut bytes)?;
-        let mut held = Self { reserved_tokens: 0, used_before: [None; Dimension::COUNT], estimate: Usage::default() };
+        let mut held = Self { reserved_tokens: 0, used_before: ByScope::default(), estimate: Usage::default() };
         let mut reserved = None;
         for (number, bit) in NUMBERS.into_iter().zip(0..) {
             if bits >> bit & 1 == 0 {
@@ -77,7 +85,9 @@ impl Held {
             }
             let value = take(&mut bytes)?;
             match number {
-                Number::Used(dimension) => *held.used_before.get_mut(dimension.index())? = Some(value),
+                Number::Used(scope, dimension) => {
+                    *held.used_before[scope].get_mut(dimension.index())? = Some(value);
+                }
                 Number::Estimated(item) => held.estimate.set(item, value),
                 Number::Reserved => reserved = Some(value),
             }
@@ -88,11 +98,12 @@ impl Held {
     }
 
     /// The numbers one after the other, `None` for what there was not: reserved, used, estimated.
-    pub fn from_numbers(numbers: [Option<u64>; 1 + Dimension::COUNT + ESTIMATED.len()]) -> Option<Self> {
+    pub fn from_numbers(numbers: [Option<u64>; OF_BEFORE]) -> Option<Self> {
         let [reserved, per_minute, per_day, tokens, estimated @ ..] = numbers;
         let estimated = ESTIMATED.into_iter().zip(estimated);
         let estimate = estimated.fold(Usage::default(), |estimate, (item, n)| estimate.with(item, n.unwrap_or(0)));
-        Some(Self { reserved_tokens: reserved?, used_before: [per_minute, per_day, tokens], estimate })
+        let used_before = ByScope { project: [per_minute, per_day, tokens, None], key: UsedBefore::default() };
+        Some(Self { reserved_tokens: reserved?, used_before, estimate })
     }
 }
 
@@ -106,11 +117,12 @@ mod tests {
         #[test]
         fn what_is_packed_comes_out_again(
             reserved in prop::option::of(any::<u64>()),
-            used in prop::array::uniform3(prop::option::of(any::<u64>())),
+            project in prop::array::uniform4(prop::option::of(any::<u64>())),
+            key in prop::array::uniform4(prop::option::of(any::<u64>())),
             estimated in prop::array::uniform4(0..1_u64 << 40),
         ) {
             let estimate = ESTIMATED.into_iter().zip(estimated).fold(Usage::default(), |usage, (item, n)| usage.with(item, n));
-            let held = Held { reserved_tokens: reserved.unwrap_or(estimate.total()), used_before: used, estimate };
+            let held = Held { reserved_tokens: reserved.unwrap_or(estimate.total()), used_before: ByScope { project, key }, estimate };
             let bytes = held.pack();
             prop_assert_eq!(Held::unpack(&bytes), Some(held));
             prop_assert_eq!(Held::unpack(&bytes[..bytes.len() - 1]), None);
@@ -125,7 +137,23 @@ mod tests {
     #[test]
     fn a_usual_one_takes_a_dozen_bytes() {
         let estimate = Usage::default().with(LineItem::InputText, 1_200).with(LineItem::OutputText, 256);
-        let held = Held { reserved_tokens: 1_456, used_before: [Some(12), None, Some(80_020)], estimate };
+        let project = [Some(12), None, Some(80_020), None];
+        let held = Held { reserved_tokens: 1_456, used_before: ByScope { project, key: [None; 4] }, estimate };
         assert_eq!(held.pack().len(), 1 + 1 + 3 + 2 + 2);
+    }
+
+    #[test]
+    fn what_was_packed_before_keys_and_projects_were_told_apart_is_read_as_it_was() {
+        // Bits for a minute's requests, a minute's tokens and an estimate of text.
+        let mut bytes = Vec::new();
+        for number in [0b1101, 12, 80, 1_200] {
+            push(&mut bytes, number);
+        }
+        let held = Held::unpack(&bytes).unwrap();
+        assert_eq!(held.used_before.project, [Some(12), None, Some(80), None]);
+        assert_eq!((held.used_before.key, held.reserved_tokens), ([None; 4], 1_200));
+        assert_eq!(held.pack(), bytes);
+        let numbers = [Some(1_200), Some(12), None, Some(80), Some(1_200), None, None, None];
+        assert_eq!(Held::from_numbers(numbers), Some(held));
     }
 }

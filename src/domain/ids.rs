@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::time::UnixNanos;
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const MAX_ID_LENGTH: usize = 64;
 
@@ -90,6 +92,10 @@ text_id!(
     ServiceAccountId, "sa_", 16
 );
 text_id!(
+    /// `batch_` and 24 random characters.
+    BatchId, "batch_", 24
+);
+text_id!(
     /// `key_` and 16 random characters: the public name of an admin key.
     AdminKeyId, "key_", 16
 );
@@ -108,9 +114,10 @@ impl AdminKeyId {
 pub struct RequestId(u128);
 
 impl RequestId {
+    const RANDOM_BITS: u32 = 80;
+
     pub fn new(arrived_ms: u64, random: u128) -> Self {
-        const RANDOM_BITS: u32 = 80;
-        Self((u128::from(arrived_ms) << RANDOM_BITS) | (random & ((1 << RANDOM_BITS) - 1)))
+        Self((u128::from(arrived_ms) << Self::RANDOM_BITS) | (random & ((1 << Self::RANDOM_BITS) - 1)))
     }
 
     pub fn parse(text: &str) -> Option<Self> {
@@ -119,9 +126,20 @@ impl RequestId {
         valid.then(|| u128::from_str_radix(hex, 16).ok().map(Self))?
     }
 
+    /// Unix milliseconds.
+    pub const fn arrived_ms(self) -> u64 {
+        let [first, second, third, fourth, fifth, sixth, ..] = self.to_bytes();
+        u64::from_be_bytes([0, 0, first, second, third, fourth, fifth, sixth])
+    }
+
     /// Not later than any id of a request that arrived in this millisecond or after it.
     pub fn earliest(arrived_ms: u64) -> Self {
         Self::new(arrived_ms, 0)
+    }
+
+    /// To the millisecond.
+    pub fn arrived_at(self) -> UnixNanos {
+        UnixNanos::from_millis(u64::try_from(self.0 >> Self::RANDOM_BITS).unwrap_or(u64::MAX))
     }
 
     /// The id that sorts right behind this one.
@@ -222,8 +240,10 @@ mod tests {
         let early = RequestId::new(1_000, u128::MAX);
         let late = RequestId::new(1_001, 0);
         assert!(early < late);
+        assert_eq!((early.arrived_ms(), late.arrived_ms()), (1_000, 1_001));
         assert_eq!(RequestId::parse(&late.to_string()), Some(late));
         assert_eq!(late.to_string().len(), 36);
+        assert_eq!((early.arrived_at().millis(), late.arrived_at().millis()), (1_000, 1_001));
         assert_eq!(RequestId::parse("req_ABCDEF00112233445566778899001122"), None);
     }
 

@@ -5,8 +5,8 @@ use std::{num::NonZeroU32, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ids::{KeyId, RequestId},
-    limits::{Dimension, Limits},
+    ids::{KeyId, ProjectId, RequestId},
+    limits::{ByScope, Dimension, Limits, WrittenLimits},
     money::MoneyError,
     pricing::{Charge, Cost, ServiceTier, cost},
     tariff::Tariff,
@@ -38,23 +38,52 @@ pub struct Admission {
 
 /// What a request took from its buckets, with the limits in force: enough to rebuild the buckets from the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenHold")]
 pub struct Hold {
+    /// Whose keys share the project's buckets. `None` in journals of before projects had buckets: what was taken from the
+    /// key's then is in `limits.key` alone, and counts as taken from its project's too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<ProjectId>,
     pub limit_group: Arc<str>,
     /// Only the ceilings that were checked.
-    pub limits: Limits,
+    pub limits: ByScope<Limits>,
     pub tokens: NonZeroU32,
     /// Units in use of each limit before this request, so that it can be explained. `None` where there is no limit, and in
     /// journals of before it was written down.
+    pub used_before: ByScope<UsedBefore>,
+}
+
+/// By dimension.
+pub type UsedBefore = [Option<u64>; Dimension::COUNT];
+
+/// A hold as this version or an earlier one wrote it, which knew fewer dimensions.
+#[derive(Deserialize)]
+struct WrittenHold {
+    project_id: Option<ProjectId>,
+    limit_group: Arc<str>,
+    limits: WrittenLimits,
+    tokens: NonZeroU32,
     #[serde(default)]
-    pub in_use: [Option<u64>; Dimension::COUNT],
+    used_before: ByScope<Vec<Option<u64>>>,
+    /// Of the key, when only keys had buckets.
+    #[serde(default)]
+    in_use: Vec<Option<u64>>,
+}
+
+impl From<WrittenHold> for Hold {
+    fn from(written: WrittenHold) -> Self {
+        let known = |numbers: &[Option<u64>]| -> UsedBefore {
+            Dimension::ALL.map(|dimension| numbers.get(dimension.index()).copied().flatten())
+        };
+        let WrittenHold { project_id, limit_group, limits, tokens, used_before, in_use } = written;
+        let of_key = if in_use.is_empty() { &used_before.key } else { &in_use };
+        let used_before = ByScope { project: known(&used_before.project), key: known(of_key) };
+        Self { project_id, limit_group, limits: limits.into(), tokens, used_before }
+    }
 }
 
 impl Hold {
-    pub fn in_use(&self, dimension: Dimension) -> Option<u64> {
-        self.in_use.get(dimension.index()).copied().flatten()
-    }
-
-    /// Units taken from the bucket of `dimension`.
+    /// Units taken from a bucket of `dimension`.
     pub const fn units(&self, dimension: Dimension) -> NonZeroU32 {
         if dimension.is_tokens() { self.tokens } else { NonZeroU32::MIN }
     }
@@ -183,5 +212,30 @@ mod tests {
         let mut old = serde_json::to_value(settlement(&admission(1))).unwrap();
         assert!(old.as_object_mut().unwrap().remove("prices_from").is_some());
         assert_eq!(serde_json::from_value::<Settlement>(old).unwrap().prices_from, None);
+    }
+
+    #[test]
+    fn a_hold_is_read_as_this_version_and_as_earlier_ones_wrote_it() {
+        let some = NonZeroU32::new;
+        let text = r#"{"limit_group":"m","limits":{"requests_per_minute":5},"tokens":7,"in_use":[3,null,40]}"#;
+        let before: Hold = serde_json::from_str(text).unwrap();
+        let limits = Limits { requests_per_minute: some(5), ..Limits::default() };
+        let expected = Hold {
+            project_id: None,
+            limit_group: "m".into(),
+            limits: ByScope { project: Limits::default(), key: limits },
+            tokens: some(7).unwrap(),
+            used_before: ByScope { project: [None; 4], key: [Some(3), None, Some(40), None] },
+        };
+        assert_eq!(before, expected);
+        let oldest: Hold = serde_json::from_str(r#"{"limit_group":"m","limits":{},"tokens":7}"#).unwrap();
+        assert_eq!((oldest.limits, oldest.used_before), (ByScope::default(), ByScope::default()));
+        let hold = Hold {
+            project_id: ProjectId::parse("proj_a"),
+            limits: ByScope { project: limits, key: Limits { tokens_per_day: some(9), ..Limits::default() } },
+            used_before: ByScope { project: [Some(1), None, None, None], key: [None, None, None, Some(2)] },
+            ..before
+        };
+        assert_eq!(serde_json::from_str::<Hold>(&serde_json::to_string(&hold).unwrap()).unwrap(), hold);
     }
 }

@@ -1,23 +1,35 @@
-//! The ceilings of a key on a model, and the answer when one is hit.
+//! The ceilings of a project or a key on a model, and the answer when one is hit.
+
+mod read;
+mod scopes;
 
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::bucket::{Headroom, Rate};
+pub use self::{
+    read::WrittenLimits,
+    scopes::{ByScope, Scope},
+};
+use super::{
+    bucket::{Headroom, Level, Rate},
+    time::UnixNanos,
+};
 
-/// Ceilings per time for one API key and model. `None` is no limit.
+/// Ceilings per time for one model. `None` is no limit; read from text, so is `"-"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<NonZeroU32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub requests_per_day: Option<NonZeroU32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<NonZeroU32>,
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
+    pub tokens_per_day: Option<NonZeroU32>,
     /// Input tokens enqueued in batches at one time: a count, not a rate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub batch_queue_tokens: Option<u64>,
 }
 
@@ -28,11 +40,14 @@ pub enum Dimension {
     RequestsPerMinute,
     RequestsPerDay,
     TokensPerMinute,
+    TokensPerDay,
 }
 
 impl Dimension {
-    pub const COUNT: usize = 3;
-    pub const ALL: [Self; Self::COUNT] = [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute];
+    pub const COUNT: usize = 4;
+    /// New ones at the end: what is written down counts on the order.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute, Self::TokensPerDay];
 
     pub const fn index(self) -> usize {
         self as usize
@@ -43,6 +58,7 @@ impl Dimension {
             Self::RequestsPerMinute => "requests_per_minute",
             Self::RequestsPerDay => "requests_per_day",
             Self::TokensPerMinute => "tokens_per_minute",
+            Self::TokensPerDay => "tokens_per_day",
         }
     }
 
@@ -52,12 +68,17 @@ impl Dimension {
             Self::RequestsPerMinute => "requests per min (RPM)",
             Self::RequestsPerDay => "requests per day (RPD)",
             Self::TokensPerMinute => "tokens per min (TPM)",
+            Self::TokensPerDay => "tokens per day (TPD)",
         }
     }
 
     /// Counts tokens, not requests.
     pub const fn is_tokens(self) -> bool {
-        matches!(self, Self::TokensPerMinute)
+        matches!(self, Self::TokensPerMinute | Self::TokensPerDay)
+    }
+
+    pub const fn is_per_day(self) -> bool {
+        matches!(self, Self::RequestsPerDay | Self::TokensPerDay)
     }
 }
 
@@ -67,7 +88,13 @@ impl Limits {
             Dimension::RequestsPerMinute => self.requests_per_minute.map(Rate::per_minute),
             Dimension::RequestsPerDay => self.requests_per_day.map(Rate::per_day),
             Dimension::TokensPerMinute => self.tokens_per_minute.map(Rate::per_minute),
+            Dimension::TokensPerDay => self.tokens_per_day.map(Rate::per_day),
         }
+    }
+
+    /// There is something to check requests against.
+    pub fn has_rates(&self) -> bool {
+        Dimension::ALL.into_iter().any(|dimension| self.rate(dimension).is_some())
     }
 
     /// The smaller of both for each ceiling: a key can narrow its project's limits, never widen them.
@@ -83,7 +110,23 @@ impl Limits {
             requests_per_minute: smaller(self.requests_per_minute, key.requests_per_minute),
             requests_per_day: smaller(self.requests_per_day, key.requests_per_day),
             tokens_per_minute: smaller(self.tokens_per_minute, key.tokens_per_minute),
+            tokens_per_day: smaller(self.tokens_per_day, key.tokens_per_day),
             batch_queue_tokens: smaller(self.batch_queue_tokens, key.batch_queue_tokens),
+        }
+    }
+
+    /// Only those that are smaller than `project`'s: the others can never be hit first.
+    #[must_use]
+    pub fn narrower_than(&self, project: &Self) -> Self {
+        fn smaller<T: Ord>(own: Option<T>, project: Option<T>) -> Option<T> {
+            own.filter(|own| project.is_none_or(|project| *own < project))
+        }
+        Self {
+            requests_per_minute: smaller(self.requests_per_minute, project.requests_per_minute),
+            requests_per_day: smaller(self.requests_per_day, project.requests_per_day),
+            tokens_per_minute: smaller(self.tokens_per_minute, project.tokens_per_minute),
+            tokens_per_day: smaller(self.tokens_per_day, project.tokens_per_day),
+            batch_queue_tokens: smaller(self.batch_queue_tokens, project.batch_queue_tokens),
         }
     }
 }
@@ -97,6 +140,7 @@ impl Limits {
             requests_per_minute: own.requests_per_minute.or(self.requests_per_minute),
             requests_per_day: own.requests_per_day.or(self.requests_per_day),
             tokens_per_minute: own.tokens_per_minute.or(self.tokens_per_minute),
+            tokens_per_day: own.tokens_per_day.or(self.tokens_per_day),
             batch_queue_tokens: own.batch_queue_tokens.or(self.batch_queue_tokens),
         }
     }
@@ -105,6 +149,9 @@ impl Limits {
 /// The limit that refused a request, and its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitExceeded {
+    /// Whose limit; a key's where it was written down before projects had limits.
+    #[serde(default = "Scope::of_before")]
+    pub scope: Scope,
     pub dimension: Dimension,
     pub limit: u32,
     pub used: u64,
@@ -113,12 +160,51 @@ pub struct LimitExceeded {
     pub wait_nanos: Option<u64>,
 }
 
+impl LimitExceeded {
+    /// Of two that refuse the same request, the one to tell its caller: what passes it passes the other too. That is the
+    /// longer wait, before it what never passes, and of that the smaller limit.
+    #[must_use]
+    pub fn or_worse(self, other: Self) -> Self {
+        let is_worse = match (self.wait_nanos, other.wait_nanos) {
+            (Some(wait), Some(other_wait)) => other_wait > wait,
+            (None, None) => other.limit < self.limit,
+            (wait, _) => wait.is_some(),
+        };
+        if is_worse { other } else { self }
+    }
+}
+
 /// What is left after a request: the values behind the six `x-ratelimit-*` headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headrooms {
-    /// The day bucket where the model has one, else the minute bucket (as recorded from `OpenAI`).
+    /// The day bucket where there is one, else the minute bucket (as recorded from `OpenAI`).
     pub requests: Option<Headroom>,
     pub tokens: Option<Headroom>,
+}
+
+/// The levels of all buckets of one scope.
+pub type Levels = [Level; Dimension::COUNT];
+
+impl Headrooms {
+    /// Of each kind the bucket with the least left, whoever's it is.
+    pub fn tightest(limits: &ByScope<Limits>, levels: &ByScope<Levels>, now: UnixNanos) -> Self {
+        let tightest = |dimensions: &[Dimension]| -> Option<Headroom> {
+            let of_scope = |scope: Scope| {
+                let bucket = move |dimension: &Dimension| {
+                    let (rate, level) = (limits[scope].rate(*dimension)?, levels[scope][dimension.index()]);
+                    Some((level.remaining(rate, now), rate.limit(), level, rate))
+                };
+                dimensions.iter().filter_map(bucket)
+            };
+            let all = Scope::ALL.into_iter().flat_map(of_scope);
+            let (.., level, rate) = all.min_by_key(|(remaining, limit, ..)| (*remaining, *limit))?;
+            Some(level.headroom(rate, now))
+        };
+        Self {
+            requests: tightest(&[Dimension::RequestsPerDay]).or_else(|| tightest(&[Dimension::RequestsPerMinute])),
+            tokens: tightest(&[Dimension::TokensPerMinute, Dimension::TokensPerDay]),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -144,5 +230,61 @@ mod tests {
         let own = Limits { requests_per_minute: some(900), tokens_per_minute: some(5), ..Limits::default() };
         let both = Limits { requests_per_day: some(7), ..tier }.overridden_by(&own);
         assert_eq!(both, Limits { requests_per_day: some(7), ..own });
+    }
+
+    #[test]
+    fn a_key_has_limits_of_its_own_only_where_they_are_narrower() {
+        let some = NonZeroU32::new;
+        let project = Limits { requests_per_minute: some(500), tokens_per_minute: some(1_000), ..Limits::default() };
+        let key = Limits {
+            requests_per_minute: some(500),
+            tokens_per_minute: some(999),
+            tokens_per_day: some(7),
+            ..Limits::default()
+        };
+        let expected = Limits { tokens_per_minute: some(999), tokens_per_day: some(7), ..Limits::default() };
+        assert_eq!(key.narrower_than(&project), expected);
+        assert!(expected.has_rates() && !project.narrower_than(&project).has_rates());
+    }
+
+    #[test]
+    fn the_longest_wait_is_told_and_what_never_passes_before_it() {
+        let refused = |limit, wait_nanos| LimitExceeded {
+            scope: Scope::Project,
+            dimension: Dimension::TokensPerMinute,
+            limit,
+            used: 0,
+            requested: 1,
+            wait_nanos,
+        };
+        let (short, long) = (refused(1, Some(5)), refused(2, Some(6)));
+        let (narrow, wide) = (refused(3, None), refused(4, None));
+        for (one, other, told) in [(short, long, long), (long, narrow, narrow), (narrow, wide, narrow)] {
+            assert_eq!((one.or_worse(other), other.or_worse(one)), (told, told));
+        }
+        let first = LimitExceeded { dimension: Dimension::RequestsPerDay, ..short };
+        assert_eq!(first.or_worse(short), first, "of equals the first");
+    }
+
+    #[test]
+    fn the_tightest_bucket_of_each_kind_is_shown() {
+        let some = NonZeroU32::new;
+        let now = UnixNanos::from_seconds(1_790_000_000);
+        let project = Limits { requests_per_minute: some(3), tokens_per_minute: some(1_000), ..Limits::default() };
+        let key = Limits { requests_per_day: some(50), tokens_per_minute: some(600), ..Limits::default() };
+        let limits = ByScope { project, key };
+        let mut levels = ByScope::<Levels>::default();
+        let shown = |levels: &ByScope<Levels>| {
+            let Headrooms { requests, tokens } = Headrooms::tightest(&limits, levels, now);
+            [requests, tokens].map(|it| it.map(|it| (it.limit, it.remaining)))
+        };
+        assert_eq!(shown(&levels), [Some((50, 50)), Some((600, 600))]);
+        let tokens = &mut levels.project[Dimension::TokensPerMinute.index()];
+        let rate = project.rate(Dimension::TokensPerMinute).unwrap();
+        *tokens = tokens.take(some(500).unwrap(), rate, now).unwrap();
+        assert_eq!(shown(&levels), [Some((50, 50)), Some((1_000, 500))]);
+        let daily = ByScope { project: Limits { tokens_per_day: some(400), ..project }, key };
+        assert_eq!(Headrooms::tightest(&daily, &levels, now).tokens.map(|it| it.limit), Some(400));
+        assert_eq!(Headrooms::tightest(&ByScope::default(), &levels, now), Headrooms::default());
     }
 }

@@ -3,10 +3,14 @@
 
 pub mod admin_keys;
 pub mod audit;
+pub mod batch_queue;
 pub mod bucket;
+#[cfg(test)]
+mod bucket_tests;
 pub mod catalog;
 pub mod explanation;
 pub mod export;
+pub mod figures;
 pub mod held;
 pub mod ids;
 pub mod keys;
@@ -26,3 +30,4 @@ pub mod standing;
 pub mod tariff;
 pub mod time;
 pub mod usage;
+pub mod what_if;

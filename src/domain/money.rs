@@ -13,7 +13,8 @@ const PICO_PER_DOLLAR: u128 = 1_000_000_000_000;
 pub struct Money(i64);
 
 /// A sum of many amounts, in pico-dollars.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Total(i128);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +86,8 @@ impl Total {
 
     /// Reads dollars as JSON writes numbers (`0.0002469`, `-1.5`, `1.2e-05`), to the nearest pico-dollar.
     pub fn from_decimal(dollars: &str) -> Result<Self, MoneyError> {
-        /// No amount is anywhere near 10^40 dollars, and what is smaller than 10^-40 of one is nothing.
+        /// No amount is anywhere near 10^40 dollars. The other way no bound is needed: the less there is before the point,
+        /// the less is to be done.
         const MAX_EXPONENT: i32 = 40;
         let (negative, magnitude) = dollars.strip_prefix('-').map_or((false, dollars), |rest| (true, rest));
         let (mantissa, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
@@ -98,7 +100,7 @@ impl Total {
         // As many digits as there are before the point once the amount is in pico-dollars.
         let point = i32::try_from(whole.len()).unwrap_or(i32::MAX).saturating_add(exponent).saturating_add(12);
         let all = whole.bytes().chain(fraction.bytes()).map(|digit| i128::from(digit - b'0'));
-        if exponent.abs() > MAX_EXPONENT {
+        if exponent > MAX_EXPONENT {
             return if all.sum::<i128>() == 0 { Ok(Self(0)) } else { Err(MoneyError::Overflow) };
         }
         let mut pico: i128 = 0;
@@ -183,6 +185,9 @@ mod tests {
             ("5e-13", 1),
             ("9e-20", 0),
             ("0e999", 0),
+            ("1e-41", 0),
+            ("-9.9e-2147483648", 0),
+            ("1000000000000000000000000000000000000000000e-42", 1_000_000_000_000),
             ("123456789012345678.000000000001", 123_456_789_012_345_678_000_000_000_001),
         ] {
             assert_eq!(Total::from_decimal(text), Ok(Total::from_pico(pico)), "{text}");

@@ -50,6 +50,8 @@ pub struct Line {
 pub struct Comparison {
     pub lines: BTreeMap<(u64, String), Line>,
     pub cost: Pair<Total>,
+    /// Of all lines together. Lines that may each be a little apart can be too far apart in sum.
+    pub cost_differs: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +115,7 @@ impl Books {
             comparison.cost.ours = sum(comparison.cost.ours, pair.ours)?;
             comparison.cost.theirs = sum(comparison.cost.theirs, pair.theirs)?;
         }
+        comparison.cost_differs = differs(comparison.cost.ours.pico(), comparison.cost.theirs.pico(), true);
         Ok(comparison)
     }
 }
@@ -175,6 +178,19 @@ mod tests {
         let comparison = ours.compare(theirs, tolerances).unwrap();
         assert_eq!(comparison.agrees(), comparison.differences().next().is_none());
         comparison.differences().map(|((_, name), _)| name.clone()).collect()
+    }
+
+    #[test]
+    fn the_sum_of_all_costs_is_held_to_the_tolerance_too() {
+        let ours = books(&[], &[("m, input", 1_000), ("m, output", 1_000)]);
+        let theirs = books(&[], &[("m, input", 1_001), ("m, output", 1_001)]);
+        let differs = |tolerances: &[Tolerance]| {
+            let comparison = ours.compare(&theirs, tolerances).unwrap();
+            (comparison.agrees(), comparison.cost_differs)
+        };
+        assert_eq!(differs(&[]), (false, true));
+        assert_eq!(differs(&[Tolerance::Share(1_000)]), (true, false));
+        assert_eq!(differs(&[Tolerance::Dollars(Total::from_pico(1))]), (true, true));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Requests that were refused before anything was sent, as they can be explained for a day. They are no entries: nothing
 //! was consumed, and nothing is owed.
 
+mod kept;
+
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
@@ -9,10 +11,12 @@ use super::{
     bucket::DAY_NANOS,
     ids::{KeyId, ProjectId, RequestId},
     limits::{Headrooms, LimitExceeded},
-    spend::Spender,
+    spend::SpendLimitReached,
     time::UnixNanos,
     usage::Usage,
 };
+
+pub use self::kept::Kept;
 
 /// How long a refusal can be explained.
 pub const KEPT_NANOS: u64 = DAY_NANOS;
@@ -41,9 +45,9 @@ pub struct RefusedRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// A limit of the key on the model. In a box, so that the other reasons stay small.
+    /// A limit of the project or the key on the model. In a box as the next, so that the other reasons stay small.
     Limit(Box<OverLimit>),
-    SpendLimit(Spender),
+    SpendLimit(Box<SpendLimitReached>),
     UnknownModel,
     ModelNotAllowed,
     /// The model answers elsewhere.
@@ -84,10 +88,21 @@ impl RefusedRequest {
         }
     }
 
-    /// When the same request would have been admitted, had nothing else been sent; `None` for never.
+    /// The spend limit that refused it.
+    pub const fn spend_limit(&self) -> Option<&SpendLimitReached> {
+        match &self.reason {
+            Reason::SpendLimit(reached) => Some(reached),
+            _ => None,
+        }
+    }
+
+    /// When the same request would have been admitted, had nothing else been sent; `None` for never, or nobody knows when.
     pub fn admissible_at(&self) -> Option<UnixNanos> {
-        let wait_nanos = self.over_limit()?.exceeded.wait_nanos?;
-        Some(self.refused_at.plus_nanos(wait_nanos))
+        match &self.reason {
+            Reason::Limit(over) => over.exceeded.wait_nanos.map(|wait_nanos| self.refused_at.plus_nanos(wait_nanos)),
+            Reason::SpendLimit(reached) => Some(UnixNanos::from_seconds(reached.ends_s)),
+            _ => None,
+        }
     }
 }
 
@@ -99,11 +114,16 @@ pub fn oldest_kept(now: UnixNanos) -> RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limits::Dimension;
+    use crate::domain::{
+        limits::{Dimension, Scope},
+        money::Total,
+        spend::{Interval, Spender},
+    };
 
     #[test]
     fn reasons_are_kept_under_the_names_they_are_shown_with() {
         let exceeded = LimitExceeded {
+            scope: Scope::Project,
             dimension: Dimension::RequestsPerMinute,
             limit: 3,
             used: 3,
@@ -111,9 +131,18 @@ mod tests {
             wait_nanos: Some(20_000_000_000),
         };
         let over = OverLimit { limit_group: "m".into(), exceeded, estimate: Usage::default() };
+        let reached = SpendLimitReached {
+            spender: Spender::Organization,
+            threshold_cents: std::num::NonZeroU64::MAX,
+            interval: Interval::Month,
+            spent: Total::from_pico(i128::MAX),
+            held: Total::default(),
+            requested: Total::from_pico(1),
+            ends_s: 1_790_812_800,
+        };
         for reason in [
             Reason::Limit(Box::new(over)),
-            Reason::SpendLimit(Spender::Organization),
+            Reason::SpendLimit(Box::new(reached)),
             Reason::UnknownModel,
             Reason::ModelNotAllowed,
             Reason::WrongEndpoint,
@@ -124,6 +153,25 @@ mod tests {
             assert!(text.contains(&format!("\"{}\"", reason.name())), "{text}");
             assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), reason);
         }
+    }
+
+    #[test]
+    fn a_refusal_of_before_projects_had_buckets_was_by_the_keys_limit() {
+        let text = r#"{"limit":{"limit_group":"m","exceeded":{"dimension":"tokens_per_minute","limit":3,"used":3,"requested":1,
+            "wait_nanos":null},"estimate":{}}}"#;
+        let Reason::Limit(over) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        assert_eq!(over.exceeded.scope, Scope::Key);
+    }
+
+    #[test]
+    fn a_refusal_of_before_money_was_held_was_by_the_limit_of_a_month() {
+        let text =
+            r#"{"spend_limit":{"spender":"project","threshold_cents":1,"spent":10000000000,"month_end_s":1790812800}}"#;
+        let Reason::SpendLimit(reached) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        assert_eq!(
+            (reached.interval, reached.ends_s, reached.held),
+            (Interval::Month, 1_790_812_800, Total::default())
+        );
     }
 
     #[test]

@@ -181,9 +181,16 @@ pub struct Repriced {
     /// By model, requests that used something without a price in the list. They keep the prices they have, if any.
     pub without_price: BTreeMap<Arc<str>, u64>,
     pub difference: Total,
+    /// Requests that were settled before then may be gone from the ledger: of those nothing is said.
+    pub dropped_before: Option<UnixNanos>,
 }
 
 impl Repriced {
+    /// Nothing can be said of the whole time.
+    pub const fn is_too_late(&self) -> bool {
+        self.dropped_before.is_some() && self.requests == 0
+    }
+
     pub fn add(&mut self, booked: &Booked, verdict: &Verdict) -> Result<(), MoneyError> {
         let model = &booked.tariff.model;
         self.requests = self.requests.saturating_add(1);

@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     budget::{Budget, Interval},
     hold::{Payer, SpendHold},
+    limits::SpendLimitReached,
     soft::MARKS,
 };
-use super::{ids::ProjectId, money::Total, time::UnixNanos};
+use super::{ids::ProjectId, money::Total, report::Range, time::UnixNanos};
 
 const PICO_PER_CENT: i128 = 10_000_000_000;
 const DAY_S: u64 = 86_400;
@@ -84,7 +85,7 @@ pub struct Month {
 pub struct Spending {
     organization_limit: Arc<OrganizationLimit>,
     /// Locked before `months` where both are.
-    held: Mutex<hold::Held>,
+    held: Mutex<hold::HeldSums>,
     keys: Mutex<budget::KeySums>,
     /// At most [`MAX_MONTHS`], no month twice; the one that was last added to is the last.
     months: Mutex<Vec<Sums>>,
@@ -111,14 +112,18 @@ impl Enforcement {
     }
 }
 
+/// 64 bits of cents are 98 bits of pico-dollars.
+fn dollars(cents: NonZeroU64) -> Total {
+    Total::from_pico(i128::from(cents.get()) * PICO_PER_CENT)
+}
+
 impl SpendLimit {
     fn is_enforced(&self) -> bool {
         self.enforcement == Enforcement::Enforcing
     }
 
-    /// 64 bits of cents are 98 bits of pico-dollars.
     fn threshold(&self) -> Total {
-        Total::from_pico(i128::from(self.threshold_cents.get()) * PICO_PER_CENT)
+        dollars(self.threshold_cents)
     }
 }
 
@@ -145,6 +150,10 @@ impl Month {
         let days = |days: i8| u64::from(days.unsigned_abs()) * DAY_S;
         let start_s = seconds - seconds % DAY_S - days(date.day() - 1);
         Self { start_s, end_s: start_s + days(date.days_in_month()) }
+    }
+
+    pub const fn range(self) -> Range {
+        Range { start_s: self.start_s, end_s: self.end_s }
     }
 
     const fn holds(self, at: UnixNanos) -> bool {
@@ -190,9 +199,18 @@ impl Spending {
         spending
     }
 
-    /// Counts what a request cost that was settled at `at`, or what such a cost was corrected by.
+    /// Counts what a request cost that was settled at `at`.
     pub fn add(&self, project: &ProjectId, amount: Total, at: UnixNanos) {
         self.add_to(Month::of(at), project, amount);
+    }
+
+    /// Counts what the cost of a request that was settled at `at` was corrected by, if that can still matter: the months of
+    /// long ago refuse nothing, and would push out the one that does.
+    pub fn adjust(&self, project: &ProjectId, amount: Total, at: UnixNanos, now: UnixNanos) {
+        let month = Month::of(at);
+        if Month::of(now).with_neighbours().any(|near| near == month) {
+            self.add_to(month, project, amount);
+        }
     }
 
     fn add_to(&self, month: Month, project: &ProjectId, amount: Total) {
@@ -211,147 +229,4 @@ impl Spending {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{
-        ids::KeyId,
-        projects::{Project, ProjectTerms, TierId},
-    };
-
-    /// 2026-02-28, a second before midnight.
-    const LAST_SECOND: u64 = 1_772_323_199;
-
-    fn limit(threshold_cents: u64, enforcement: Enforcement) -> Option<SpendLimit> {
-        NonZeroU64::new(threshold_cents).map(|threshold_cents| SpendLimit { threshold_cents, enforcement })
-    }
-
-    fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
-        Project {
-            id: ProjectId::parse(id).unwrap(),
-            name: String::new(),
-            tier: TierId::from("tier1"),
-            automatic_tier: true,
-            terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
-            created_at: UnixNanos::default(),
-            archived_at: None,
-        }
-    }
-
-    fn at(seconds: u64) -> UnixNanos {
-        UnixNanos::from_seconds(seconds)
-    }
-
-    fn whose(spending: &Spending, project: &Project, now: UnixNanos) -> Option<Spender> {
-        let key = KeyId::parse("key_a").unwrap();
-        let payer = Payer { key: &key, budget: None, project, tier: None };
-        spending.without_room(&payer, &hold::Held::default(), Total::default(), now)
-    }
-
-    fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
-        Spending::restored(Arc::new(OrganizationLimit::new(limit)), [])
-    }
-
-    #[test]
-    fn months_are_those_of_the_calendar() {
-        let days = |at: u64| {
-            let month = Month::of(UnixNanos::from_seconds(at));
-            (month.start_s, (month.end_s - month.start_s) / DAY_S)
-        };
-        assert_eq!(days(0), (0, 31));
-        assert_eq!(days(LAST_SECOND), (1_769_904_000, 28));
-        assert_eq!(days(LAST_SECOND + 1), (1_772_323_200, 31));
-        // A leap year.
-        assert_eq!(days(1_709_200_000), (1_706_745_600, 29));
-        assert_eq!(Month::of(UnixNanos(u64::MAX)).end_s, 18_447_609_600);
-    }
-
-    #[test]
-    fn a_limit_is_reached_by_the_very_amount_and_not_a_pico_dollar_before() {
-        let spending = nothing_spent(None);
-        let project = project("proj_a", limit(1, Enforcement::Enforcing));
-        spending.add(&project.id, Total::from_pico(9_999_999_999), at(LAST_SECOND));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
-        spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project));
-    }
-
-    #[test]
-    fn all_projects_together_reach_the_organizations_limit() {
-        let spending = nothing_spent(limit(2, Enforcement::Enforcing));
-        let (a, b) = (project("proj_a", None), project("proj_b", limit(2, Enforcement::Enforcing)));
-        let cent = Total::from_pico(10_000_000_000);
-        spending.add(&a.id, cent, at(LAST_SECOND));
-        assert_eq!(whose(&spending, &b, at(LAST_SECOND)), None);
-        spending.add(&b.id, cent, at(LAST_SECOND));
-        for project in [&a, &b] {
-            assert_eq!(whose(&spending, project, at(LAST_SECOND)), Some(Spender::Organization));
-        }
-        spending.organization_limit.set(None);
-        assert_eq!(whose(&spending, &a, at(LAST_SECOND)), None);
-    }
-
-    #[test]
-    fn an_inactive_limit_refuses_nothing() {
-        let spending = nothing_spent(limit(1, Enforcement::Inactive));
-        let project = project("proj_a", limit(1, Enforcement::Inactive));
-        spending.add(&project.id, Total::from_pico(i64::MAX.into()), at(LAST_SECOND));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
-    }
-
-    #[test]
-    fn a_new_month_begins_at_nothing_and_a_late_settlement_of_the_old_does_not_count() {
-        let spending = nothing_spent(None);
-        let project = project("proj_a", limit(1, Enforcement::Enforcing));
-        let much = Total::from_pico(i64::MAX.into());
-        spending.add(&project.id, much, at(LAST_SECOND));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), None);
-        spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + 1));
-        spending.add(&project.id, much, at(LAST_SECOND));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), None);
-        spending.add(&project.id, much, at(LAST_SECOND + 1));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND + 1)), Some(Spender::Project));
-    }
-
-    #[test]
-    fn what_was_spent_before_a_restart_counts() {
-        let (id, cent) = (ProjectId::parse("proj_a").unwrap(), Total::from_pico(10_000_000_000));
-        let month = Month::of(at(LAST_SECOND));
-        let spending = Spending::restored(Arc::default(), [(month, id.clone(), cent), (month, id, cent)]);
-        let reached =
-            |cents| whose(&spending, &project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
-        assert_eq!((reached(2), reached(3)), (Some(Spender::Project), None));
-    }
-
-    #[test]
-    fn a_clock_that_jumps_over_the_months_end_and_back_switches_no_limit_off() {
-        let spending = nothing_spent(None);
-        let project = project("proj_a", limit(1, Enforcement::Enforcing));
-        let cent = Total::from_pico(10_000_000_000);
-        spending.add(&project.id, cent, at(LAST_SECOND));
-        // To the next month, years ahead, and further still, with settlements there.
-        for ahead in [1, 100_000_000, 200_000_000, 300_000_000] {
-            spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND + ahead));
-            assert_eq!(whose(&spending, &project, at(LAST_SECOND + ahead)), None);
-            spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
-            assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
-            assert!(spending.months.lock().unwrap().len() <= MAX_MONTHS);
-        }
-    }
-
-    #[test]
-    fn a_correction_may_lower_what_was_spent() {
-        let spending = nothing_spent(None);
-        let project = project("proj_a", limit(1, Enforcement::Enforcing));
-        spending.add(&project.id, Total::from_pico(10_000_000_000), at(LAST_SECOND));
-        spending.add(&project.id, Total::from_pico(-1), at(LAST_SECOND));
-        assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
-    }
-
-    #[test]
-    fn the_neighbours_of_a_month_are_those_of_the_calendar() {
-        let starts = |at| Month::of(at).with_neighbours().map(|month| month.start_s).collect::<Vec<_>>();
-        assert_eq!(starts(at(LAST_SECOND)), [1_767_225_600, 1_772_323_200, 1_769_904_000]);
-        assert_eq!(starts(at(0)), [31 * DAY_S, 0]);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //! last byte, so that a crash at any moment loses none.
 
 mod error;
+mod outside;
 mod read;
 mod record;
 mod recover;
@@ -29,6 +30,7 @@ use crate::domain::{
 };
 
 pub use error::JournalError;
+pub use outside::{any_settled, end_of};
 pub use read::Batch;
 pub use record::Record;
 use writer::Writer;

@@ -7,7 +7,7 @@ use crate::domain::ledger::{Admission, Settlement};
 /// What a reader of the journal gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    Admitted(Admission),
+    Admitted(Box<Admission>),
     Settled(Settlement),
 }
 
@@ -32,7 +32,7 @@ pub(super) enum LineRef<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
-    Admitted(Admission),
+    Admitted(Box<Admission>),
     Settled(Settlement),
     Continues(Continues),
     #[serde(skip)]

@@ -120,7 +120,7 @@ impl Found {
             match line.map_err(damaged)? {
                 Line::Admitted(admission) => {
                     self.admissions += 1;
-                    self.open.insert(admission.request_id, (self.admissions, admission));
+                    self.open.insert(admission.request_id, (self.admissions, *admission));
                 }
                 Line::Settled(settlement) => {
                     if self.open.remove(&settlement.request_id).is_none() {
@@ -157,7 +157,7 @@ fn length_before(dir: &Path, number: u64) -> Result<Option<u64>, JournalError> {
 }
 
 /// The segment numbers in `dir`, in order.
-fn segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
+pub(super) fn segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
     let entries = fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let entries = entries.map_err(JournalError::io("list", dir))?;
     let mut numbers: Vec<u64> =

@@ -4,9 +4,9 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use super::{Journal, Options, Position, Record};
 use crate::domain::{
-    ids::{KeyId, RequestId},
+    ids::{KeyId, ProjectId, RequestId},
     ledger::{Admission, Hold, Outcome, Settlement, Used},
-    limits::Limits,
+    limits::{ByScope, Limits},
     money::Money,
     pricing::{Charge, ServiceTier},
     time::UnixNanos,
@@ -29,14 +29,18 @@ pub(crate) fn admission(number: u64) -> Admission {
         billed_model: "gpt-4o-audio-preview-2024-12-17".into(),
         prices_from: Some(UnixNanos::from_seconds(1_700_000_000)),
         hold: Hold {
+            project_id: ProjectId::parse("proj_one"),
             limit_group: "gpt-4o-audio-preview".into(),
-            limits: Limits {
-                requests_per_minute: NonZeroU32::new(500),
-                tokens_per_minute: NonZeroU32::new(200_000),
-                ..Limits::default()
+            limits: ByScope {
+                project: Limits {
+                    requests_per_minute: NonZeroU32::new(500),
+                    tokens_per_minute: NonZeroU32::new(200_000),
+                    ..Limits::default()
+                },
+                key: Limits::default(),
             },
             tokens: NonZeroU32::new(120).unwrap(),
-            in_use: [Some(1), None, Some(40)],
+            used_before: ByScope { project: [Some(1), None, Some(40), None], key: [None; 4] },
         },
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::domain::limits::{Dimension, LimitExceeded};
+use crate::domain::limits::LimitExceeded;
 
 type Text = Cow<'static, str>;
 
@@ -257,7 +257,7 @@ impl ApiError {
     /// A 429 in `OpenAI`'s words (protocol facts d.3). The project takes the place of the organization.
     pub fn limit_exceeded(exceeded: &LimitExceeded, model: &str, project: &str) -> Self {
         const MORE: &str = "Visit https://platform.openai.com/account/rate-limits to learn more.";
-        let LimitExceeded { dimension, limit, used, requested, wait_nanos } = *exceeded;
+        let LimitExceeded { scope: _, dimension, limit, used, requested, wait_nanos } = *exceeded;
         let phrase = dimension.wire_phrase();
         let (message, retry) = if let Some(nanos) = wait_nanos {
             let wait = super::headers::go_duration(nanos);
@@ -265,8 +265,7 @@ impl ApiError {
                 "Rate limit reached for {model} in organization {project} on {phrase}: Limit {limit}, Used {used}, \
                  Requested {requested}. Please try again in {wait}. {MORE}"
             );
-            let day = dimension == Dimension::RequestsPerDay;
-            (message, if day { Retry::NotByItself { nanos } } else { Retry::After { nanos } })
+            (message, if dimension.is_per_day() { Retry::NotByItself { nanos } } else { Retry::After { nanos } })
         } else {
             let message = format!(
                 "Request too large for {model} in organization {project} on {phrase}: Limit {limit}, Requested {requested}. \
@@ -321,6 +320,7 @@ fn shortened(number: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::limits::{Dimension, Scope};
 
     #[test]
     fn bodies_have_all_four_keys() {
@@ -335,6 +335,7 @@ mod tests {
     fn a_hit_limit_is_told_in_openais_words() {
         // Quoted in public: errors_quoted.jsonl, requests (RPD).
         let day = LimitExceeded {
+            scope: Scope::Project,
             dimension: Dimension::RequestsPerDay,
             limit: 10_000,
             used: 10_000,
@@ -350,7 +351,15 @@ mod tests {
         );
         assert_eq!((error.status, error.kind.as_ref()), (429, "requests"));
         assert_eq!(error.retry, Retry::NotByItself { nanos: 8_640_000_000 });
+        let error = ApiError::limit_exceeded(&LimitExceeded { dimension: Dimension::TokensPerDay, ..day }, "m", "org");
+        assert!(
+            error
+                .message
+                .starts_with("Rate limit reached for m in organization org on tokens per day (TPD): Limit 10000,")
+        );
+        assert_eq!((error.retry, error.kind.as_ref()), (Retry::NotByItself { nanos: 8_640_000_000 }, "tokens"));
         let large = LimitExceeded {
+            scope: Scope::Project,
             dimension: Dimension::TokensPerMinute,
             limit: 30_000,
             used: 0,

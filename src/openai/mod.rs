@@ -2,6 +2,7 @@
 //! this room alone; everywhere else it is input and output.
 
 pub mod audio;
+pub mod batch;
 pub mod endpoint;
 pub mod error;
 pub mod estimate;

@@ -97,8 +97,8 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
         }
         Reserve::Learned => {
             // A guess alone never makes a request too large for its limit.
-            let room =
-                limits.tokens_per_minute.map_or(u64::MAX, |limit| u64::from(limit.get()).saturating_sub(input_tokens));
+            let smallest = [limits.tokens_per_minute, limits.tokens_per_day].into_iter().flatten().min();
+            let room = smallest.map_or(u64::MAX, |limit| u64::from(limit.get()).saturating_sub(input_tokens));
             input_tokens.saturating_add(output.total().min(room))
         }
     };
@@ -150,6 +150,8 @@ mod tests {
         let tokens = |text, limit| estimate(&size(text), &average, Reserve::Learned, &tpm(limit)).tokens.get();
         assert_eq!(tokens(90, 100), 100);
         assert_eq!(tokens(101, 100), 101);
+        let daily = Limits { tokens_per_day: NonZeroU32::new(95), ..tpm(100) };
+        assert_eq!(estimate(&size(90), &average, Reserve::Learned, &daily).tokens.get(), 95);
     }
 
     #[test]

@@ -1,53 +1,84 @@
-//! Takes from all limits of a key and model or from none, and corrects afterwards.
+//! Takes from all limits of a project and of its key, or from none, and corrects afterwards.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
 };
 
 use super::estimate::OutputAverage;
 use crate::domain::{
-    bucket::{Bucket, Headroom, HoldNumber, Holds, Refusal},
-    ids::KeyId,
-    ledger::{Hold, Used},
-    limits::{Dimension, Headrooms, LimitExceeded, Limits},
+    bucket::{Bucket, HoldNumber, Level, Rate, Refusal},
+    ids::{KeyId, ProjectId},
+    ledger::{Hold, Used, UsedBefore},
+    limits::{ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, Scope},
     time::UnixNanos,
 };
 
-/// The live buckets of every key and limit group that has been used.
+/// The live buckets of every project, key and limit group that has been used.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    keys: RwLock<HashMap<KeyId, Arc<KeyBuckets>>>,
+    projects: RwLock<HashMap<ProjectId, Arc<Groups<Cells>>>>,
+    keys: RwLock<HashMap<KeyId, Arc<Groups<Buckets>>>>,
 }
 
-#[derive(Debug, Default)]
-struct KeyBuckets {
-    groups: RwLock<HashMap<Arc<str>, Arc<Buckets>>>,
-}
+/// By limit group. A key uses a handful of them, which a list finds faster and keeps in a third of the room of a map.
+type Groups<T> = RwLock<Vec<(Arc<str>, Arc<T>)>>;
 
-/// The buckets of one key and limit group, and what this pair has been answering.
+/// The buckets of one owner. Locked while they change, so that nobody sees a half-made reservation and is refused for it.
 #[derive(Debug, Default)]
+struct Cells(Mutex<[Bucket; Dimension::COUNT]>);
+
+/// What the requests of one key and limit group take from, and what this pair has been answering.
+#[derive(Debug)]
 pub struct Buckets {
-    buckets: [Bucket; Dimension::COUNT],
-    /// Locked while the buckets change, so that nobody sees a half-made reservation and is refused for it.
-    holds: Mutex<[Holds; Dimension::COUNT]>,
+    project_id: ProjectId,
+    limit_group: Arc<str>,
+    /// Shared with the project's other keys.
+    of_project: Arc<Cells>,
+    /// Made when the key first has limits of its own: few do.
+    of_key: OnceLock<Box<Cells>>,
     pub average: OutputAverage,
 }
 
 impl Limiter {
-    pub fn buckets(&self, key: &KeyId, limit_group: &Arc<str>) -> Arc<Buckets> {
-        let of_key = find_or_add(&self.keys, key);
-        find_or_add(&of_key.groups, limit_group)
+    /// A key belongs to one project as long as it lives.
+    pub fn buckets(&self, project_id: &ProjectId, key_id: &KeyId, limit_group: &Arc<str>) -> Arc<Buckets> {
+        let of_key = find_or_add(&self.keys, key_id);
+        of_group(&of_key, limit_group, || {
+            Arc::new(Buckets {
+                project_id: project_id.clone(),
+                limit_group: Arc::clone(limit_group),
+                of_project: self.of_project(project_id, limit_group),
+                of_key: OnceLock::new(),
+                average: OutputAverage::default(),
+            })
+        })
     }
 
-    /// Puts back the state of a bucket from before a restart.
-    pub fn restore(&self, key: &KeyId, limit_group: &Arc<str>, dimension: Dimension, arrival: UnixNanos) {
-        self.buckets(key, limit_group).buckets[dimension.index()].restore(arrival);
+    fn of_project(&self, project_id: &ProjectId, limit_group: &Arc<str>) -> Arc<Cells> {
+        of_group(&find_or_add(&self.projects, project_id), limit_group, Arc::default)
+    }
+
+    /// Puts back the level of a bucket from before a restart. Without a key it is the project's.
+    pub fn restore(
+        &self,
+        project_id: &ProjectId,
+        key_id: Option<&KeyId>,
+        limit_group: &Arc<str>,
+        dimension: Dimension,
+        level: Level,
+    ) {
+        let restore = |cells: &Cells| cells.lock()[dimension.index()].restore(level);
+        match key_id {
+            None => restore(&self.of_project(project_id, limit_group)),
+            Some(key_id) => restore(self.buckets(project_id, key_id, limit_group).of_key.get_or_init(Box::default)),
+        }
     }
 }
 
-fn find_or_add<K: Eq + std::hash::Hash + Clone, V: Default>(map: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Arc<V> {
+fn find_or_add<K: Eq + Hash + Clone, V: Default>(map: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Arc<V> {
     if let Some(found) = map.read().unwrap_or_else(PoisonError::into_inner).get(key) {
         return Arc::clone(found);
     }
@@ -55,80 +86,128 @@ fn find_or_add<K: Eq + std::hash::Hash + Clone, V: Default>(map: &RwLock<HashMap
     Arc::clone(map.entry(key.clone()).or_default())
 }
 
+fn of_group<T>(groups: &Groups<T>, limit_group: &Arc<str>, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+    let find = |groups: &[(Arc<str>, Arc<T>)]| {
+        let found = groups.iter().find(|(name, _)| Arc::ptr_eq(name, limit_group) || name == limit_group);
+        found.map(|(_, found)| Arc::clone(found))
+    };
+    if let Some(found) = find(&groups.read().unwrap_or_else(PoisonError::into_inner)) {
+        return found;
+    }
+    let mut groups = groups.write().unwrap_or_else(PoisonError::into_inner);
+    find(&groups).unwrap_or_else(|| {
+        let made = make();
+        groups.reserve_exact(1);
+        groups.push((Arc::clone(limit_group), Arc::clone(&made)));
+        made
+    })
+}
+
+impl Cells {
+    fn lock(&self) -> MutexGuard<'_, [Bucket; Dimension::COUNT]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The buckets of both scopes, held at once: always the project's first, so that nobody waits in a circle.
+struct Locked<'a> {
+    of_project: MutexGuard<'a, [Bucket; Dimension::COUNT]>,
+    of_key: Option<MutexGuard<'a, [Bucket; Dimension::COUNT]>>,
+}
+
+impl Locked<'_> {
+    fn bucket(&mut self, scope: Scope, dimension: Dimension) -> Option<&mut Bucket> {
+        let buckets = match scope {
+            Scope::Project => Some(&mut self.of_project),
+            Scope::Key => self.of_key.as_mut(),
+        };
+        buckets.map(|buckets| &mut buckets[dimension.index()])
+    }
+
+    fn levels(&self) -> ByScope<Levels> {
+        let levels = |buckets: &[Bucket; Dimension::COUNT]| buckets.each_ref().map(Bucket::level);
+        ByScope { project: levels(&self.of_project), key: self.of_key.as_deref().map(levels).unwrap_or_default() }
+    }
+}
+
+/// What there is to check, in the order of checking.
+fn rates(limits: &ByScope<Limits>) -> impl Iterator<Item = (Scope, Dimension, Rate)> {
+    let of_scope = move |scope: Scope| {
+        let rate = move |dimension| limits[scope].rate(dimension).map(|rate| (scope, dimension, rate));
+        Dimension::ALL.into_iter().filter_map(rate)
+    };
+    Scope::ALL.into_iter().flat_map(of_scope)
+}
+
 impl Buckets {
-    /// Takes one request and `tokens` tokens, or nothing.
+    fn lock(&self, limits: &ByScope<Limits>) -> Locked<'_> {
+        let of_key = limits.key.has_rates().then(|| self.of_key.get_or_init(Box::default));
+        Locked { of_project: self.of_project.lock(), of_key: of_key.map(|cells| cells.lock()) }
+    }
+
+    /// Takes one request and `tokens` tokens from the buckets of both scopes, or nothing. All of them are asked before
+    /// anything is taken, so that of several limits that refuse the one to wait for longest is told.
     pub fn reserve(
         self: &Arc<Self>,
-        limits: &Limits,
-        limit_group: &Arc<str>,
+        limits: &ByScope<Limits>,
         tokens: NonZeroU32,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_use =
-            |dimension: Dimension| limits.rate(dimension).map(|rate| self.buckets[dimension.index()].used(rate, now));
-        let in_use = Dimension::ALL.map(in_use);
-        let hold = Hold { limit_group: Arc::clone(limit_group), limits: *limits, tokens, in_use };
-        let mut numbers = [HoldNumber::default(); Dimension::COUNT];
-        for dimension in Dimension::ALL {
-            match self.take(&mut holds[dimension.index()], &hold, dimension, now) {
-                Ok(number) => numbers[dimension.index()] = number,
-                Err(exceeded) => {
-                    for earlier in Dimension::ALL.into_iter().take(dimension.index()) {
-                        self.correct(&mut holds, &hold, &numbers, earlier, 0, now);
-                    }
-                    return Err(exceeded);
+        let mut hold = Hold {
+            project_id: Some(self.project_id.clone()),
+            limit_group: Arc::clone(&self.limit_group),
+            limits: *limits,
+            tokens,
+            used_before: ByScope::<UsedBefore>::default(),
+        };
+        let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
+        let mut locked = self.lock(limits);
+        let mut levels = locked.levels();
+        let mut refused: Option<LimitExceeded> = None;
+        for (scope, dimension, rate) in rates(limits) {
+            let level = &mut levels[scope][dimension.index()];
+            let used = level.used(rate, now);
+            hold.used_before[scope][dimension.index()] = Some(used);
+            match level.take(hold.units(dimension), rate, now) {
+                Ok(taken) => *level = taken,
+                Err(refusal) => {
+                    let requested = hold.units(dimension).get();
+                    let exceeded = LimitExceeded {
+                        scope,
+                        dimension,
+                        limit: rate.limit(),
+                        used,
+                        requested,
+                        wait_nanos: wait(refusal),
+                    };
+                    refused = Some(refused.map_or(exceeded, |earlier| earlier.or_worse(exceeded)));
                 }
             }
         }
-        drop(holds);
-        Ok(Reservation { buckets: Arc::clone(self), hold, numbers, open: true })
-    }
-
-    fn take(
-        &self,
-        holds: &mut Holds,
-        hold: &Hold,
-        dimension: Dimension,
-        now: UnixNanos,
-    ) -> Result<HoldNumber, LimitExceeded> {
-        let Some(rate) = hold.limits.rate(dimension) else { return Ok(HoldNumber::default()) };
-        let (bucket, units) = (&self.buckets[dimension.index()], hold.units(dimension));
-        holds.take(bucket, units, rate, now).map_err(|refusal| LimitExceeded {
-            dimension,
-            limit: rate.limit(),
-            used: bucket.used(rate, now),
-            requested: units.get(),
-            wait_nanos: match refusal {
-                Refusal::Wait { nanos } => Some(nanos),
-                Refusal::TooLarge => None,
-            },
-        })
-    }
-
-    /// Gives back what was held but not used, or books what was used but not held.
-    fn correct(
-        &self,
-        holds: &mut [Holds; Dimension::COUNT],
-        hold: &Hold,
-        numbers: &[HoldNumber; Dimension::COUNT],
-        dimension: Dimension,
-        used: u64,
-        now: UnixNanos,
-    ) {
-        let Some(rate) = hold.limits.rate(dimension) else { return };
-        let (at, held) = (dimension.index(), hold.units(dimension));
-        holds[at].settle(&self.buckets[at], numbers[at], held, used, rate, now);
-    }
-
-    pub fn headrooms(&self, limits: &Limits, now: UnixNanos) -> Headrooms {
-        let headroom = |dimension: Dimension| -> Option<Headroom> {
-            limits.rate(dimension).map(|rate| self.buckets[dimension.index()].headroom(rate, now))
-        };
-        Headrooms {
-            requests: headroom(Dimension::RequestsPerDay).or_else(|| headroom(Dimension::RequestsPerMinute)),
-            tokens: headroom(Dimension::TokensPerMinute),
+        if let Some(exceeded) = refused {
+            return Err(exceeded);
         }
+        for (scope, dimension, rate) in rates(limits) {
+            let at = dimension.index();
+            if let Some(bucket) = locked.bucket(scope, dimension) {
+                numbers[scope][at] = bucket.hold(levels[scope][at], rate, now);
+            }
+        }
+        drop(locked);
+        let headrooms = Headrooms::tightest(limits, &levels, now);
+        Ok(Reservation { buckets: Arc::clone(self), hold, numbers, headrooms, open: true })
+    }
+
+    pub fn headrooms(&self, limits: &ByScope<Limits>, now: UnixNanos) -> Headrooms {
+        let levels = self.lock(limits).levels();
+        Headrooms::tightest(limits, &levels, now)
+    }
+}
+
+const fn wait(refusal: Refusal) -> Option<u64> {
+    match refusal {
+        Refusal::Wait { nanos } => Some(nanos),
+        Refusal::TooLarge => None,
     }
 }
 
@@ -137,32 +216,39 @@ impl Buckets {
 pub struct Reservation {
     buckets: Arc<Buckets>,
     hold: Hold,
-    numbers: [HoldNumber; Dimension::COUNT],
+    numbers: ByScope<[HoldNumber; Dimension::COUNT]>,
+    headrooms: Headrooms,
     open: bool,
 }
 
 impl Reservation {
-    pub fn hold(&self) -> &Hold {
+    pub const fn hold(&self) -> &Hold {
         &self.hold
     }
 
-    pub fn buckets(&self) -> &Arc<Buckets> {
+    pub const fn buckets(&self) -> &Arc<Buckets> {
         &self.buckets
     }
 
-    pub fn headrooms(&self, now: UnixNanos) -> Headrooms {
-        self.buckets.headrooms(&self.hold.limits, now)
+    /// What was left when it was made.
+    pub const fn headrooms(&self) -> Headrooms {
+        self.headrooms
     }
 
     pub fn settle(mut self, used: Used, now: UnixNanos) {
         self.close(used, now);
     }
 
+    /// Gives back what was held but not used, or books what was used but not held.
     fn close(&mut self, used: Used, now: UnixNanos) {
-        if std::mem::take(&mut self.open) {
-            let mut holds = self.buckets.holds.lock().unwrap_or_else(PoisonError::into_inner);
-            for dimension in Dimension::ALL {
-                self.buckets.correct(&mut holds, &self.hold, &self.numbers, dimension, used.units(dimension), now);
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let mut locked = self.buckets.lock(&self.hold.limits);
+        for (scope, dimension, _) in rates(&self.hold.limits) {
+            if let Some(bucket) = locked.bucket(scope, dimension) {
+                let number = self.numbers[scope][dimension.index()];
+                bucket.settle(number, self.hold.units(dimension), used.units(dimension), now);
             }
         }
     }
@@ -176,25 +262,4 @@ impl Drop for Reservation {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slow_request_gives_back_nothing_of_what_others_hold() {
-        let limits = Limits { tokens_per_minute: NonZeroU32::new(300), ..Limits::default() };
-        let (limiter, group): (_, Arc<str>) = (Limiter::default(), Arc::from("m"));
-        let buckets = limiter.buckets(&KeyId::parse("key_one").unwrap(), &group);
-        let at = |seconds: u64| UnixNanos::from_seconds(1_790_000_000 + seconds);
-        let reserve = |tokens, now| buckets.reserve(&limits, &group, NonZeroU32::new(tokens).unwrap(), now);
-        let slow = reserve(285, at(0)).unwrap();
-        let quick = reserve(284, at(59)).unwrap();
-        slow.settle(Used { request: true, tokens: 10 }, at(61));
-        assert!(reserve(284, at(62)).is_err(), "568 tokens in three seconds");
-        // What it did not use itself comes back at once.
-        quick.settle(Used { request: true, tokens: 100 }, at(62));
-        let third = reserve(215, at(62)).unwrap();
-        assert!(reserve(1, at(62)).is_err());
-        drop(third);
-        assert!(reserve(215, at(62)).is_ok(), "dropped unsent, it gives back everything");
-    }
-}
+mod tests;

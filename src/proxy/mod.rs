@@ -9,6 +9,8 @@ pub mod drain;
 pub mod estimate;
 mod intake;
 pub mod limiter;
+#[cfg(test)]
+mod limiter_tests;
 pub mod promotions;
 pub mod recorder;
 pub mod refusals;
@@ -21,7 +23,7 @@ use self::{
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
     limiter::{Buckets, Limiter, Reservation},
-    recorder::{Consumed, Ending, Facts, Held, Meter, Recorder},
+    recorder::{Consumed, Ending, Facts, Holds, Meter, Recorder},
     refusals::Refusals,
 };
 pub use self::{
@@ -36,7 +38,7 @@ use crate::{
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
-        limits::{Headrooms, LimitExceeded, Limits},
+        limits::{ByScope, Headrooms, LimitExceeded, Limits},
         money::Money,
         pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
@@ -107,14 +109,15 @@ struct Taken {
 /// What the catalog and the limiter know about a caller's use of a model.
 struct Terms<'a> {
     named: Option<Named<'a>>,
-    limits: Limits,
+    /// The project's, and those of the key that are narrower.
+    limits: ByScope<Limits>,
     limit_group: Arc<str>,
     buckets: Arc<Buckets>,
 }
 
 /// The limit group of all models without a page: many services answer to any name, and a new name each time must not be a
 /// new limit each time.
-const UNLISTED: &str = "(unlisted)";
+pub const UNLISTED: &str = "(unlisted)";
 
 impl Proxy {
     /// Nothing is sent upstream without a price, money left to spend, a reservation and a place in the journal; from the admission on the
@@ -137,9 +140,9 @@ impl Proxy {
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
         let money = self.hold_money(caller, &terms, &charges, now)?;
         let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
-        let (headrooms, budget_percent) = (reservation.headrooms(now), money.soft_percent(now));
-        let held = Held { reservation, money };
-        let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, held, now)?;
+        let (headrooms, budget_percent) = (reservation.headrooms(), money.soft_percent(now));
+        let holds = Holds { reservation, money };
+        let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
         Ok(Taken { meter, headrooms, budget_percent })
     }
 
@@ -155,9 +158,10 @@ impl Proxy {
             return None;
         }
         let page = named.map(|named| named.model.as_ref());
-        let limits = self.catalog.limits_of(caller.project(), page).narrowed_by(&caller.key().terms.limits);
+        let project = self.catalog.limits_of(caller.project(), page);
+        let limits = ByScope { project, key: caller.key().terms.limits.narrower_than(&project) };
         let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
-        let buckets = self.limiter.buckets(&caller.key().id, &limit_group);
+        let buckets = self.limiter.buckets(&caller.project().id, &caller.key().id, &limit_group);
         Some(Terms { named, limits, limit_group, buckets })
     }
 
@@ -214,18 +218,19 @@ impl Proxy {
         let amount = cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount);
         let key = caller.key();
         let payer = Payer { key: &key.id, budget: key.terms.budget.as_ref(), project, tier };
-        self.recorder.spending.hold(&payer, amount.into(), now).map_err(|spender| {
+        self.recorder.spending.hold(&payer, amount.into(), now).map_err(|reached| {
             self.metrics.over_spend_limit.inc();
             let headrooms = terms.buckets.headrooms(&terms.limits, now);
-            let error = ApiError::spend_limit_reached(spender);
-            Refused { error, headrooms, reason: Reason::SpendLimit(spender) }
+            let error = ApiError::spend_limit_reached(reached.spender);
+            Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) }
         })
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
         let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
         let size = Size { model_max_output, ..call.size };
-        estimate(&size, &terms.buckets.average, self.options.reserve, &terms.limits)
+        let narrowest = terms.limits.project.narrowed_by(&terms.limits.key);
+        estimate(&size, &terms.buckets.average, self.options.reserve, &narrowest)
     }
 
     fn reserve(
@@ -236,9 +241,11 @@ impl Proxy {
         estimate: &Estimate,
         now: UnixNanos,
     ) -> Result<Reservation, Refused> {
-        let reserved = terms.buckets.reserve(&terms.limits, &terms.limit_group, estimate.tokens, now);
+        let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
         reserved.map_err(|exceeded: LimitExceeded| {
-            self.metrics.refused(exceeded.dimension);
+            let LimitExceeded { scope, dimension, .. } = exceeded;
+            self.metrics.refused(scope, dimension);
+            tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
             let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
             let free = caller.project().tier.as_str() == TierId::FREE;
             let error = if free { error.with_free_tier_hint() } else { error };
@@ -257,10 +264,10 @@ impl Proxy {
         terms: &Terms<'_>,
         (prices, charges): (Option<Arc<Prices>>, Vec<Charge>),
         estimate: &Estimate,
-        held: Held,
+        holds: Holds,
         now: UnixNanos,
     ) -> Result<Meter, Refused> {
-        let headrooms = held.reservation.headrooms(now);
+        let headrooms = holds.reservation.headrooms();
         let facts = Facts {
             request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),
@@ -270,7 +277,7 @@ impl Proxy {
             prices,
             charges,
         };
-        let admitted = self.recorder.admit(caller, facts, estimate, held, now);
+        let admitted = self.recorder.admit(caller, facts, estimate, holds, now);
         admitted.map_err(|error: JournalError| {
             self.metrics.not_recorded.inc();
             tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");

@@ -46,7 +46,7 @@ pub struct Facts {
 }
 
 /// What a request holds until it is settled: its place on the limits, and the money that it is expected to cost.
-pub struct Held {
+pub struct Holds {
     pub reservation: Reservation,
     pub money: SpendHold,
 }
@@ -65,7 +65,7 @@ pub struct Meter {
 /// What is given up by settling.
 struct Open {
     ticket: Ticket,
-    held: Held,
+    holds: Holds,
 }
 
 /// How a request ended, as far as its settlement is concerned.
@@ -114,7 +114,7 @@ impl Recorder {
         caller: &Caller,
         facts: Facts,
         estimate: &Estimate,
-        held: Held,
+        holds: Holds,
         now: UnixNanos,
     ) -> Result<Meter, JournalError> {
         let prices = facts.prices;
@@ -129,11 +129,11 @@ impl Recorder {
             charges: facts.charges,
             billed_model: facts.billed_model,
             prices_from: prices.as_ref().map(|prices| prices.from),
-            hold: held.reservation.hold().clone(),
+            hold: holds.reservation.hold().clone(),
         };
         let ticket = self.journal.admit(&admission)?;
         self.metrics.open_admissions.inc();
-        let open = Some(Open { ticket, held });
+        let open = Some(Open { ticket, holds });
         let (recorder, key) = (Arc::clone(self), Arc::clone(caller.key()));
         Ok(Meter { open, sent: false, recorder, key, admission, prices })
     }
@@ -161,7 +161,7 @@ impl Meter {
     /// The only place that gives tokens back or books debt, writes the settlement, and counts it. The second call and
     /// all later ones do nothing; returns where the settlement stands in the journal.
     pub fn settle(&mut self, ending: Ending) -> Option<Position> {
-        let Open { ticket, held: Held { reservation, money } } = self.open.take()?;
+        let Open { ticket, holds: Holds { reservation, money } } = self.open.take()?;
         let now = self.recorder.clock.now();
         let settlement = self.settlement(ending, now);
         if settlement.basis == Basis::Reported

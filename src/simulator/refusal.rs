@@ -14,7 +14,7 @@ use super::{
 use crate::{
     domain::{
         keys::redact,
-        limits::{Dimension, LimitExceeded},
+        limits::{Dimension, LimitExceeded, Scope},
     },
     openai::error::{ApiError, Retry},
 };
@@ -139,7 +139,7 @@ fn too_many(wish: &Wish, model: &str) -> Refusal {
         Exceeded::Requests | Exceeded::Quota => (Dimension::RequestsPerMinute, LIMIT_REQUESTS, 1),
     };
     let wait_nanos = Some(wish.retry_after_ms.saturating_mul(NANOS_PER_MS));
-    let exceeded = LimitExceeded { dimension, limit, used: limit.into(), requested, wait_nanos };
+    let exceeded = LimitExceeded { scope: Scope::Project, dimension, limit, used: limit.into(), requested, wait_nanos };
     let mut refusal = Refusal::from(ApiError::limit_exceeded(&exceeded, model, "org-simulator"));
     if let Some(value) = &wish.retry_after {
         refusal.headers = vec![("retry-after", value.clone())];

@@ -12,7 +12,7 @@ use std::{
 
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Store, StoreError, accounts::unreadable, retention, tariffs};
+use super::{Store, StoreError, accounts::unreadable, check_schema, retention, spend, tariffs};
 use crate::domain::{
     export::{Adjusted, ExportedEntry},
     ids::RequestId,
@@ -77,15 +77,8 @@ pub struct Export {
 impl Export {
     pub async fn open(path: &Path, settled: Settled) -> Result<Self, StoreError> {
         let mut connection = Store::connect_to_read(path).await?;
-        let is_current: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'retention')")
-                .fetch_one(&mut connection)
-                .await?;
-        if !is_current {
-            return Err(StoreError::OlderDatabase);
-        }
-        let last_adjustment = sqlx::query_scalar("SELECT coalesce(max(number), 0) FROM adjustments");
-        let last_adjustment = last_adjustment.fetch_one(&mut connection).await?;
+        check_schema(&mut connection).await?;
+        let last_adjustment = spend::last_number(&mut connection).await?;
         let stored = |time: UnixNanos| i64::try_from(time.millis()).unwrap_or(i64::MAX);
         Ok(Self {
             connection,
@@ -110,8 +103,7 @@ impl Export {
 
     /// Entries that ended before then may be missing: they were dropped, now or earlier, because of their age.
     pub async fn dropped_before(&mut self) -> Result<UnixNanos, StoreError> {
-        let horizon_ms = retention::horizon_ms(&mut self.connection).await?;
-        Ok(UnixNanos::from_millis(u64::try_from(horizon_ms).unwrap_or(0)))
+        retention::horizon(&mut self.connection).await
     }
 
     /// False at the end of the ledger. Every entry is looked at: none says in its id when it was settled, and one that was

@@ -1,8 +1,8 @@
 //! The ledger: an entry per finished request, its sums, and how far the journal is in here, all in one transaction.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{collections::HashSet, path::Path, sync::LazyLock};
 
-use sqlx::{SqliteConnection, query::Query, sqlite::Sqlite, sqlite::SqliteArguments};
+use sqlx::{Connection as _, SqliteConnection, query::Query, sqlite::Sqlite, sqlite::SqliteArguments};
 
 use super::{
     Store, StoreError,
@@ -60,6 +60,14 @@ impl Store {
     pub async fn projection(&self) -> Result<Option<Position>, StoreError> {
         let mut connection = self.writer.acquire().await?;
         projection(&mut connection).await
+    }
+
+    /// The same of a database file that another process may be writing.
+    pub async fn projection_in(path: &Path) -> Result<Option<Position>, StoreError> {
+        let mut connection = Self::connect_to_read(path).await?;
+        let position = projection(&mut connection).await?;
+        connection.close().await?;
+        Ok(position)
     }
 
     /// Takes a batch over, whole or not at all. Entries that are already there are left as they are.

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod admin_keys;
 pub mod audit;
+pub mod batch_queue;
 pub mod buckets;
 mod change;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod export;
 pub mod last_used;
 pub mod ledger;
 mod names;
+pub mod past;
 pub mod projector;
 pub mod refusals;
 mod replay;
@@ -24,6 +26,8 @@ mod tariffs;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::store as seeded;
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -38,6 +42,8 @@ use sqlx::{
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use tokio::sync::Semaphore;
 
 pub use error::StoreError;
 use names::Names;
@@ -54,6 +60,8 @@ pub struct Store {
     reader: SqlitePool,
     names: Arc<Mutex<Names>>,
     directory: Arc<Mutex<Arc<reports::Directory>>>,
+    /// Whose turn it is to read the ledger through.
+    scan: Arc<Semaphore>,
 }
 
 impl Store {
@@ -65,7 +73,7 @@ impl Store {
     /// Opens the database of a gateway that may be running on it: it is neither made nor brought up to date.
     pub async fn open_existing(path: &Path) -> Result<Self, StoreError> {
         let store = Self::pools(path, |pool| pool).await?;
-        check_schema(&store.reader).await?;
+        check_schema(&mut *store.reader.acquire().await?).await?;
         Ok(store)
     }
 
@@ -96,7 +104,7 @@ impl Store {
         check_version(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
         let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
-        Ok(Self { writer, reader, names: Arc::default(), directory: Arc::default() })
+        Ok(Self { writer, reader, names: Arc::default(), directory: Arc::default(), scan: Arc::new(Semaphore::new(1)) })
     }
 
     /// One connection of its own to a database file that others may be writing, as it is: nothing is brought up to date.
@@ -178,13 +186,15 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
 }
 
 /// Refuses a schema that is not the one this program knows.
-async fn check_schema(pool: &SqlitePool) -> Result<(), StoreError> {
+async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let known = sqlx::migrate!("./migrations").iter().map(|migration| migration.version).max();
-    let applied = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await;
+    let applied = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success");
+    let applied = applied.fetch_one(&mut *connection).await;
     // Without that table nothing was ever applied.
     let applied: Option<i64> = applied.unwrap_or_default();
     match applied {
-        _ if applied == known => Ok(()),
+        // An upgrade that was interrupted goes on with the next start of the gateway.
+        _ if applied == known && rollups::is_summed_up(connection).await? => Ok(()),
         Some(version) if applied > known => Err(StoreError::NewerDatabase { version }),
         _ => Err(StoreError::OlderDatabase),
     }

@@ -15,12 +15,17 @@ use super::{
 use crate::domain::{
     ids::KeyId,
     ledger::{Entry, Hold},
-    limits::Limits,
-    tariff::Tariff,
+    limits::{ByScope, Limits},
+    tariff::{Tariff, TariffKind},
 };
 
 /// Callers choose some of the names, so what is remembered is bounded.
 const MAX_REMEMBERED: usize = 20_000;
+
+/// Names are kept for ever. Of those that callers made up (models without a page or a price), new ones share a name once
+/// there are so many: the sums of reports are kept for each.
+const MAX_NAMES: i64 = 20_000;
+const OTHER: &str = "(other)";
 
 #[derive(Default)]
 pub(super) struct Names {
@@ -28,7 +33,7 @@ pub(super) struct Names {
     keys: HashMap<KeyId, i64>,
     tariffs: HashMap<Tariff, i64>,
     endings: HashMap<Ending, i64>,
-    terms: HashMap<(Arc<str>, Limits), i64>,
+    terms: HashMap<(Arc<str>, ByScope<Limits>), i64>,
 }
 
 /// How a request ended, in the numbers of its words.
@@ -77,6 +82,22 @@ impl Names {
         Ok(remembered(&mut self.names, &name.into(), number))
     }
 
+    /// A name that the caller may have made up.
+    async fn made_up(&mut self, connection: &mut SqliteConnection, name: &str) -> Result<i64, StoreError> {
+        if let Some(number) = self.names.get(name) {
+            return Ok(*number);
+        }
+        // None is ever deleted, so the last number says how many there are.
+        let may_stand: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM names WHERE name = ?1) OR (SELECT coalesce(max(number), 0) < ?2 FROM names)",
+        )
+        .bind(name)
+        .bind(MAX_NAMES)
+        .fetch_one(&mut *connection)
+        .await?;
+        self.name(connection, if may_stand { name } else { OTHER }).await
+    }
+
     pub(super) async fn key(&mut self, connection: &mut SqliteConnection, id: &KeyId) -> Result<i64, StoreError> {
         if let Some(number) = self.keys.get(id) {
             return Ok(*number);
@@ -97,9 +118,14 @@ impl Names {
         if let Some(number) = self.tariffs.get(tariff) {
             return Ok(*number);
         }
+        let has_prices = tariff.prices_from.is_some() || tariff.kind == TariffKind::Adjustment;
         let row = tariffs::Row {
             endpoint: self.name(connection, &tariff.endpoint).await?,
-            model: self.name(connection, &tariff.model).await?,
+            model: if has_prices {
+                self.name(connection, &tariff.model).await?
+            } else {
+                self.made_up(connection, &tariff.model).await?
+            },
             service_tier: self.name(connection, tariff.service_tier.name()).await?,
         };
         let kept = tariffs::kept(connection, tariff, row).await?;
@@ -116,7 +142,10 @@ impl Names {
     pub(super) async fn ending(&mut self, connection: &mut SqliteConnection, entry: &Entry) -> Result<i64, StoreError> {
         let Entry { admission, settlement } = entry;
         let ending = Ending {
-            requested_model: self.name(connection, &admission.model).await?,
+            requested_model: match admission.prices_from {
+                Some(_) => self.name(connection, &admission.model).await?,
+                None => self.made_up(connection, &admission.model).await?,
+            },
             outcome: self.name(connection, settlement.outcome.name()).await?,
             basis: self.name(connection, settlement.basis.name()).await?,
             status: settlement.status.into(),

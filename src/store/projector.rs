@@ -193,6 +193,7 @@ impl Projector {
             if batch.next == view.position {
                 return Ok(false);
             }
+            self.learn_projects(&mut view.replay, &batch).await?;
             view.position = batch.next;
             let entries = view.replay.apply(batch);
             let buckets = view.replay.take_changed();
@@ -238,6 +239,7 @@ impl Projector {
             let within = if passed.segment == position.segment { position.offset - passed.offset } else { BATCH_BYTES };
             let batch = self.read(passed, within.min(BATCH_BYTES)).await?;
             passed = batch.next;
+            self.learn_projects(&mut replay, &batch).await?;
             replay.skip(batch);
         }
         replay.restore(self.store.limit_buckets().await?);
@@ -245,6 +247,15 @@ impl Projector {
         let moved = stored.is_some_and(|stored| stored != position);
         let pending = moved.then(|| LedgerBatch { from: stored, up_to: position, ..LedgerBatch::default() });
         Ok(View { replay, stored, position, pending })
+    }
+
+    /// Records of before projects had buckets do not tell whose their keys are.
+    async fn learn_projects(&self, replay: &mut Replay, batch: &Batch) -> Result<(), StoreError> {
+        let keys = replay.keys_without_project(batch);
+        if !keys.is_empty() {
+            replay.learn_projects(self.store.projects_of(keys).await?);
+        }
+        Ok(())
     }
 
     /// Where to read on. The ledger and the journal differ only after a power failure, or when one of them was put back

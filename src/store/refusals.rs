@@ -8,12 +8,12 @@ use sqlx::{FromRow, SqliteConnection, sqlite::SqliteRow};
 use super::{
     Store, StoreError,
     accounts::{stored, time, unreadable},
-    requests::Filter,
+    requests::{Filter, hex},
     statement::Insert,
 };
 use crate::domain::{
     ids::{KeyId, ProjectId, RequestId},
-    refusals::{RefusedRequest, oldest_kept},
+    refusals::{Kept, RefusedRequest, oldest_kept},
     time::UnixNanos,
 };
 
@@ -26,41 +26,51 @@ static INSERT: LazyLock<Insert> = LazyLock::new(|| {
     Insert::new(head, 11, "")
 });
 
-pub async fn count(store: &Store) -> Result<u64, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM refusals").fetch_one(store.reader()).await?;
-    Ok(count.unsigned_abs())
-}
-
-/// Adds `refused` to the `kept` that are there, deletes what is older than a day at `now` and the oldest past `most`.
-/// Returns how many are there then.
-pub async fn save(
-    store: &Store,
-    refused: &[RefusedRequest],
-    now: UnixNanos,
-    kept: u64,
-    most: u64,
-) -> Result<u64, StoreError> {
-    let mut transaction = store.writer().begin_with("BEGIN IMMEDIATE").await?;
-    let expired = sqlx::query("DELETE FROM refusals WHERE request_id < ?").bind(id(oldest_kept(now)));
-    let expired = expired.execute(&mut *transaction).await?.rows_affected();
-    transaction.commit().await?;
-    let mut kept = kept.saturating_sub(expired);
-    for piece in refused.chunks(AT_ONCE) {
-        let mut transaction = store.writer().begin_with("BEGIN IMMEDIATE").await?;
-        let total = kept.saturating_add(insert(&mut transaction, piece).await?);
-        let excess = sqlx::query(
-            "DELETE FROM refusals WHERE request_id IN (SELECT request_id FROM refusals ORDER BY request_id LIMIT ?)",
-        )
-        .bind(i64::try_from(total.saturating_sub(most)).unwrap_or(i64::MAX));
-        let excess = excess.execute(&mut *transaction).await?.rows_affected();
-        transaction.commit().await?;
-        kept = total.saturating_sub(excess);
+/// All that are there.
+pub async fn kept(store: &Store) -> Result<Kept, StoreError> {
+    let mut kept = Kept::default();
+    let rows = sqlx::query_as::<_, (Vec<u8>, String)>("SELECT request_id, api_key FROM refusals");
+    for (id, key) in rows.fetch_all(store.reader()).await? {
+        kept.add(&KeyId::parse(&key).ok_or_else(|| unreadable("refusals.api_key"))?, read_id(&id)?);
     }
     Ok(kept)
 }
 
-async fn insert(connection: &mut SqliteConnection, refused: &[RefusedRequest]) -> Result<u64, StoreError> {
-    let mut inserted = 0_u64;
+/// Adds `refused` to the `kept` that are there, and deletes what is older than a day at `now` and what is more than `most`.
+/// After an error `kept` is no longer what is there.
+pub async fn save(
+    store: &Store,
+    refused: &[RefusedRequest],
+    now: UnixNanos,
+    kept: &mut Kept,
+    most: usize,
+) -> Result<(), StoreError> {
+    let oldest = oldest_kept(now);
+    while delete_before(store, oldest).await? == AT_ONCE as u64 {}
+    kept.forget_before(oldest);
+    for piece in refused.chunks(AT_ONCE) {
+        let mut transaction = store.writer().begin_with("BEGIN IMMEDIATE").await?;
+        insert(&mut transaction, piece).await?;
+        transaction.commit().await?;
+        for it in piece {
+            kept.add(&it.key_id, it.request_id);
+        }
+    }
+    for piece in kept.shed(most).chunks(AT_ONCE) {
+        const DELETE: &str = "DELETE FROM refusals WHERE request_id IN (SELECT unhex(value) FROM json_each(?))";
+        sqlx::query(DELETE).bind(hex(piece)?).execute(store.writer()).await?;
+    }
+    Ok(())
+}
+
+async fn delete_before(store: &Store, oldest: RequestId) -> Result<u64, StoreError> {
+    const DELETE: &str =
+        "DELETE FROM refusals WHERE request_id IN (SELECT request_id FROM refusals WHERE request_id < ? LIMIT ?)";
+    let query = sqlx::query(DELETE).bind(id(oldest)).bind(i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
+    Ok(query.execute(store.writer()).await?.rows_affected())
+}
+
+async fn insert(connection: &mut SqliteConnection, refused: &[RefusedRequest]) -> Result<(), StoreError> {
     for (sql, piece) in INSERT.pieces(refused) {
         let mut query = sqlx::query(sql);
         for it in piece {
@@ -77,9 +87,9 @@ async fn insert(connection: &mut SqliteConnection, refused: &[RefusedRequest]) -
                 .bind(serde_json::to_string(&it.reason).map_err(|error| sqlx::Error::Encode(error.into()))?)
                 .bind(serde_json::to_string(&it.headrooms).map_err(|error| sqlx::Error::Encode(error.into()))?);
         }
-        inserted = inserted.saturating_add(query.execute(&mut *connection).await?.rows_affected());
+        query.execute(&mut *connection).await?;
     }
-    Ok(inserted)
+    Ok(())
 }
 
 /// At most `limit` of those that are kept at `now`, newest first.

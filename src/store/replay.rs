@@ -8,21 +8,24 @@ use std::{
 use super::buckets::StoredBucket;
 use crate::{
     domain::{
-        bucket::{Bucket, HoldNumber, Holds},
-        ids::{KeyId, RequestId},
-        ledger::{Admission, Entry, Settlement},
-        limits::Dimension,
+        bucket::{Bucket, HoldNumber, Rate},
+        ids::{KeyId, ProjectId, RequestId},
+        ledger::{Admission, Entry, Hold, Settlement},
+        limits::{ByScope, Dimension, Limits, Scope},
     },
     journal::{Batch, Record},
 };
 
-type BucketsOf = (KeyId, Arc<str>);
+/// `None` in the place of the key: the project itself.
+type Owner = (ProjectId, Option<KeyId>, Arc<str>);
 
 #[derive(Default)]
 pub(super) struct Replay {
     open: HashMap<RequestId, Open>,
-    buckets: HashMap<BucketsOf, [Option<Held>; Dimension::COUNT]>,
-    changed: HashSet<BucketsOf>,
+    buckets: HashMap<Owner, [Option<Bucket>; Dimension::COUNT]>,
+    changed: HashSet<Owner>,
+    /// Of keys in records that do not tell their project.
+    projects: HashMap<KeyId, ProjectId>,
     /// The smallest id among the admissions of each segment.
     first_ids: BTreeMap<u64, RequestId>,
 }
@@ -31,22 +34,30 @@ struct Open {
     /// Where it was admitted: needed until the settlement is in the ledger.
     segment: u64,
     admission: Admission,
-    numbers: [HoldNumber; Dimension::COUNT],
-}
-
-#[derive(Default)]
-struct Held {
-    bucket: Bucket,
-    holds: Holds,
+    numbers: ByScope<[HoldNumber; Dimension::COUNT]>,
 }
 
 impl Replay {
+    /// The keys in `batch` whose projects have to be told before it is applied or skipped.
+    pub(super) fn keys_without_project(&self, batch: &Batch) -> Vec<KeyId> {
+        let keys = batch.records.iter().filter_map(|record| match record {
+            Record::Admitted(admission) if admission.hold.project_id.is_none() => Some(&admission.key_id),
+            _ => None,
+        });
+        let unknown: HashSet<_> = keys.filter(|key_id| !self.projects.contains_key(key_id)).collect();
+        unknown.into_iter().cloned().collect()
+    }
+
+    pub(super) fn learn_projects(&mut self, projects: HashMap<KeyId, ProjectId>) {
+        self.projects.extend(projects);
+    }
+
     /// Takes note of what is open after records that the ledger already has. The levels they make are not the stored ones
     /// where older records are gone, but never higher, and so is what their open holds may give back.
     pub(super) fn skip(&mut self, batch: Batch) {
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => self.admit(batch.segment, admission),
+                Record::Admitted(admission) => self.admit(batch.segment, *admission),
                 Record::Settled(settlement) => {
                     self.settle(&settlement);
                 }
@@ -56,10 +67,10 @@ impl Replay {
 
     /// Puts the levels right after everything that the ledger has was skipped.
     pub(super) fn restore(&mut self, stored: Vec<StoredBucket>) {
-        for StoredBucket { key_id, limit_group, dimension, arrival } in stored {
-            let buckets = self.buckets.entry((key_id, limit_group)).or_default();
+        for StoredBucket { project_id, key_id, limit_group, dimension, level } in stored {
+            let buckets = self.buckets.entry((project_id, key_id, limit_group)).or_default();
             if let Some(place) = buckets.get_mut(dimension.index()) {
-                place.get_or_insert_default().bucket.restore(arrival);
+                place.get_or_insert_default().restore(level);
             }
         }
         self.changed.clear();
@@ -70,7 +81,7 @@ impl Replay {
         let mut entries = Vec::with_capacity(batch.records.len() / 2 + 1);
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => self.admit(batch.segment, admission),
+                Record::Admitted(admission) => self.admit(batch.segment, *admission),
                 Record::Settled(settlement) => {
                     let Some(admission) = self.settle(&settlement) else {
                         let request_id = settlement.request_id.to_string();
@@ -86,15 +97,12 @@ impl Replay {
 
     fn admit(&mut self, segment: u64, admission: Admission) {
         let (hold, now) = (&admission.hold, admission.admitted_at);
-        let mut numbers = [HoldNumber::default(); Dimension::COUNT];
-        for (dimension, number) in Dimension::ALL.into_iter().zip(&mut numbers) {
-            if let Some(rate) = hold.limits.rate(dimension) {
-                let units = hold.units(dimension);
-                self.change(&admission, dimension, |Held { bucket, holds }| {
-                    *number = holds.retake(bucket, units, rate, now);
-                });
+        let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
+        self.change(&admission, |scope, dimension, rate, bucket| {
+            if let Some(number) = numbers[scope].get_mut(dimension.index()) {
+                *number = bucket.retake(hold.units(dimension), rate, now);
             }
-        }
+        });
         let first = self.first_ids.entry(segment).or_insert(admission.request_id);
         *first = admission.request_id.min(*first);
         self.open.insert(admission.request_id, Open { segment, admission, numbers });
@@ -103,22 +111,30 @@ impl Replay {
     fn settle(&mut self, settlement: &Settlement) -> Option<Admission> {
         let Open { admission, numbers, .. } = self.open.remove(&settlement.request_id)?;
         let (hold, now) = (&admission.hold, settlement.settled_at);
-        for (dimension, number) in Dimension::ALL.into_iter().zip(numbers) {
-            if let Some(rate) = hold.limits.rate(dimension) {
-                let (units, used) = (hold.units(dimension), settlement.used.units(dimension));
-                self.change(&admission, dimension, |Held { bucket, holds }| {
-                    holds.settle(bucket, number, units, used, rate, now);
-                });
+        self.change(&admission, |scope, dimension, _, bucket| {
+            if let Some(number) = numbers[scope].get(dimension.index()) {
+                bucket.settle(*number, hold.units(dimension), settlement.used.units(dimension), now);
             }
-        }
+        });
         Some(admission)
     }
 
-    fn change(&mut self, admission: &Admission, dimension: Dimension, change: impl FnOnce(&mut Held)) {
-        let owner = (admission.key_id.clone(), Arc::clone(&admission.hold.limit_group));
-        let buckets = self.buckets.entry(owner.clone()).or_default();
-        if let Some(place) = buckets.get_mut(dimension.index()) {
-            change(place.get_or_insert_default());
+    /// Each bucket that the request was taken from.
+    fn change(&mut self, admission: &Admission, mut change: impl FnMut(Scope, Dimension, Rate, &mut Bucket)) {
+        let hold = &admission.hold;
+        let Some(project_id) = hold.project_id.as_ref().or_else(|| self.projects.get(&admission.key_id)) else {
+            return;
+        };
+        let (project_id, limits) = (project_id.clone(), taken(hold));
+        for scope in Scope::ALL.into_iter().filter(|scope| limits[*scope].has_rates()) {
+            let key_id = (scope == Scope::Key).then(|| admission.key_id.clone());
+            let owner = (project_id.clone(), key_id, Arc::clone(&hold.limit_group));
+            let buckets = self.buckets.entry(owner.clone()).or_default();
+            for (dimension, place) in Dimension::ALL.into_iter().zip(buckets) {
+                if let Some(rate) = limits[scope].rate(dimension) {
+                    change(scope, dimension, rate, place.get_or_insert_default());
+                }
+            }
             self.changed.insert(owner);
         }
     }
@@ -126,13 +142,12 @@ impl Replay {
     /// The buckets that changed since the last call.
     pub(super) fn take_changed(&mut self) -> Vec<StoredBucket> {
         let mut stored = Vec::new();
-        for (key_id, limit_group) in self.changed.drain() {
-            let owner = (key_id, limit_group);
+        for owner in self.changed.drain() {
             let buckets = self.buckets.get(&owner).into_iter().flatten();
             for (dimension, bucket) in Dimension::ALL.into_iter().zip(buckets) {
-                if let Some(Held { bucket, .. }) = bucket {
-                    let (key_id, limit_group) = owner.clone();
-                    stored.push(StoredBucket { key_id, limit_group, dimension, arrival: bucket.arrival() });
+                if let Some(bucket) = bucket {
+                    let (project_id, key_id, limit_group) = owner.clone();
+                    stored.push(StoredBucket { project_id, key_id, limit_group, dimension, level: bucket.level() });
                 }
             }
         }
@@ -149,4 +164,11 @@ impl Replay {
     pub(super) fn oldest_open(&self) -> Option<u64> {
         self.open.values().map(|open| open.segment).min()
     }
+}
+
+/// The limits whose buckets `hold` took from. What an earlier version took from a key's is taken from its project's too,
+/// which did not have any: the key alone may have used up what all of them share now.
+fn taken(hold: &Hold) -> ByScope<Limits> {
+    let of_before = ByScope { project: hold.limits.key, key: hold.limits.key };
+    if hold.project_id.is_some() { hold.limits } else { of_before }
 }

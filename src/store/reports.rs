@@ -7,7 +7,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, SqliteExecutor};
 
 use self::sums::Sums;
 use super::{Store, StoreError};
@@ -16,11 +16,16 @@ use crate::domain::report::{Piece, Row, Selection};
 pub(super) use directory::Directory;
 
 /// Parts of rollups by the start of their bucket.
-type Parts = Vec<(i64, Vec<u8>)>;
+pub(super) type Parts = Vec<(i64, Vec<u8>)>;
 
 /// The sums that a selection asks for, by bucket.
 pub async fn rows(store: &Store, selection: &Selection) -> Result<Vec<Row>, StoreError> {
-    let parts = parts(store, selection).await?;
+    let parts = parts(store.reader(), selection).await?;
+    summed(store, selection, parts).await
+}
+
+/// The sums of parts that were read for a selection.
+pub(super) async fn summed(store: &Store, selection: &Selection, parts: Parts) -> Result<Vec<Row>, StoreError> {
     // Read afterwards: it holds every key and tariff that the parts can name.
     let directory = store.directory().await?;
     let selection = selection.clone();
@@ -29,13 +34,13 @@ pub async fn rows(store: &Store, selection: &Selection) -> Result<Vec<Row>, Stor
 }
 
 /// One statement for all pieces, so that they are of one moment.
-async fn parts(store: &Store, selection: &Selection) -> Result<Parts, StoreError> {
+pub(super) async fn parts(database: impl SqliteExecutor<'_>, selection: &Selection) -> Result<Parts, StoreError> {
     let pieces = selection.pieces.iter();
     let detail = |piece: &Piece| selection.detail(piece.width).number();
     let pieces: Vec<_> =
         pieces.map(|piece| (detail(piece), piece.width.seconds(), piece.range.start_s, piece.range.end_s)).collect();
     let pieces = serde_json::to_string(&pieces).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    Ok(sqlx::query_as(AssertSqlSafe(PARTS)).bind(pieces).fetch_all(store.reader()).await?)
+    Ok(sqlx::query_as(AssertSqlSafe(PARTS)).bind(pieces).fetch_all(database).await?)
 }
 
 /// `CROSS JOIN` keeps the order of the tables: for each piece one range of the primary key.

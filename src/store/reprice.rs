@@ -70,16 +70,20 @@ pub async fn read(
     judge: impl Fn(&Booked) -> Result<Verdict, MoneyError>,
 ) -> Result<Piece, StoreError> {
     let mut connection = store.reader().acquire().await?;
-    let rows = rows(&mut connection, stretch, after).await?;
-    judged(&rows, &*store.directory().await?, judge)
+    let ids = ids(&mut connection, stretch, after).await?;
+    let rows = rows(&mut connection, &ids).await?;
+    let requests = judged(&rows, &*store.directory().await?, judge)?;
+    // By what was found: entries may be dropped for their age before they are read.
+    let next = ids.last().copied().filter(|_| ids.len() >= AT_ONCE);
+    Ok(Piece { requests, next })
 }
 
-/// The same requests as they are now, adjusted where they are wrong. `event` is written with the first adjustment of a run,
-/// and is then no longer there.
+/// The requests of `found` as they are now, adjusted where they are wrong, and no others: to look for more could take long,
+/// and a gateway waits. `event` is written with the first adjustment of a run, and is then no longer there.
 pub async fn correct(
     store: &Store,
     stretch: &Stretch,
-    after: Option<RequestId>,
+    found: &Piece,
     judge: impl Fn(&Booked) -> Result<Verdict, MoneyError>,
     event: &mut Option<AuditEvent>,
     touched: &mut Touched,
@@ -88,8 +92,9 @@ pub async fn correct(
         Some(event) => Change::begin(store, event).await?,
         None => Change::resume(store).await?,
     };
-    let rows = rows(change.connection(), stretch, after).await?;
-    let piece = judged(&rows, &*store.directory().await?, judge)?;
+    let ids: Vec<_> = found.requests.iter().map(|(booked, _)| booked.request_id).collect();
+    let rows = rows(change.connection(), &ids).await?;
+    let piece = Piece { requests: judged(&rows, &*store.directory().await?, judge)?, next: found.next };
     if piece.is_right() {
         // Somebody else was faster. Without an adjustment nothing is to be said of one.
         return Ok(piece);
@@ -109,6 +114,11 @@ pub async fn correct(
     Ok(piece)
 }
 
+/// Writes what a run has come to into the audit log.
+pub async fn conclude(store: &Store, event: &AuditEvent) -> Result<(), StoreError> {
+    Change::begin(store, event).await?.commit().await
+}
+
 /// Puts the buckets in order that were added to: reports read each in one part again.
 pub async fn tidy(store: &Store, touched: &Touched) -> Result<(), StoreError> {
     let buckets: Vec<_> = touched.iter().copied().collect();
@@ -123,41 +133,50 @@ pub async fn tidy(store: &Store, touched: &Touched) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The next requests of a stretch.
+async fn ids(
+    connection: &mut SqliteConnection,
+    stretch: &Stretch,
+    after: Option<RequestId>,
+) -> Result<Vec<RequestId>, StoreError> {
+    let millis = |time: UnixNanos| i64::try_from(time.millis()).unwrap_or(i64::MAX);
+    let rows = sqlx::query(
+        "SELECT request_id FROM entries
+         WHERE request_id > ? AND admitted_at_ms + duration_ms >= ? AND admitted_at_ms + duration_ms < ?
+         ORDER BY request_id LIMIT ?",
+    )
+    .bind(after.map(|id| id.to_bytes().to_vec()).unwrap_or_default())
+    .bind(millis(stretch.from))
+    .bind(millis(stretch.to))
+    .bind(i64::try_from(AT_ONCE).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(request_id).collect()
+}
+
 /// Entries of a piece, and all adjustments of them.
 struct Rows {
     entries: Vec<SqliteRow>,
     adjustments: Vec<SqliteRow>,
 }
 
-async fn rows(
-    connection: &mut SqliteConnection,
-    stretch: &Stretch,
-    after: Option<RequestId>,
-) -> Result<Rows, StoreError> {
-    const WHICH: &str =
-        "e.request_id > ? AND e.admitted_at_ms + e.duration_ms >= ? AND e.admitted_at_ms + e.duration_ms < ?";
-    let after = after.map(|id| id.to_bytes().to_vec()).unwrap_or_default();
-    let millis = |time: UnixNanos| i64::try_from(time.millis()).unwrap_or(i64::MAX);
-    let (from_ms, to_ms) = (millis(stretch.from), millis(stretch.to));
+async fn rows(connection: &mut SqliteConnection, ids: &[RequestId]) -> Result<Rows, StoreError> {
+    // `CROSS JOIN` keeps the order of the tables, and each id is looked up. The first four letters of an id are no digits.
+    const WANTED: &str = "json_each(?) wanted CROSS JOIN";
+    const IS_WANTED: &str = "request_id = unhex(substr(wanted.value, 5))";
+    let ids = serde_json::to_string(ids).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let items = |table: &str| LineItem::ALL.map(|item| format!("{table}.{}", item.name())).join(", ");
-    let sql = format!(
+    let entries = format!(
         "SELECT e.request_id, e.api_key, e.tariff, e.admitted_at_ms, e.admitted_at_ms + e.duration_ms AS settled_at_ms, {}
-         FROM entries e WHERE {WHICH} ORDER BY e.request_id LIMIT ?",
+         FROM {WANTED} entries e ON e.{IS_WANTED}",
         items("e")
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after.clone()).bind(from_ms).bind(to_ms);
-    let limit = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
-    let entries = query.bind(limit).fetch_all(&mut *connection).await?;
-    let Some(last) = entries.last() else { return Ok(Rows { entries, adjustments: Vec::new() }) };
-    let last: Vec<u8> = last.try_get("request_id")?;
-    // `CROSS JOIN` keeps the order of the tables: one range of entries, and of each its adjustments.
-    let sql = format!(
-        "SELECT a.request_id, a.tariff, a.requests, {}
-         FROM entries e CROSS JOIN adjustments a ON a.request_id = e.request_id WHERE {WHICH} AND e.request_id <= ?",
+    let adjustments = format!(
+        "SELECT a.request_id, a.tariff, a.requests, {} FROM {WANTED} adjustments a ON a.{IS_WANTED}",
         items("a")
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after).bind(from_ms).bind(to_ms).bind(last);
-    let adjustments = query.fetch_all(connection).await?;
+    let entries = sqlx::query(sqlx::AssertSqlSafe(entries)).bind(&ids).fetch_all(&mut *connection).await?;
+    let adjustments = sqlx::query(sqlx::AssertSqlSafe(adjustments)).bind(&ids).fetch_all(connection).await?;
     Ok(Rows { entries, adjustments })
 }
 
@@ -166,7 +185,7 @@ fn judged(
     rows: &Rows,
     directory: &Directory,
     judge: impl Fn(&Booked) -> Result<Verdict, MoneyError>,
-) -> Result<Piece, StoreError> {
+) -> Result<Vec<(Booked, Verdict)>, StoreError> {
     let tariff = |row: &SqliteRow| {
         let number: i64 = row.try_get("tariff")?;
         directory.tariff(number).ok_or_else(|| StoreError::Unreadable(format!("tariff {number}")))
@@ -188,12 +207,11 @@ fn judged(
             booked.adjust(tariff(row)?, &usage, row.try_get("requests")?).map_err(|_| StoreError::Overflow(id))?;
         }
     }
-    let next = requests.last().filter(|_| requests.len() >= AT_ONCE).map(|booked| booked.request_id);
     let judged = requests.into_iter().map(|booked| {
         let verdict = judge(&booked).map_err(|_| StoreError::Overflow(booked.request_id))?;
         Ok((booked, verdict))
     });
-    Ok(Piece { requests: judged.collect::<Result<_, StoreError>>()?, next })
+    judged.collect()
 }
 
 fn request_id(row: &SqliteRow) -> Result<RequestId, StoreError> {

@@ -1,9 +1,13 @@
 //! Single requests, read to be explained: entries of the ledger with their adjustments, and refusals, in the order of their
 //! ids, which is that of their arrival.
 
-use std::{cmp::Reverse, collections::HashMap, sync::LazyLock};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
-use sqlx::{AssertSqlSafe, Row as _, TypeInfo as _, ValueRef as _, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, TypeInfo as _, ValueRef as _, sqlite::SqliteRow};
 
 use super::{
     Store, StoreError,
@@ -16,6 +20,7 @@ use crate::domain::{
     held::Held,
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
+    limits::WrittenLimits,
     time::UnixNanos,
     usage::{Basis, LineItem, Usage},
 };
@@ -46,11 +51,23 @@ impl Filter {
 /// The request of this id; `None` when there is none, or a refusal that is a day old at `now`.
 pub async fn find(store: &Store, request_id: RequestId, now: UnixNanos) -> Result<Option<Explained>, StoreError> {
     let filter = Filter::between(request_id, request_id.successor());
-    Ok(page(store, &filter, now, 1).await?.pop())
+    Ok(matching(store, &filter, now, 1).await?.pop())
 }
 
-/// At most `limit` requests, newest first.
+/// At most `limit` requests, newest first. A filter that little matches reads the whole ledger: one page at a time, so that
+/// reports find the other connections free.
 pub async fn page(store: &Store, filter: &Filter, now: UnixNanos, limit: usize) -> Result<Vec<Explained>, StoreError> {
+    let turn = Arc::clone(&store.scan).acquire_owned().await;
+    let (store, filter) = (store.clone(), filter.clone());
+    // In a task of its own: when whoever asked leaves, SQLite reads on, and the turn must not end before.
+    tokio::spawn(async move {
+        let _turn = turn;
+        matching(&store, &filter, now, limit).await
+    })
+    .await?
+}
+
+async fn matching(store: &Store, filter: &Filter, now: UnixNanos, limit: usize) -> Result<Vec<Explained>, StoreError> {
     let mut found = Vec::new();
     if filter.finished {
         let finished = finished(store, filter, limit).await?;
@@ -95,6 +112,8 @@ static ADJUSTMENTS: LazyLock<String> = LazyLock::new(|| {
 
 async fn finished(store: &Store, filter: &Filter, limit: usize) -> Result<Vec<Finished>, StoreError> {
     let Some(numbers) = Numbers::of(store, filter).await? else { return Ok(Vec::new()) };
+    // One moment for both: an entry must not be read before it is dropped, and its adjustments after.
+    let mut reading = store.reader().begin().await?;
     let rows = sqlx::query(ENTRIES)
         .bind(id(filter.from))
         .bind(id(filter.before))
@@ -103,11 +122,12 @@ async fn finished(store: &Store, filter: &Filter, limit: usize) -> Result<Vec<Fi
         .bind(numbers.requested)
         .bind(numbers.endings)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(store.reader())
+        .fetch_all(&mut *reading)
         .await?;
     let ids: Vec<RequestId> =
         rows.iter().map(|row| read_id(row.try_get("request_id")?)).collect::<Result<_, sqlx::Error>>()?;
-    let corrections = adjustments(store, &ids).await?;
+    let corrections = adjustments(&mut reading, &ids).await?;
+    reading.commit().await?;
     // Read afterwards: it holds every tariff that the rows can name.
     let directory = store.directory().await?;
     let mut adjustments: HashMap<RequestId, Vec<Adjustment>> = HashMap::new();
@@ -122,13 +142,18 @@ async fn finished(store: &Store, filter: &Filter, limit: usize) -> Result<Vec<Fi
     finished.collect()
 }
 
-async fn adjustments(store: &Store, ids: &[RequestId]) -> Result<Vec<SqliteRow>, StoreError> {
+async fn adjustments(connection: &mut SqliteConnection, ids: &[RequestId]) -> Result<Vec<SqliteRow>, StoreError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let hex = ids.iter().map(|id| id.text().as_str().trim_start_matches("req_").to_owned());
-    let query = sqlx::query(AssertSqlSafe(ADJUSTMENTS.as_str())).bind(json(&hex.collect::<Vec<_>>())?);
-    Ok(query.fetch_all(store.reader()).await?)
+    let query = sqlx::query(AssertSqlSafe(ADJUSTMENTS.as_str())).bind(hex(ids)?);
+    Ok(query.fetch_all(connection).await?)
+}
+
+/// A JSON list, for `unhex`.
+pub(super) fn hex(ids: &[RequestId]) -> Result<String, sqlx::Error> {
+    let digits = ids.iter().map(|id| id.text().as_str().trim_start_matches("req_").to_owned());
+    json(&digits.collect::<Vec<_>>())
 }
 
 /// What a filter names, in numbers: JSON lists, `None` where nothing is filtered.
@@ -229,13 +254,13 @@ fn admitted_under(row: &SqliteRow) -> Result<Option<AdmittedUnder>, StoreError> 
     let (Some(limit_group), Some(limits)) = terms else { return Ok(None) };
     Ok(Some(AdmittedUnder {
         limit_group,
-        limits: serde_json::from_str(&limits).map_err(|_| StoreError::Unreadable(limits))?,
+        limits: serde_json::from_str::<WrittenLimits>(&limits).map_err(|_| StoreError::Unreadable(limits))?.into(),
         held: held(row)?,
     }))
 }
 
 /// JSON where an earlier version wrote it.
-fn held(row: &SqliteRow) -> Result<Held, StoreError> {
+pub(super) fn held(row: &SqliteRow) -> Result<Held, StoreError> {
     let unreadable = || StoreError::Unreadable("what a request held".to_owned());
     let bytes: &[u8] = row.try_get_unchecked("held")?;
     let is_json = row.try_get_raw("held")?.type_info().name() == "TEXT";
@@ -255,12 +280,12 @@ fn adjustment(row: &SqliteRow, directory: &Directory) -> Result<Adjustment, Stor
     })
 }
 
-fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
+pub(super) fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
     LineItem::ALL.into_iter().try_fold(Usage::default(), |usage, item| Ok(usage.with(item, whole(row, item.name())?)))
 }
 
 /// A clock that was set back can make a duration negative; no time passed then.
-fn whole(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
+pub(super) fn whole(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
     let number: i64 = row.try_get(column)?;
     match u64::try_from(number) {
         Ok(number) => Ok(number),

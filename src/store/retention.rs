@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, accounts::unreadable};
 use crate::domain::{ids::RequestId, time::UnixNanos};
 
 /// Entries that one transaction looks at, so that the ledger and administrators never wait long for the writer.
@@ -25,12 +25,26 @@ pub struct Dropped {
     pub adjustments: u64,
 }
 
-/// Entries that were settled before it may be gone; 0 when nothing was ever dropped.
-pub(super) async fn horizon_ms(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar("SELECT horizon_ms FROM retention").fetch_one(connection).await?)
+/// Entries that were settled before it may be gone; the first moment of all when nothing was ever dropped.
+pub(super) async fn horizon(connection: &mut SqliteConnection) -> Result<UnixNanos, StoreError> {
+    let ms: i64 = sqlx::query_scalar("SELECT horizon_ms FROM retention").fetch_one(connection).await?;
+    Ok(UnixNanos::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
 
 impl Store {
+    /// When the newest of the requests in the ledger arrived; `None` when there is none.
+    pub async fn newest_arrival(&self) -> Result<Option<UnixNanos>, StoreError> {
+        let newest = "SELECT admitted_at_ms FROM entries ORDER BY request_id DESC LIMIT 1";
+        let newest: Option<i64> = sqlx::query_scalar(newest).fetch_optional(self.reader()).await?;
+        let time = |ms: i64| u64::try_from(ms).map(UnixNanos::from_millis);
+        Ok(newest.map(time).transpose().map_err(|_| unreadable("entries.admitted_at_ms"))?)
+    }
+
+    /// Entries that were settled before then may be missing: they were dropped because of their age.
+    pub async fn dropped_before(&self) -> Result<UnixNanos, StoreError> {
+        horizon(&mut *self.reader().acquire().await?).await
+    }
+
     /// Moves the horizon to `before`, or leaves it where it is when that is earlier. `in_journal_from` is as
     /// [`super::Progress::first_id`] says: dropped requests that come again are known by their ids for as long as they can.
     pub async fn begin_dropping(

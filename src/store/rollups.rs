@@ -1,5 +1,6 @@
-//! Sums per minute, hour and day, of hours and days also coarser ones. Each batch adds one part to the buckets that it touches; parts are made into one when
-//! there are many, and when time has moved on from their bucket. So a batch writes little, and a report reads little.
+//! Sums per minute, hour and day, of hours and days also coarser ones. Each batch adds one part to the buckets that it
+//! touches; parts are made into one when there are many, and when time has moved on from their bucket. So a batch writes
+//! little, and a report reads little.
 
 use std::{
     borrow::Cow,
@@ -7,7 +8,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Row as _, SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{Store, StoreError, ledger::Row};
 use crate::domain::{
@@ -231,36 +232,43 @@ impl Store {
     /// fine ones.
     pub(super) async fn sum_up_if_new(&self) -> Result<(), StoreError> {
         let mut transaction = self.writer().begin_with("BEGIN IMMEDIATE").await?;
-        let (any_entry, any_fine, any_coarse): (bool, bool, bool) = sqlx::query_as(
-            "SELECT EXISTS (SELECT 1 FROM entries), EXISTS (SELECT 1 FROM rollups WHERE detail = 0),
-                    EXISTS (SELECT 1 FROM rollups WHERE detail > 0)",
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        if any_entry && !any_fine {
-            let mut rollups = Rollups::default();
-            add_entries(&mut rollups, &mut transaction).await?;
-            rollups.write(&mut transaction).await?;
-        } else if any_fine && !any_coarse {
-            add_coarse(&mut transaction).await?;
+        if !is_summed_up(&mut *transaction).await? {
+            let any_fine = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM rollups)").fetch_one(&mut *transaction);
+            if any_fine.await? {
+                add_coarse(&mut transaction).await?;
+            } else {
+                let mut rollups = Rollups::default();
+                add_entries(&mut rollups, &mut transaction).await?;
+                rollups.write(&mut transaction).await?;
+            }
+            sqlx::query("UPDATE summed_up SET is_done = 1").execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
 }
 
+/// False between the migration and the end of [`Store::sum_up_if_new`]: nobody may add to sums that are still to be made.
+pub(super) async fn is_summed_up(database: impl SqliteExecutor<'_>) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar("SELECT is_done FROM summed_up").fetch_one(database).await?)
+}
+
 /// Bucket by bucket: all cells of a large ledger at once would not fit into memory.
 async fn add_coarse(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let buckets: Vec<(i64, i64)> =
-        sqlx::query_as("SELECT DISTINCT width_s, bucket_start_s FROM rollups WHERE detail = 0")
-            .fetch_all(&mut *connection)
-            .await?;
-    for (width_s, start_s) in buckets {
-        let fine = Bucket { detail: Detail::Keys, width_s, start_s };
-        let rollup = fine.read(connection, [0, i64::MAX]).await?;
-        let projects = Projects::of(connection, std::iter::once(&rollup)).await?;
-        for detail in details(width_s).filter(|detail| *detail != Detail::Keys) {
-            let coarse = projects.seen_with(&rollup, detail)?;
-            Bucket { detail, ..fine }.insert(connection, 0, &coarse).await?;
+    for width_s in WIDTHS.map(u64::cast_signed) {
+        let coarse: Vec<_> = details(width_s).filter(|detail| *detail != Detail::Keys).collect();
+        if coarse.is_empty() {
+            continue;
+        }
+        let sql = "SELECT DISTINCT bucket_start_s FROM rollups WHERE detail = ? AND width_s = ?";
+        let buckets = sqlx::query_scalar(sql).bind(Detail::Keys.number()).bind(width_s);
+        for start_s in buckets.fetch_all(&mut *connection).await? {
+            let fine = Bucket { detail: Detail::Keys, width_s, start_s };
+            let rollup = fine.read(connection, [0, i64::MAX]).await?;
+            let projects = Projects::of(connection, std::iter::once(&rollup)).await?;
+            for detail in coarse.iter().copied() {
+                let seen = projects.seen_with(&rollup, detail)?;
+                Bucket { detail, ..fine }.insert(connection, 0, &seen).await?;
+            }
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What the ledger says was spent: in a month, and day by day.
 
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{
     Store, StoreError,
@@ -10,9 +10,9 @@ use super::{
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
-    report::{LATEST_TIME_S, Piece, Range, Selection, Width},
+    report::{Line, Piece, Range, Selection, Width},
     rollup::Detail,
-    spend::Month,
+    spend::{Interval, Month},
     time::UnixNanos,
     usage::LineItem,
 };
@@ -29,13 +29,25 @@ pub struct Adjusted {
     pub settled_at: UnixNanos,
 }
 
+/// What was spent, as it was at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Several of one project and month among them.
+    pub by_month: Vec<(Month, ProjectId, Total)>,
+    pub by_key: Vec<(Interval, Range, KeyId, Total)>,
+    /// The start of a day, a project and the amount, once for each day and project.
+    pub by_day: Vec<(UnixNanos, ProjectId, Total)>,
+    /// The number of the last adjustment that the amounts hold; 0 before the first.
+    pub last_adjustment: i64,
+}
+
 /// Adjustments in memory at a time.
 const ADJUSTED_AT_ONCE: i64 = 1_000;
 
-/// The number of the last adjustment; 0 before the first.
-pub async fn last_adjustment(store: &Store) -> Result<i64, StoreError> {
-    let last = sqlx::query_scalar("SELECT coalesce(max(number), 0) FROM adjustments").fetch_one(store.reader());
-    Ok(last.await?)
+/// The number of the last adjustment, even if it was dropped since; 0 before the first.
+pub(super) async fn last_number(connection: impl SqliteExecutor<'_>) -> Result<i64, StoreError> {
+    let last = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'adjustments'";
+    Ok(sqlx::query_scalar(last).fetch_one(connection).await?)
 }
 
 /// The adjustments after the one of this number, in order; not all of them when there are many.
@@ -72,39 +84,64 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
     Ok(Adjusted { number: row.try_get("number")?, project, key, amount, settled_at })
 }
 
-/// Amounts by project, several of one among them. Requests count in the month of their settlement.
-pub async fn spent(store: &Store, month: Month) -> Result<Vec<(ProjectId, Total)>, StoreError> {
-    let rows = reports::rows(store, &by_day(Range { start_s: month.start_s, end_s: month.end_s })).await?.into_iter();
-    let amounts = rows.filter_map(|row| row.project_id.map(|project| (project, row.lines)));
-    Ok(amounts.flat_map(|(project, lines)| lines.into_iter().map(move |line| (project.clone(), line.amount))).collect())
-}
-
-/// All that was ever spent: the start of a day, a project and the amount, once for each day and project.
-pub async fn spent_by_day(store: &Store) -> Result<Vec<(UnixNanos, ProjectId, Total)>, StoreError> {
-    let rows = reports::rows(store, &by_day(Range { start_s: 0, end_s: LATEST_TIME_S })).await?;
-    let mut spent = Vec::with_capacity(rows.len());
-    for row in rows {
-        let Some(project) = row.project_id else { continue };
-        let mut amount = Total::default();
-        for line in row.lines {
-            amount = amount.checked_add(line.amount).map_err(|_| StoreError::SumOverflow)?;
+/// What projects spent in the months around `now` and in each of `days`, and keys in the months and days around `now`. Requests
+/// count when they are settled.
+pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result<Spent, StoreError> {
+    let months: Vec<_> = Month::of(now).with_neighbours().map(|month| (month, projects(month.range()))).collect();
+    let spans: Vec<_> = Interval::ALL
+        .into_iter()
+        .flat_map(|interval| interval.near(now).map(move |range| (interval, range, keys(range))))
+        .collect();
+    let days = days.map(projects);
+    // One transaction, or an adjustment that is written meanwhile could be in the sums and not in the number.
+    let mut reading = store.reader().begin().await?;
+    let last_adjustment = last_number(&mut *reading).await?;
+    let (mut of_months, mut of_spans, mut of_days) = (Vec::new(), Vec::new(), None);
+    for (_, selection) in &months {
+        of_months.push(reports::parts(&mut *reading, selection).await?);
+    }
+    for (_, _, selection) in &spans {
+        of_spans.push(reports::parts(&mut *reading, selection).await?);
+    }
+    if let Some(selection) = &days {
+        of_days = Some(reports::parts(&mut *reading, selection).await?);
+    }
+    // A dropped transaction would end some time later.
+    reading.rollback().await?;
+    let mut spent = Spent { last_adjustment, ..Spent::default() };
+    for ((month, selection), parts) in months.into_iter().zip(of_months) {
+        for row in reports::summed(store, &selection, parts).await? {
+            let Some(project) = row.project_id else { continue };
+            spent.by_month.push((month, project, sum(&row.lines)?));
         }
-        spent.push((UnixNanos::from_seconds(row.bucket_start_s), project, amount));
+    }
+    for ((interval, range, selection), parts) in spans.into_iter().zip(of_spans) {
+        for row in reports::summed(store, &selection, parts).await? {
+            let Some(key) = row.api_key_id else { continue };
+            spent.by_key.push((interval, range, key, sum(&row.lines)?));
+        }
+    }
+    if let Some((selection, parts)) = days.zip(of_days) {
+        for row in reports::summed(store, &selection, parts).await? {
+            let Some(project) = row.project_id else { continue };
+            spent.by_day.push((UnixNanos::from_seconds(row.bucket_start_s), project, sum(&row.lines)?));
+        }
     }
     Ok(spent)
 }
 
-/// What keys spent in a range of whole days, several amounts of one key among them.
-pub async fn spent_by_key(store: &Store, range: Range) -> Result<Vec<(KeyId, Total)>, StoreError> {
-    // One bucket for all of it.
-    let selection = Selection { bucket_starts: vec![range.start_s], callers: Detail::Keys, ..by_day(range) };
-    let rows = reports::rows(store, &selection).await?.into_iter();
-    let amounts = rows.filter_map(|row| row.api_key_id.map(|key| (key, row.lines)));
-    Ok(amounts.flat_map(|(key, lines)| lines.into_iter().map(move |line| (key.clone(), line.amount))).collect())
+fn sum(lines: &[Line]) -> Result<Total, StoreError> {
+    let sum = lines.iter().try_fold(Total::default(), |sum, line| sum.checked_add(line.amount));
+    sum.map_err(|_| StoreError::SumOverflow)
+}
+
+/// Keys in a range of whole days: one bucket for all of it.
+fn keys(range: Range) -> Selection {
+    Selection { bucket_starts: vec![range.start_s], callers: Detail::Keys, ..projects(range) }
 }
 
 /// Projects, a row for each day that is in `range`.
-fn by_day(range: Range) -> Selection {
+fn projects(range: Range) -> Selection {
     Selection {
         pieces: vec![Piece { width: Width::Day, range }],
         bucket_width: Width::Day,
@@ -123,6 +160,7 @@ fn by_day(range: Range) -> Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::report::LATEST_TIME_S;
     use crate::store::reports::seed::{Settled, seed};
 
     #[tokio::test]
@@ -151,22 +189,23 @@ mod tests {
             ],
         )
         .await;
-        let spent = spent(&store, month).await.unwrap();
+        let all = Range { start_s: 0, end_s: LATEST_TIME_S };
+        let now = UnixNanos::from_seconds(month.end_s - 1);
+        let spent = spent(&store, now, Some(all)).await.unwrap();
         let of = |id: &str| {
-            let amounts = spent.iter().filter(|(project, _)| project.as_str() == id);
-            amounts.map(|(_, amount)| amount.pico()).sum::<i128>()
+            let amounts = spent.by_month.iter().filter(|(of, project, _)| *of == month && project.as_str() == id);
+            amounts.map(|(_, _, amount)| amount.pico()).sum::<i128>()
         };
         assert_eq!((of("proj_a"), of("proj_b")), (6, 5));
-        let range = Range { start_s: MARCH_2026, end_s: month.end_s };
-        let by_key = spent_by_key(&store, range).await.unwrap();
-        let of = |id: &str| {
-            let amounts = by_key.iter().filter(|(key, _)| key.as_str() == id);
-            amounts.map(|(_, amount)| amount.pico()).sum::<i128>()
+        let of = |id: &str, interval: Interval| {
+            let range = interval.around(now);
+            let amounts = spent.by_key.iter().filter(|(_, of, key, _)| *of == range && key.as_str() == id);
+            amounts.map(|(_, _, _, amount)| amount.pico()).sum::<i128>()
         };
-        assert_eq!((of("key_a"), of("key_b"), of("key_c")), (5, 1, 5));
-        let by_day = spent_by_day(&store).await.unwrap();
+        let of_keys = |interval| ["key_a", "key_b", "key_c"].map(|key| of(key, interval));
+        assert_eq!((of_keys(Interval::Month), of_keys(Interval::Day)), ([5, 1, 5], [0, 1, 5]));
         let days = |id: &str| {
-            let days = by_day.iter().filter(|(_, project, _)| project.as_str() == id);
+            let days = spent.by_day.iter().filter(|(_, project, _)| project.as_str() == id);
             days.map(|(at, _, amount)| (at.seconds(), amount.pico())).collect::<Vec<_>>()
         };
         let last = month.end_s - 86_400;

@@ -8,7 +8,7 @@ use crate::{
     client::{Answer, get, open, request},
     ledger::{Ledger, read_log},
     load::Dice,
-    process::{ADMIN_KEY, LookAlike, Setup, log_of},
+    process::{ADMIN_KEY, Key, LookAlike, Setup, log_of},
 };
 
 const MODEL: &str = "gpt-4o-mini";
@@ -60,6 +60,42 @@ async fn limits_survive_kill_9() {
     assert_eq!(gateway.chat(&other, &text()).await.status, 200);
     assert_eq!(gateway.chat(&other, &text()).await.status, 429);
     drop(connections);
+}
+
+#[tokio::test]
+async fn the_limits_of_a_project_and_of_its_key_survive_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = LookAlike::start(dir.path(), &[]);
+    let setup = Setup::new(dir.path(), &upstream);
+    let mut gateway = setup.start();
+    let narrow = gateway.new_key(&json!({"requests_per_day": 3})).await;
+    let project = format!("projects/{}", narrow.project_id);
+    let account = gateway.admin_post(&format!("{project}/service_accounts"), &json!({"name": "sibling"})).await;
+    let text_of = |field: &str| account["api_key"][field].as_str().unwrap().to_owned();
+    let sibling = Key { id: text_of("id"), plain: text_of("value"), project_id: narrow.project_id.clone() };
+    gateway.admin_post(&format!("{project}/rate_limits/rl-{MODEL}"), &json!({"max_requests_per_1_day": 6})).await;
+    for left in [2, 1, 0] {
+        let answer = gateway.chat(&narrow, &text()).await;
+        assert_eq!((answer.status, remaining(&answer, "requests")), (200, left));
+    }
+    let answer = gateway.chat(&sibling, &text()).await;
+    assert_eq!((answer.status, remaining(&answer, "requests")), (200, 2));
+    let fault = [("x-simulate", "hang")];
+    let hanging = request("POST", "/v1/chat/completions", &sibling.plain, &fault, &text().to_string());
+    let connection = open(gateway.calls, &hanging, 0).await.unwrap();
+    while read_log(&log_of(dir.path())).len() < 5 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    gateway.kill();
+
+    let gateway = setup.start();
+    let refused = gateway.chat(&narrow, &text()).await;
+    assert!(refused.status == 429 && refused.text().contains("(RPD): Limit 3, Used 3"), "{}", refused.text());
+    let last = gateway.chat(&sibling, &text()).await;
+    assert_eq!((last.status, remaining(&last, "requests")), (200, 0), "what was under way counts as well");
+    let refused = gateway.chat(&sibling, &text()).await;
+    assert!(refused.status == 429 && refused.text().contains("(RPD): Limit 6, Used 6"), "{}", refused.text());
+    drop(connection);
 }
 
 #[tokio::test]

@@ -172,7 +172,9 @@ async fn dump(ledger: &Path) -> String {
     let options = SqliteConnectOptions::new().filename(ledger).read_only(true);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
     let schema: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type <> 'table', rowid",
+        // What SQLite keeps for itself it makes again.
+        "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'
+         ORDER BY type <> 'table', rowid",
     )
     .fetch_all(&mut connection)
     .await

@@ -134,13 +134,16 @@ async fn a_second_request_met_what_the_first_had_left_in_use() {
     let (first, second) = (explained(&gateway, &first).await.json(), explained(&gateway, &second).await.json());
     let used = first["usage"]["input_tokens"].as_u64().unwrap() + first["usage"]["output_tokens"].as_u64().unwrap();
     let limits = |object: &Value| object["limits"].as_array().unwrap().clone();
-    for ((before, after), (name, limit, used)) in limits(&first).iter().zip(limits(&second)).zip([
-        ("requests_per_minute", 50, 1),
-        ("requests_per_day", 100, 1),
-        ("tokens_per_minute", 200_000, used),
+    assert_eq!(limits(&first).len(), 5);
+    for ((before, after), (scope, name, limit, used)) in limits(&first).iter().zip(limits(&second)).zip([
+        ("project", "requests_per_minute", 500, 1),
+        ("project", "requests_per_day", 10_000, 1),
+        ("project", "tokens_per_minute", 200_000, used),
+        ("key", "requests_per_minute", 50, 1),
+        ("key", "requests_per_day", 100, 1),
     ]) {
         for it in [before, &after] {
-            assert_eq!((&it["name"], &it["limit"]), (&json!(name), &json!(limit)), "{it}");
+            assert_eq!((&it["scope"], &it["name"], &it["limit"]), (&json!(scope), &json!(name), &json!(limit)), "{it}");
             assert_eq!((&it["limit_group"], &it["settled"]), (&json!(TEXT_MODEL), &json!(used)), "{it}");
         }
         assert_eq!((&before["used_before"], &after["used_before"]), (&json!(0), &json!(used)), "{name}");
@@ -165,7 +168,7 @@ async fn a_refusal_names_its_limit_and_when_it_would_have_passed() {
     let wait_ms: u64 = refused.header("retry-after-ms").parse().unwrap();
     let limit = &object["refusal"]["limit"];
     let expected = json!({
-        "name": "requests_per_minute", "limit_group": TEXT_MODEL, "unit": "requests", "limit": 2, "used": 2,
+        "scope": "key", "name": "requests_per_minute", "limit_group": TEXT_MODEL, "unit": "requests", "limit": 2, "used": 2,
         "requested": 1, "wait_ms": wait_ms, "admissible_at_ms": START_S * 1_000 + 30_000,
     });
     assert_eq!(limit, &expected);
@@ -212,9 +215,47 @@ async fn every_kind_of_refusal_is_explained_at_once() {
         assert_eq!(limit.is_null(), reason != "limit");
         assert!(limit["wait_ms"].is_null(), "larger than the whole limit");
         let whose = if reason == "spend_limit" { json!("project") } else { Value::Null };
-        assert_eq!(object["refusal"]["spend_limit_of"], whose);
+        assert_eq!(object["refusal"]["spend_limit"]["of"], whose);
     }
     assert_eq!(gateway.ledger().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_for_money_tells_what_was_spent_and_passes_when_it_says() {
+    for (of, interval) in [("project", "month"), ("organization", "month"), ("key", "day")] {
+        let gateway = gateway().await;
+        let (admin, team) = (gateway.admin(), gateway.project("tier1").await);
+        let project = format!("/v1/organization/projects/{}", team.project_id);
+        let path = match of {
+            "project" => format!("{project}/spend_limit"),
+            "key" => format!("{project}/api_keys/{}", team.key_id),
+            _ => "/v1/organization/spend_limit".to_owned(),
+        };
+        let limit = |cents| match interval {
+            "day" => json!({"budget": {"daily_cents": cents, "monthly_cents": 100}}),
+            _ => json!({"threshold_amount": cents, "currency": "USD", "interval": interval}),
+        };
+        assert_eq!(admin.post(&path, &limit(2)).await.status, 200);
+        // A minute of speech is more than two cents.
+        assert_eq!(team.chat_with_fault("audio-seconds=60", &spoken("wav")).await.status, 200);
+        let refused = team.say("Hi").await;
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        // What is changed later does not change why it was refused.
+        assert_eq!(admin.post(&path, &limit(1)).await.status, 200);
+        let found = explained(&gateway, &refused).await;
+        let spent = i128::from(gateway.ledger().await[0].cost_pico.unwrap());
+        assert_eq!(amounts(&found.text(), "threshold"), [20_000_000_000]);
+        assert_eq!(amounts(&found.text(), "spent"), [spent]);
+        let refusal = &found.json()["refusal"];
+        assert_eq!((&refusal["spend_limit"]["of"], &refusal["limit"]), (&json!(of), &Value::Null));
+        assert_eq!(refusal["spend_limit"]["interval"], interval);
+        assert_eq!(amounts(&found.text(), "held"), [0]);
+        let until = refusal["spend_limit"]["admissible_at_ms"].as_u64().unwrap() * MILLISECOND;
+        gateway.clock.advance(until - gateway.clock.now().0 - 1);
+        assert_eq!(team.say("Hi").await.status, 429, "a nanosecond too early");
+        gateway.clock.advance(1);
+        assert_eq!(team.say("Hi").await.status, 200);
+    }
 }
 
 #[tokio::test]
@@ -273,7 +314,7 @@ async fn a_refusal_survives_a_restart_and_is_gone_after_a_day() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_is_counted_and_explained_as_far_as_it_is_kept() {
+async fn a_thousand_refusals_of_one_key_are_all_explained() {
     let gateway = gateway().await;
     let team = gateway.project_with("tier1", json!({"requests_per_minute": 1})).await;
     assert_eq!(team.say("Hi").await.status, 200);

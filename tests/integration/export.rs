@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use serde_json::{Value, value::RawValue};
 use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
 
-use crate::support::{Gateway, TEXT_MODEL, spoken, text, with};
+use crate::support::{Actor, Gateway, TEXT_MODEL, spoken, text, with};
 
 /// 2026-09-21 14:13:20 UTC.
 const START_S: u64 = 1_790_000_000;
@@ -110,11 +110,14 @@ async fn entries_older_than_they_are_kept_are_dropped_and_no_report_changes() {
     gateway.clock.advance(29 * DAY_NANOS);
     team.say("Hello").await;
     assert_eq!(gateway.ledger().await.len(), 3);
-    let costs = reported(&gateway).await;
     gateway.stop().await;
     gateway.run().await;
     assert_eq!(gateway.metric("entries_dropped_total").await, 0, "none is thirty days old");
     gateway.clock.advance(2 * DAY_NANOS);
+    let again = Actor { url: gateway.calls_url.clone(), ..team };
+    again.say("Good evening").await;
+    assert_eq!(gateway.ledger().await.len(), 4);
+    let costs = reported(&gateway).await;
     gateway.stop().await;
     gateway.run().await;
     let dropped = async {
@@ -132,7 +135,7 @@ async fn entries_older_than_they_are_kept_are_dropped_and_no_report_changes() {
     assert_eq!(projects["data"].as_array().map(Vec::len), Some(1));
     let changes = gateway.admin().get("/v1/organization/audit_logs?limit=100").await.json();
     assert!(changes["data"].as_array().is_some_and(|rows| rows.len() >= 3), "{changes}");
-    let team = gateway.key_of(&team.project_id, Value::Object(serde_json::Map::new())).await;
+    let team = gateway.key_of(&again.project_id, Value::Object(serde_json::Map::new())).await;
     team.say("Hi").await;
     gateway.at_rest().await;
     assert!(reported(&gateway).await > costs);

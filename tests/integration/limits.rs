@@ -96,7 +96,7 @@ async fn of_the_free_tiers_three_requests_a_minute_three_pass() {
     passes_exactly_when_told(&gateway, &refused, async || speak(&team).await).await;
     assert_eq!(speak(&team).await.status, 429);
     assert_eq!(gateway.ledger().await.len(), 4);
-    let refused = r#"requests_refused_total{limit="requests_per_minute"}"#;
+    let refused = r#"requests_refused_total{limit="requests_per_minute",scope="project"}"#;
     assert_eq!((gateway.metric("upstream_calls_total").await, gateway.metric(refused).await), (4, 3));
 }
 
@@ -234,13 +234,15 @@ async fn a_key_narrows_its_projects_limits_and_never_widens_them() {
     let narrow = json!({"requests_per_minute": 1, "requests_per_day": 7, "tokens_per_minute": 300});
     let narrowed = gateway.key_of(&team.project_id, narrow).await;
     assert_eq!(shown(&narrowed, MODEL).await, ["7", "7", "0s", "300", "300", "0s"]);
+    // The project's three of this minute are used up.
+    gateway.clock.advance(60_000 * MILLISECOND);
     for status in [200, 429] {
         assert_eq!(narrowed.say("Hi").await.status, status);
     }
 }
 
 #[tokio::test]
-async fn each_key_and_each_model_has_limits_of_its_own() {
+async fn a_keys_own_limits_hold_for_each_model() {
     let gateway = gateway().await;
     let team = gateway.project_with("tier1", json!({"requests_per_minute": 1})).await;
     let colleague = gateway.key_of(&team.project_id, json!({"requests_per_minute": 1})).await;
@@ -251,4 +253,129 @@ async fn each_key_and_each_model_has_limits_of_its_own() {
     // A dated name is the same model.
     assert_eq!(status(&team, "gpt-4o-mini-2024-07-18").await, 429);
     assert_eq!(status(&team, "gpt-4.1-mini-2025-04-14").await, 429);
+}
+
+#[tokio::test]
+async fn the_keys_of_a_project_share_its_limits_and_other_projects_have_theirs() {
+    let gateway = gateway().await;
+    let (one, other) = (gateway.project("free").await, gateway.project("free").await);
+    let two = gateway.key_of(&one.project_id, json!({})).await;
+    for key in [&one, &two, &one] {
+        assert_eq!(speak(key).await.status, 200);
+    }
+    for key in [&one, &two] {
+        let refused = speak(key).await;
+        let text = refused.text();
+        assert!(
+            text.contains(&format!("in organization {} on requests per min (RPM): Limit 3, Used 3", one.project_id)),
+            "{text}"
+        );
+        assert_eq!(refused.header("retry-after-ms"), "20000");
+    }
+    assert_eq!(speak(&other).await.status, 200);
+    // A new key brings no new room.
+    gateway.clock.advance(20_000 * MILLISECOND);
+    let third = gateway.key_of(&one.project_id, json!({"requests_per_minute": 3})).await;
+    assert_eq!((speak(&third).await.status.as_u16(), speak(&one).await.status.as_u16()), (200, 429));
+    let refused = r#"requests_refused_total{limit="requests_per_minute",scope="project"}"#;
+    assert_eq!(gateway.metric(refused).await, 3);
+}
+
+#[tokio::test]
+async fn a_keys_narrower_limit_is_hit_first_and_its_sibling_goes_on() {
+    let gateway = gateway().await;
+    let narrow = gateway.project_with("tier1", json!({"requests_per_day": 2, "tokens_per_minute": 500})).await;
+    let wide = gateway.key_of(&narrow.project_id, json!({})).await;
+    for status in [200, 200, 429, 429] {
+        assert_eq!(narrow.say("Hi").await.status, status);
+    }
+    let [limit, remaining, _, tokens, ..] = shown(&narrow, TEXT_MODEL).await;
+    assert_eq!((limit.as_str(), remaining.as_str(), tokens.as_str()), ("2", "0", "500"));
+    // What was refused took nothing from the project.
+    let [limit, remaining, _, tokens, ..] = shown(&wide, TEXT_MODEL).await;
+    assert_eq!((limit.as_str(), remaining.as_str(), tokens.as_str()), ("10000", "9998", "200000"));
+    assert_eq!(wide.say("Hi").await.status, 200);
+    assert_eq!(gateway.metric(r#"requests_refused_total{limit="requests_per_day",scope="key"}"#).await, 2);
+}
+
+#[tokio::test]
+async fn headers_show_the_bucket_with_the_least_left() {
+    let gateway = gateway().await;
+    let narrow = gateway.project_with("free", json!({"tokens_per_minute": 30_000})).await;
+    let wide = gateway.key_of(&narrow.project_id, json!({})).await;
+    assert_eq!(shown(&narrow, TEXT_MODEL).await[3..5], ["30000", "30000"]);
+    assert_eq!(wide.say(&"x".repeat(60_000)).await.status, 200);
+    // 15,003 tokens and the answer's are gone from the project's 40,000, and none from the key's.
+    let [.., limit, remaining, _] = shown(&narrow, TEXT_MODEL).await;
+    assert_eq!(limit, "40000");
+    assert!(remaining.parse::<u32>().unwrap() < 25_000, "{remaining}");
+}
+
+#[tokio::test]
+async fn tokens_of_a_day_are_refused_in_openais_words() {
+    let gateway = gateway().await;
+    let team = gateway.project_with("tier1", json!({"tokens_per_day": 1_000})).await;
+    let words = "x".repeat(3_000);
+    assert_eq!(team.say(&words).await.status, 200);
+    let refused = team.say(&words).await;
+    let project = &team.project_id;
+    // 538 tokens at 86.4 s each.
+    let message = format!(
+        "Rate limit reached for {TEXT_MODEL} in organization {project} on tokens per day (TPD): Limit 1000, Used 770, \
+         Requested 768. Please try again in 12h54m43.2s."
+    );
+    assert_eq!((refused.status.as_u16(), refused.json()), (429, refusal("tokens", &message)));
+    assert_eq!((refused.header("retry-after"), refused.header("x-should-retry")), ("46484", "false"));
+    let [.., limit, remaining, _] = shown(&team, TEXT_MODEL).await;
+    assert_eq!((limit.as_str(), remaining.as_str()), ("1000", "230"));
+    passes_exactly_when_told(&gateway, &refused, async || team.say(&words).await).await;
+}
+
+#[tokio::test]
+async fn of_several_limits_that_are_hit_the_longest_wait_is_told() {
+    let gateway = gateway().await;
+    let team = gateway.project_with("tier1", json!({"requests_per_minute": 1, "requests_per_day": 1})).await;
+    assert_eq!(team.say("Hi").await.status, 200);
+    let refused = team.say("Hi").await;
+    assert!(refused.text().contains("on requests per day (RPD): Limit 1, Used 1"), "{}", refused.text());
+    passes_exactly_when_told(&gateway, &refused, async || team.say("Hi").await).await;
+}
+
+#[tokio::test]
+async fn a_changed_limit_keeps_what_was_used_also_over_a_restart() {
+    let mut gateway = gateway().await;
+    let mut team = gateway.project("tier1").await;
+    for _ in 0..10 {
+        assert_eq!(team.say("Hi").await.status, 200);
+    }
+    let path = format!("/v1/organization/projects/{}/rate_limits/rl-{TEXT_MODEL}", team.project_id);
+    for (day, left) in [(20_000, "19990"), (100, "90"), (10_000, "9990"), (15, "5")] {
+        let set = gateway.admin().post(&path, &json!({"max_requests_per_1_day": day})).await;
+        assert_eq!(set.status, 200, "{}", set.text());
+        gateway.stop().await;
+        gateway.run().await;
+        team.url.clone_from(&gateway.calls_url);
+        assert_eq!(shown(&team, TEXT_MODEL).await[..2], [day.to_string(), left.to_owned()]);
+    }
+    let daily = gateway.admin().post(&path, &json!({"max_tokens_per_1_day": 100})).await;
+    assert_eq!((daily.status.as_u16(), &daily.json()["max_tokens_per_1_day"]), (200, &json!(100)));
+    assert_eq!(shown(&team, TEXT_MODEL).await[3], "100");
+}
+
+#[tokio::test]
+async fn both_scopes_are_as_they_were_after_a_restart() {
+    let mut gateway = gateway().await;
+    let mut narrow = gateway.project_with("tier1", json!({"requests_per_day": 4, "tokens_per_minute": 1_000})).await;
+    let mut wide = gateway.key_of(&narrow.project_id, json!({})).await;
+    for team in [&narrow, &wide, &wide, &narrow] {
+        assert_eq!(team.say("Hi").await.status, 200);
+    }
+    let before = [shown(&narrow, TEXT_MODEL).await, shown(&wide, TEXT_MODEL).await];
+    assert_eq!((before[0][1].as_str(), before[1][1].as_str()), ("2", "9996"));
+    gateway.stop().await;
+    gateway.run().await;
+    for team in [&mut narrow, &mut wide] {
+        team.url.clone_from(&gateway.calls_url);
+    }
+    assert_eq!([shown(&narrow, TEXT_MODEL).await, shown(&wide, TEXT_MODEL).await], before);
 }

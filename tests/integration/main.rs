@@ -40,3 +40,4 @@ mod unpriced;
 mod upstream_errors;
 mod upstream_faults;
 mod walk;
+mod what_if;

@@ -153,7 +153,7 @@ async fn the_first_admin_key_is_in_the_audit_log_and_the_log_is_verified_beside_
     let mut gateway = Gateway::start_with(|settings| settings.admin_key = None).await;
     let running = gateway.running.as_ref().unwrap();
     let key = running.new_admin_key.as_ref().unwrap().reveal().to_owned();
-    running.app.admin_keys.keep_new().await.unwrap();
+    running.keep_new_admin_key().await.unwrap();
     let admin = Actor { url: gateway.admin_url.clone(), ..gateway.bearer(&key) };
     assert_eq!(admin.post(PROJECTS, &json!({"name": "a"})).await.status, 200);
     let log = admin.get("/v1/organization/audit_logs").await.json();

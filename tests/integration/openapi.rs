@@ -10,7 +10,7 @@ use tollgate::{api, domain::audit::EventType};
 use crate::{
     access::{ADMINISTRATION, CALLS, security},
     schema::Specification,
-    support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, model_without_price, text, with},
+    support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, change_price, command, model_without_price, text, with},
     walk::{Things, body, call, in_order},
 };
 
@@ -305,8 +305,12 @@ async fn every_answer_fits_the_document() {
 
 #[tokio::test]
 async fn every_kind_of_row_in_the_audit_log_fits_the_document() {
-    let gateway = busy().await;
+    let mut gateway = busy().await;
     let things = Things::new(&gateway).await;
+    gateway.at_rest().await;
+    change_price(&mut gateway.settings, TEXT_MODEL, "input_text = \"0.15\"", "input_text = \"0.35\"");
+    let ended = command(&gateway, &["reprice", "--from", "2026-01-01", "--to", "2100-01-01"], &[]).await;
+    assert!(ended.out.contains(" of them adjusted"), "{ended:?}");
     let document = Document::of(&gateway).await;
     let (admin, operations) = (gateway.admin(), document.operations());
     let changes = operations.iter().filter(|it| it.method != "GET" && it.path.contains("organization")).cloned();

@@ -4,7 +4,7 @@ use serde_json::json;
 use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
 
 use crate::{
-    scripted::{Scripted, answer},
+    scripted::{Scripted, Step, answer},
     support::{ADMIN_KEY, Actor, Ended, Gateway, TEXT_MODEL, amounts, change_price, command, spoken, text, with},
 };
 
@@ -96,7 +96,9 @@ async fn a_wrong_price_is_named_and_gone_after_repricing() {
     let input = "gpt-4o-mini-2024-07-18, input";
     assert_eq!(names, [("2026-09-21", input), ("2026-09-22", input)]);
     assert!(differences.iter().all(|it| it["cost"]["differs"] == true && it["quantity"]["differs"] == false));
-    assert_eq!(reconcile(&ours, &theirs.admin_url, &["--tolerance", "$0.000001"]).await.code, Some(0));
+    assert_eq!(answer["total_cost"]["differs"], true);
+    let ended = reconcile(&ours, &theirs.admin_url, &["--tolerance", "$0.000002", "--json"]).await;
+    assert_eq!((ended.code, &ended.json()["total_cost"]["differs"]), (Some(0), &json!(false)), "{ended:?}");
     ours.settings.models_dir = None;
     let repriced = command(&ours, &["reprice", "--from", "2026-09-01", "--to", "2026-10-01"], &[]).await;
     assert_eq!(repriced.code, Some(0), "{repriced:?}");
@@ -133,6 +135,27 @@ async fn many_days_are_read_page_by_page() {
     assert_eq!(amounts(&ended.out, "theirs"), [expected]);
 }
 
+/// What a provider says that is asked too often.
+fn too_many(retry_after: &str) -> Step {
+    let body = r#"{"error": {"message": "slow down", "type": "requests", "code": "rate_limit_exceeded"}}"#;
+    let head =
+        format!("HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: {retry_after}\r\n");
+    Step::Send(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into())
+}
+
+#[tokio::test]
+async fn a_provider_that_is_asked_too_often_is_asked_again() {
+    let gateway = gateway(None).await;
+    let page = r#"{"object": "page", "data": [], "has_more": false, "next_page": null}"#;
+    let provider = Scripted::start(move |number| match number {
+        0 | 1 | 3 => vec![too_many("0")],
+        _ => vec![answer("200 OK", "application/json", page)],
+    })
+    .await;
+    let ended = reconcile(&gateway, &provider.url, &[]).await;
+    assert_eq!((ended.code, provider.requests().len()), (Some(0), 5), "{ended:?}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_compared_is_no_difference() {
     let gateway = gateway(None).await;
@@ -143,22 +166,39 @@ async fn what_cannot_be_compared_is_no_difference() {
     std::fs::write(&file, "sk-admin-another\n").unwrap();
     let file = file.to_str().unwrap();
     let wrong_key = ["--admin-key-file", file];
+    let unusable = gateway.dir.path().join("unusable");
+    std::fs::write(&unusable, "sk-admin-another\nand more").unwrap();
+    let unusable = ["--admin-key-file", unusable.to_str().unwrap()];
+    let refusing = Scripted::playing(vec![too_many("0")]).await;
+    let (later, html) =
+        (Scripted::playing(vec![too_many("3600")]).await, answer("502 Bad Gateway", "text/html", "<p>"));
+    let html = Scripted::playing(vec![html]).await;
     for (url, more, said) in [
         (gateway.admin_url.as_str(), wrong_key.as_slice(), "the provider refused the key from /"),
         (&odd.url, &[], "the provider's report cannot be read: not a page of a report"),
         (&endless.url, &[], "the provider's report has more than 1000 pages"),
         ("http://127.0.0.1:1", &[], "cannot reach the provider at http://127.0.0.1:1"),
         ("somewhere", &[], "is no address of a provider"),
+        (&gateway.calls_url, &[], "is --base-url right?"),
+        (&html.url, &[], "an answer that is not a provider's (502 Bad Gateway, not JSON): is --base-url right?"),
+        (&gateway.admin_url, &unusable, "the provider's key from /"),
+        (&refusing.url, &[], "the provider answered 429 Too Many Requests: slow down"),
+        (&later.url, &[], "the provider answered 429 Too Many Requests: slow down"),
         (&gateway.admin_url, &["--tolerance", "5"], "expected a share (0.5%) or an amount ($0.01)"),
         (&gateway.admin_url, &["--admin-key", ADMIN_KEY], "unexpected argument '--admin-key'"),
     ] {
         let ended = reconcile(&gateway, url, more).await;
         assert_eq!((ended.code, ended.err.contains(said)), (Some(2), true), "{said}: {ended:?}");
         assert!(!ended.err.contains(ADMIN_KEY) && !ended.err.contains("sk-admin-another"), "{ended:?}");
+        assert!(!ended.err.contains("--admin-url") && !ended.err.contains("the gateway"), "{ended:?}");
     }
+    // Asked again some times, and not at all when that would take too long.
+    assert_eq!((refusing.requests().len(), later.requests().len()), (5, 1));
     let words = ["reconcile", "--from", "2026-09-01", "--to", "2026-10-01", "--base-url", &gateway.admin_url];
     let ended = command(&gateway, &words, &[]).await;
     assert_eq!((ended.code, ended.err.contains("no key for the provider")), (Some(2), true), "{ended:?}");
+    let ended = command(&gateway, &words, &[KEY, ("TOLLGATE_LISTEN", "nowhere")]).await;
+    assert_eq!((ended.code, ended.err.contains("TOLLGATE_LISTEN")), (Some(2), true), "{ended:?}");
     let hours = ["reconcile", "--from", "2026-09-01T01:00:00Z", "--to", "2026-10-01", "--base-url", &gateway.admin_url];
     assert!(command(&gateway, &hours, &[KEY]).await.err.contains("whole days (UTC) are compared"));
 }

@@ -88,10 +88,13 @@ async fn costs_change_by_exactly_the_printed_difference_and_usage_does_not() {
     assert_eq!(adjustments(&gateway).await, 2);
 
     let log = gateway.admin().get("/v1/organization/audit_logs?event_types[]=prices.repriced").await.json();
-    let [row] = log["data"].as_array().unwrap().as_slice() else { panic!("{log}") };
+    let [written, plan] = log["data"].as_array().unwrap().as_slice() else { panic!("{log}") };
+    let expected = json!({"settled_from": 1_788_220_800, "settled_before": 1_790_812_800, "planned_requests": 2,
+        "planned_difference": "0.000002", "reason": "a wrong page"});
+    assert_eq!((&plan["after"], &plan["actor"]["api_key"]["id"]), (&expected, &json!("gateway")));
     let expected = json!({"settled_from": 1_788_220_800, "settled_before": 1_790_812_800, "requests": 2,
         "difference": "0.000002", "reason": "a wrong page"});
-    assert_eq!((&row["after"], &row["actor"]["api_key"]["id"]), (&expected, &json!("gateway")));
+    assert_eq!(written["after"], expected);
     assert_eq!(command(&gateway, &["audit", "verify"], &[]).await.code, Some(0));
 
     // The gateway, started with the mended page, bills what the books say now.
@@ -231,6 +234,12 @@ async fn a_run_that_is_killed_is_finished_by_the_next() {
         assert_eq!(costs(&gateway).await, i128::from(cost) * i128::try_from(requests).unwrap());
     }
     assert!(killed > 0, "every run was faster than the signal");
+    // What a killed run has not written is in no row that says what was.
+    let log = gateway.admin().get("/v1/organization/audit_logs?event_types[]=prices.repriced").await.json();
+    let facts: Vec<_> = log["data"].as_array().unwrap().iter().map(|row| &row["after"]).collect();
+    let sum = |name: &str| facts.iter().filter_map(|row| row[name].as_u64()).sum::<u64>();
+    let adjusted = adjustments(&gateway).await as u64;
+    assert!(sum("requests") < adjusted && sum("planned_requests") > adjusted, "{adjusted}: {log}");
     assert_eq!(usage(&gateway).await, usage_before);
 }
 
@@ -249,6 +258,57 @@ async fn a_run_that_cannot_be_says_why() {
         let ended = command(&gateway, words, &env).await;
         assert_eq!((ended.code, ended.err.contains(said)), (Some(code), true), "{ended:?}");
     }
+}
+
+/// Of requests that are gone nobody can say that they were billed right.
+#[tokio::test]
+async fn what_was_dropped_for_its_age_is_never_called_right() {
+    let gateway = gateway().await;
+    three_requests(&gateway).await;
+    let pool = writable(&gateway).await;
+    let horizon = "UPDATE retention SET horizon_ms = 1788220800001";
+    sqlx::query(horizon).execute(&pool).await.unwrap();
+    let part = reprice(&gateway, &[]).await;
+    assert_eq!(part.out, "3 requests looked at, none of them to correct, nothing was written.\n");
+    assert!(part.err.contains("before 2026-09-01T00:00:00Z may be missing") && part.err.contains("retention_days"));
+    for sql in ["UPDATE retention SET horizon_ms = 1793000000000", "DELETE FROM adjustments", "DELETE FROM entries"] {
+        sqlx::query(sql).execute(&pool).await.unwrap();
+    }
+    let words = [&["reprice"], SEPTEMBER.as_slice(), &["--json"]].concat();
+    let none = command(&gateway, &words, &[]).await;
+    assert_eq!(none.code, Some(1), "{none:?}");
+    assert_eq!((&none.json()["requests"], &none.json()["dropped_before"]), (&json!(0), &json!("2026-10-26T07:33:20Z")));
+    let later = ["reprice", "--from", "2026-11-01", "--to", "2026-12-01", "--json"];
+    let later = command(&gateway, &later, &[]).await;
+    assert_eq!((later.code, &later.json()["dropped_before"], later.err.as_str()), (Some(0), &json!(null), ""));
+}
+
+/// The gateway ended, or its ledger failed, before it took over what is in the journal.
+#[tokio::test]
+async fn requests_that_are_only_in_the_journal_are_not_passed_over() {
+    let mut gateway = gateway().await;
+    three_requests(&gateway).await;
+    gateway.stop().await;
+    let pool = writable(&gateway).await;
+    sqlx::query("UPDATE projection SET segment = 1, offset = 0").execute(&pool).await.unwrap();
+    pool.close().await;
+    let priced = [&["reprice"], SEPTEMBER.as_slice()].concat();
+    let exported = [&["export", "--format", "csv"], SEPTEMBER.as_slice()].concat();
+    let ended = tokio::join!(command(&gateway, &priced, &[]), command(&gateway, &exported, &[]));
+    for ended in <[Ended; 2]>::from(ended) {
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{ended:?}");
+        assert!(ended.err.contains("in the journal and not in the ledger yet: start the gateway"), "{ended:?}");
+    }
+    let august = ["export", "--format", "csv", "--from", "2026-08-01", "--to", "2026-09-01"];
+    let august = command(&gateway, &august, &[]).await;
+    assert_eq!((august.code, august.err.as_str()), (Some(0), ""), "nothing of that time is missing");
+    gateway.run().await;
+    assert_eq!(reprice(&gateway, &["--json"]).await.json()["requests"], 3);
+}
+
+async fn writable(gateway: &Gateway) -> sqlx::sqlite::SqlitePool {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(gateway.ledger_path());
+    sqlx::sqlite::SqlitePool::connect_with(options).await.unwrap()
 }
 
 /// The tariff of a request has the date of the prices of the model that answered.

@@ -58,8 +58,9 @@ async fn a_project_has_openais_fields_and_a_tier() {
 async fn a_service_account_comes_with_a_key_that_is_shown_once() {
     let side = AdminSide::new().await;
     let project = project(&side, "alpha").await;
-    let limits =
-        json!({"requests_per_minute": 5, "requests_per_day": 6, "tokens_per_minute": 7, "batch_queue_tokens": 8});
+    let limits = json!({
+        "requests_per_minute": 5, "requests_per_day": 6, "tokens_per_minute": 7, "tokens_per_day": 9, "batch_queue_tokens": 8,
+    });
     let asked = json!({"name": "worker", "limits": limits, "expires_in_seconds": 60});
     let (status, created) = side.post(&format!("/{project}/service_accounts"), asked).await;
     let (id, value) = (&created["api_key"]["id"], created["api_key"]["value"].as_str().unwrap());

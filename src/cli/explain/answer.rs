@@ -37,6 +37,7 @@ pub(super) struct Estimate {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Limit {
+    pub(super) scope: String,
     pub(super) name: String,
     pub(super) limit_group: String,
     pub(super) limit: u64,
@@ -56,7 +57,7 @@ pub(super) struct Usage {
 #[derive(Debug, Deserialize)]
 pub(super) struct Line {
     pub(super) description: String,
-    pub(super) quantity: u64,
+    pub(super) quantity: Option<u64>,
     pub(super) price: Option<Price>,
     pub(super) amount: Option<Amount>,
 }
@@ -85,11 +86,23 @@ pub(super) struct Refusal {
     pub(super) code: Option<String>,
     pub(super) refused_at_ms: i64,
     pub(super) limit: Option<HitLimit>,
-    pub(super) spend_limit_of: Option<String>,
+    pub(super) spend_limit: Option<SpendLimit>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct SpendLimit {
+    pub(super) of: String,
+    pub(super) interval: String,
+    pub(super) threshold: Amount,
+    pub(super) spent: Amount,
+    pub(super) held: Amount,
+    pub(super) requested: Amount,
+    pub(super) admissible_at_ms: i64,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct HitLimit {
+    pub(super) scope: String,
     pub(super) name: String,
     pub(super) limit_group: String,
     pub(super) limit: u64,

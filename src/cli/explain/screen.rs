@@ -2,7 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::answer::{Adjustment, Amount, HitLimit, Limit, Line, Refusal, Request};
+use super::answer::{Adjustment, Amount, HitLimit, Limit, Line, Refusal, Request, SpendLimit};
+use crate::domain::figures::grouped;
 
 /// Paragraphs of lines, columns aligned.
 pub(super) fn screen(request: &Request) -> String {
@@ -12,8 +13,12 @@ pub(super) fn screen(request: &Request) -> String {
         None => parts.extend(charged(request)),
     }
     let text = parts.into_iter().map(|part| part.trim_end().to_owned()).collect::<Vec<_>>().join("\n\n");
-    // A model's name is the caller's, and must not move the cursor of whoever looks.
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).chain(['\n']).collect()
+    printable(&text) + "\n"
+}
+
+/// A model's name is the caller's, and must not move the cursor of whoever looks.
+pub(in crate::cli) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 fn facts(request: &Request) -> String {
@@ -77,11 +82,11 @@ fn limits(limits: Option<&[Limit]>) -> String {
     rows.extend(limits.iter().map(|it| {
         let known = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
         let before = format!("{} of {}", known(it.used_before), grouped(it.limit));
-        let name = format!("  {}", spaced(&it.name));
+        let name = format!("  {}: {}", it.scope, spaced(&it.name));
         [name, before, grouped(it.reserved), known(it.used_after), known(it.settled)]
     }));
     let spread: Vec<_> = rows.into_iter().map(|row| row.map(|cell| format!("{cell} "))).collect();
-    format!("Limits of the key on {}\n{}", first.limit_group, columns(&spread, [false, true, true, true, true]))
+    format!("Limits on {}\n{}", first.limit_group, columns(&spread, [false, true, true, true, true]))
 }
 
 /// What was expected, and what it came to.
@@ -116,11 +121,16 @@ fn lines(lines: &[Line], (name, total): (&str, Option<&Amount>)) -> String {
         .iter()
         .map(|line| {
             let words = line.description.rsplit_once(", ").map_or(line.description.as_str(), |(_, words)| words);
-            let price = line.price.as_ref().map(|price| format!("x {} per 1M", dollars(&price.per_million)));
+            let price = match (&line.price, line.quantity) {
+                (Some(price), _) => format!("x {} per 1M", dollars(&price.per_million)),
+                (None, Some(_)) => "without a price".to_owned(),
+                // One amount for the whole line.
+                (None, None) => String::new(),
+            };
             [
                 format!("  {words} "),
-                format!("{} tokens", grouped(line.quantity)),
-                price.unwrap_or_else(|| "without a price".to_owned()),
+                line.quantity.map_or_else(String::new, |quantity| format!("{} tokens", grouped(quantity))),
+                price,
                 line.amount.as_ref().map_or_else(String::new, |amount| format!("= {}", dollars(&amount.value))),
             ]
         })
@@ -130,28 +140,46 @@ fn lines(lines: &[Line], (name, total): (&str, Option<&Amount>)) -> String {
 }
 
 fn refused(refusal: &Refusal) -> String {
-    let why = match (refusal.reason.as_str(), &refusal.limit) {
-        ("limit", Some(limit)) => return over_limit(limit),
-        ("spend_limit", _) => {
-            let (whose, span) = match refusal.spend_limit_of.as_deref() {
-                Some("key") => ("key had spent its budget", "the month or the day of the budget"),
-                Some("tier") => ("project had spent what its tier allows in a month", "the month"),
-                Some("organization") => ("organization had reached its spend limit", "the month"),
-                _ => ("project had reached its spend limit", "the month"),
-            };
-            format!(
-                "The {whose}. Requests pass again when {span} is over (UTC), or when an\n\
-                 administrator raises the limit."
-            )
-        }
-        ("unknown_model", _) => "No model of the catalog has this name.".to_owned(),
-        ("model_not_allowed", _) => "The key or its project may not use this model.".to_owned(),
-        ("wrong_endpoint", _) => "The model does not answer on this endpoint.".to_owned(),
-        ("unpriced_model", _) => "The model has no price, and what cannot be billed is not sent.".to_owned(),
-        ("not_recorded", _) => "The gateway could not record the request: see its log.".to_owned(),
-        (other, _) => format!("The reason was {other}."),
+    if let Some(limit) = &refusal.limit {
+        return over_limit(limit);
+    }
+    if let Some(limit) = &refusal.spend_limit {
+        return over_spend_limit(limit);
+    }
+    let why = match refusal.reason.as_str() {
+        "unknown_model" => "No model of the catalog has this name.".to_owned(),
+        "model_not_allowed" => "The key or its project may not use this model.".to_owned(),
+        "wrong_endpoint" => "The model does not answer on this endpoint.".to_owned(),
+        "unpriced_model" => "The model has no price, and what cannot be billed is not sent.".to_owned(),
+        "not_recorded" => "The gateway could not record the request: see its log.".to_owned(),
+        other => format!("The reason was {other}."),
     };
     format!("{why}\nNothing was sent, and nothing is charged.")
+}
+
+fn over_spend_limit(limit: &SpendLimit) -> String {
+    let amount = |amount: &Amount| dollars(&amount.value);
+    let (whose, may_spend) = match limit.of.as_str() {
+        "tier" => ("project", "its tier allows"),
+        whose => (whose, "it may spend"),
+    };
+    let is_held = limit.held.value.get().bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    let (under_way, or_earlier) = if is_held {
+        let (held, requested) = (amount(&limit.held), amount(&limit.requested));
+        let under_way = format!("\n  requests under way held {held}, and this one was expected to cost {requested}");
+        (under_way, ", once those under way cost less")
+    } else {
+        (String::new(), "")
+    };
+    format!(
+        "The {whose} had spent {} of the {} that {may_spend} in a {interval}{under_way}\n  would have been admitted at {}, \
+         when the {interval} is over{or_earlier}, or once an administrator raises the limit\nNothing was sent, and nothing is \
+         charged.",
+        amount(&limit.spent),
+        amount(&limit.threshold),
+        moment_ms(limit.admissible_at_ms),
+        interval = limit.interval,
+    )
 }
 
 fn over_limit(limit: &HitLimit) -> String {
@@ -163,7 +191,8 @@ fn over_limit(limit: &HitLimit) -> String {
         }
     };
     format!(
-        "Over the limit of {} on {}\n  used {} of {}, requested {}\n  {when}\nNothing was sent, and nothing is charged.",
+        "Over the {}'s limit of {} on {}\n  used {} of {}, requested {}\n  {when}\nNothing was sent, and nothing is charged.",
+        limit.scope,
         spaced(&limit.name),
         limit.limit_group,
         grouped(*used),
@@ -182,19 +211,6 @@ fn dollars(number: &RawValue) -> String {
         Some(magnitude) => format!("-${magnitude}"),
         None => format!("${}", number.get()),
     }
-}
-
-/// `1,204`
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// `1.834 s`
@@ -218,7 +234,7 @@ fn moment_ms(millis: i64) -> String {
 }
 
 /// Columns as wide as their widest cell, those of numbers aligned to the right.
-fn columns<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: [bool; COLUMNS]) -> String {
+pub(in crate::cli) fn columns<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: [bool; COLUMNS]) -> String {
     let mut widths = [0; COLUMNS];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -38,12 +38,31 @@ async fn a_file_is_whole_or_not_there_and_never_replaces_another() {
     assert!(error.starts_with("there is already a file ") && error.contains("november.csv"), "{error}");
     fs::remove_file(&path).unwrap();
     // It fails after the file was begun.
-    for sql in ["ALTER TABLE adjustments RENAME TO away", "ALTER TABLE entries RENAME TO gone"] {
-        sqlx::query(sql).execute(store.writer()).await.unwrap();
-    }
-    sqlx::query("CREATE TABLE adjustments (number INTEGER)").execute(store.writer()).await.unwrap();
+    sqlx::query("ALTER TABLE entries RENAME TO gone").execute(store.writer()).await.unwrap();
     assert!(matches!(export(data.path(), &words).await, Err(Failure::Read(_))));
     assert_eq!(names(outputs.path()), [""; 0]);
+}
+
+#[test]
+fn a_file_that_came_meanwhile_is_not_replaced_and_what_a_killed_run_left_is_not_in_the_way() {
+    let outputs = tempfile::tempdir().unwrap();
+    let path = outputs.path().join("november.csv");
+    // Nobody takes the first away, as after a kill.
+    std::mem::forget(NewFile::create(&path).unwrap());
+    let mut file = NewFile::create(&path).unwrap();
+    file.write_all(b"ours").unwrap();
+    fs::write(&path, "theirs").unwrap();
+    assert!(matches!(file.keep(), Err(Failure::Exists(at)) if at == path));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+    fs::remove_file(&path).unwrap();
+    let mut file = NewFile::create(&path).unwrap();
+    file.write_all(b"ours").unwrap();
+    file.keep().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "ours");
+    let names = names(outputs.path());
+    let left: Vec<_> = names.iter().filter(|name| *name != "november.csv").collect();
+    let [left] = *left.as_slice() else { panic!("{names:?}") };
+    assert!(left.starts_with(".november.csv.") && left.ends_with(".unfinished"), "{left}");
 }
 
 #[tokio::test]

@@ -103,7 +103,8 @@ async fn a_project_made_for_a_key_that_then_was_not_is_closed_again() {
 async fn limits_and_expiry_reach_the_key() {
     let gateway = Gateway::start().await;
     let words = ["create", "--project", "a", "--requests-per-minute", "5", "--tokens-per-minute", "700", "--json"];
-    let output = gateway.keys(&[&words[..], &["--expires-in-days", "2"]].concat()).await.unwrap();
+    let more = ["--tokens-per-day", "9000", "--expires-in-days", "2"];
+    let output = gateway.keys(&[&words[..], &more].concat()).await.unwrap();
     let answer: Value = serde_json::from_str(&output).unwrap();
     let (now, plain) = (gateway.side.clock.now(), answer["api_key"]["value"].as_str().unwrap());
     assert_eq!(answer["project"]["name"], "a");
@@ -111,6 +112,7 @@ async fn limits_and_expiry_reach_the_key() {
     let limits = caller.key().terms.limits;
     assert_eq!(limits.requests_per_minute.unwrap().get(), 5);
     assert_eq!(limits.tokens_per_minute.unwrap().get(), 700);
+    assert_eq!(limits.tokens_per_day.unwrap().get(), 9_000);
     assert_eq!((limits.requests_per_day, limits.batch_queue_tokens), (None, None));
     assert_eq!(caller.key().terms.expires_at.unwrap().since(now), 2 * 86_400 * 1_000_000_000);
 }
@@ -124,10 +126,10 @@ async fn keys_are_listed_without_their_secret_and_revoked_by_id() {
     let listed = gateway.keys(&["list"]).await.unwrap();
     assert_eq!(listed.lines().count(), 3);
     assert!(listed.lines().skip(1).all(|line| line.contains("  -  ")), "{listed}");
-    let narrowed = ["--requests-per-minute", "5", "--tokens-per-minute", "700"];
+    let narrowed = ["--requests-per-minute", "5", "--tokens-per-minute", "700", "--tokens-per-day", "9000"];
     gateway.keys(&[&["create", "--project", "gamma"][..], &narrowed].concat()).await.unwrap();
     let listed = gateway.keys(&["list", "--project", "gamma"]).await.unwrap();
-    assert!(listed.contains("  5 RPM, 700 TPM  "), "{listed}");
+    assert!(listed.contains("  5 RPM, 700 TPM, 9000 TPD  "), "{listed}");
     let gamma: Value =
         serde_json::from_str(&gateway.keys(&["list", "--project", "gamma", "--json"]).await.unwrap()).unwrap();
     gateway.keys(&["revoke", gamma["data"][0]["id"].as_str().unwrap()]).await.unwrap();

@@ -62,7 +62,7 @@ pub(super) fn json(args: &ReconcileArgs, comparison: &Comparison) -> String {
         agree: comparison.agrees(),
         compared: comparison.lines.len(),
         differences: differences.collect(),
-        total_cost: cost(comparison.cost, comparison.cost.ours != comparison.cost.theirs),
+        total_cost: cost(comparison.cost, comparison.cost_differs),
     };
     // Words and numbers: there is nothing in them that could fail.
     serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n"

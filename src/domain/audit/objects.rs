@@ -70,6 +70,7 @@ impl Audited for Limits {
             "max_requests_per_1_minute": self.requests_per_minute,
             "max_requests_per_1_day": self.requests_per_day,
             "max_tokens_per_1_minute": self.tokens_per_minute,
+            "max_tokens_per_1_day": self.tokens_per_day,
             "batch_1_day_max_input_tokens": self.batch_queue_tokens,
         })
     }

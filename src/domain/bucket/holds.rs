@@ -9,17 +9,18 @@
 
 use std::num::NonZeroU32;
 
-use super::{Bucket, Rate, Refusal};
+use super::{Level, Rate, Refusal, scaled};
 use crate::domain::time::UnixNanos;
 
-/// The open holds on one bucket, from the oldest on. Everything that changes the bucket goes through here.
+/// A level, and the open holds on it from the oldest on. Everything that changes the level goes through here.
 #[derive(Debug, Default)]
-pub struct Holds {
+pub struct Bucket {
+    level: Level,
     runs: Vec<Run>,
     next: u64,
 }
 
-/// Finds a hold again among the [`Holds`] that gave it.
+/// Finds a hold again in the [`Bucket`] that gave it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HoldNumber(u64);
 
@@ -32,65 +33,61 @@ struct Run {
     refundable_nanos: u64,
 }
 
-impl Holds {
-    /// Takes `units` until they are settled, or takes nothing and says why.
-    pub fn take(
-        &mut self,
-        bucket: &Bucket,
-        units: NonZeroU32,
-        rate: Rate,
-        now: UnixNanos,
-    ) -> Result<HoldNumber, Refusal> {
-        let level_nanos = bucket.arrival().since(now);
-        bucket.take(units, rate, now)?;
-        Ok(self.add(bucket, level_nanos))
+impl Bucket {
+    pub const fn level(&self) -> Level {
+        self.level
     }
 
-    /// Takes `units` whether or not there is room: what [`Holds::take`] has admitted, told again by the journal.
-    pub fn retake(&mut self, bucket: &Bucket, units: NonZeroU32, rate: Rate, now: UnixNanos) -> HoldNumber {
-        let level_nanos = bucket.arrival().since(now);
-        bucket.charge(u64::from(units.get()), rate, now);
-        self.add(bucket, level_nanos)
+    /// Puts back a level from before a restart. What a unit weighs stays where it was not stored.
+    pub const fn restore(&mut self, level: Level) {
+        let unit_nanos = if level.unit_nanos == 0 { self.level.unit_nanos } else { level.unit_nanos };
+        self.level = Level { unit_nanos, ..level };
+    }
+
+    /// Takes `units` until they are settled, or takes nothing and says why.
+    pub fn take(&mut self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> Result<HoldNumber, Refusal> {
+        let taken = self.level.take(units, rate, now)?;
+        Ok(self.hold(taken, rate, now))
+    }
+
+    /// Takes `units` whether or not there is room: what [`Bucket::take`] has admitted, told again by the journal.
+    pub fn retake(&mut self, units: NonZeroU32, rate: Rate, now: UnixNanos) -> HoldNumber {
+        let taken = self.level.at(rate, now).charged(u64::from(units.get()), now);
+        self.hold(taken, rate, now)
+    }
+
+    /// Begins a hold: `taken` is what [`Level::take`] made of this bucket's level at this rate and time.
+    pub fn hold(&mut self, taken: Level, rate: Rate, now: UnixNanos) -> HoldNumber {
+        self.lower_to_level_at(rate, now);
+        self.level = taken;
+        let first = self.next;
+        self.next += 1;
+        // Nobody came later yet: all of the level may go.
+        self.runs.push(Run { first, open: 1, refundable_nanos: taken.arrival.0 });
+        HoldNumber(first)
     }
 
     /// Ends a hold of `held` units of which `used` were used: gives back what is too much, or books what is missing.
-    pub fn settle(
-        &mut self,
-        bucket: &Bucket,
-        hold: HoldNumber,
-        held: NonZeroU32,
-        used: u64,
-        rate: Rate,
-        now: UnixNanos,
-    ) {
+    pub fn settle(&mut self, hold: HoldNumber, held: NonZeroU32, used: u64, now: UnixNanos) {
         let held = u64::from(held.get());
         if let Some(unused) = held.checked_sub(used) {
-            self.give_back(bucket, hold, unused.saturating_mul(rate.unit_nanos()), now);
+            self.give_back(hold, unused.saturating_mul(self.level.unit_nanos), now);
         } else {
-            self.lower_to(bucket.arrival().since(now));
-            bucket.charge(used - held, rate, now);
+            self.lower_to(self.level.nanos(now));
+            self.level = self.level.charged(used - held, now);
         }
         self.close(hold);
     }
 
-    fn add(&mut self, bucket: &Bucket, level_nanos: u64) -> HoldNumber {
-        self.lower_to(level_nanos);
-        let first = self.next;
-        self.next += 1;
-        // Nobody came later yet: all of the level may go.
-        self.runs.push(Run { first, open: 1, refundable_nanos: bucket.arrival().0 });
-        HoldNumber(first)
-    }
-
-    fn give_back(&mut self, bucket: &Bucket, hold: HoldNumber, unused_nanos: u64, now: UnixNanos) {
+    fn give_back(&mut self, hold: HoldNumber, unused_nanos: u64, now: UnixNanos) {
         let Some(at) = self.run_of(hold) else { return };
         let (older, younger) = self.runs.split_at_mut(at);
         let Some(refundable) = younger.first().map(|run| run.refundable_nanos) else { return };
-        let given = unused_nanos.min(refundable).min(bucket.arrival().since(now));
+        let given = unused_nanos.min(refundable).min(self.level.nanos(now));
         if given == 0 {
             return;
         }
-        bucket.lower(given);
+        self.level.arrival = UnixNanos(self.level.arrival.0.saturating_sub(given));
         for run in younger {
             run.refundable_nanos -= given;
         }
@@ -107,6 +104,17 @@ impl Holds {
                 self.runs.remove(at);
             }
         }
+    }
+
+    /// As [`Bucket::lower_to`], where another rate may weigh the level and what may be given back of it anew.
+    fn lower_to_level_at(&mut self, rate: Rate, now: UnixNanos) {
+        let (from, to) = (self.level.unit(rate), rate.unit_nanos());
+        if from != to {
+            for run in &mut self.runs {
+                run.refundable_nanos = scaled(run.refundable_nanos, from, to);
+            }
+        }
+        self.lower_to(self.level.at(rate, now).nanos(now));
     }
 
     /// The level fell to `level_nanos` before somebody else took: no older hold may lower it by more.
@@ -141,43 +149,69 @@ mod tests {
 
     #[test]
     fn a_late_refund_leaves_alone_what_others_hold() {
-        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(300)));
-        let slow = holds.take(&bucket, units(285), rate, at(0)).unwrap();
-        holds.take(&bucket, units(284), rate, at(59)).unwrap();
-        holds.settle(&bucket, slow, units(285), 10, rate, at(61));
-        assert!(matches!(holds.take(&bucket, units(284), rate, at(62)), Err(Refusal::Wait { .. })));
-        assert_eq!(bucket.used(rate, at(62)), 284 - 3 * 5);
+        let (mut bucket, rate) = (Bucket::default(), Rate::per_minute(units(300)));
+        let slow = bucket.take(units(285), rate, at(0)).unwrap();
+        bucket.take(units(284), rate, at(59)).unwrap();
+        bucket.settle(slow, units(285), 10, at(61));
+        assert!(matches!(bucket.take(units(284), rate, at(62)), Err(Refusal::Wait { .. })));
+        assert_eq!(bucket.level().used(rate, at(62)), 284 - 3 * 5);
     }
 
     #[test]
     fn a_refund_behind_older_use_is_given_in_full() {
-        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(60)));
-        let first = holds.take(&bucket, units(40), rate, at(0)).unwrap();
-        let second = holds.take(&bucket, units(20), rate, at(0)).unwrap();
-        holds.settle(&bucket, first, units(40), 40, rate, at(30));
+        let (mut bucket, rate) = (Bucket::default(), Rate::per_minute(units(60)));
+        let first = bucket.take(units(40), rate, at(0)).unwrap();
+        let second = bucket.take(units(20), rate, at(0)).unwrap();
+        bucket.settle(first, units(40), 40, at(30));
         // Its own 20 seconds are over, but time has been paying for the first one.
-        holds.settle(&bucket, second, units(20), 0, rate, at(30));
-        assert_eq!(bucket.used(rate, at(30)), 10);
+        bucket.settle(second, units(20), 0, at(30));
+        assert_eq!(bucket.level().used(rate, at(30)), 10);
     }
 
     #[test]
     fn a_refund_at_once_is_given_in_full_whoever_came_later() {
-        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(60)));
-        let first = holds.take(&bucket, units(30), rate, at(0)).unwrap();
-        holds.take(&bucket, units(30), rate, at(0)).unwrap();
-        holds.settle(&bucket, first, units(30), 1, rate, at(0));
-        assert_eq!(bucket.used(rate, at(0)), 31);
+        let (mut bucket, rate) = (Bucket::default(), Rate::per_minute(units(60)));
+        let first = bucket.take(units(30), rate, at(0)).unwrap();
+        bucket.take(units(30), rate, at(0)).unwrap();
+        bucket.settle(first, units(30), 1, at(0));
+        assert_eq!(bucket.level().used(rate, at(0)), 31);
     }
 
     #[test]
     fn holds_with_nothing_between_them_are_one_run() {
-        let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(1_000)));
-        let open: Vec<_> = (0..500).map(|n| holds.take(&bucket, units(1), rate, at(n)).unwrap()).collect();
-        assert!(holds.runs.len() <= 2, "{:?}", holds.runs);
+        let (mut bucket, rate) = (Bucket::default(), Rate::per_minute(units(1_000)));
+        let open: Vec<_> = (0..500).map(|n| bucket.take(units(1), rate, at(n)).unwrap()).collect();
+        assert!(bucket.runs.len() <= 2, "{:?}", bucket.runs);
         for hold in open {
-            holds.settle(&bucket, hold, units(1), 0, rate, at(500));
+            bucket.settle(hold, units(1), 0, at(500));
         }
-        assert!(holds.runs.is_empty());
+        assert!(bucket.runs.is_empty());
+    }
+
+    #[test]
+    fn what_is_held_when_the_limit_changes_is_given_back_in_units() {
+        let (mut bucket, narrow, wide) = (Bucket::default(), Rate::per_minute(units(60)), Rate::per_minute(units(600)));
+        let first = bucket.take(units(30), narrow, at(0)).unwrap();
+        let second = bucket.take(units(50), wide, at(0)).unwrap();
+        assert_eq!(bucket.level().used(wide, at(0)), 80);
+        bucket.settle(first, units(30), 10, at(0));
+        assert_eq!(bucket.level().used(wide, at(0)), 60);
+        assert!(matches!(bucket.take(units(1), narrow, at(0)), Err(Refusal::Wait { .. })));
+        bucket.settle(second, units(50), 0, at(0));
+        assert_eq!(bucket.level().used(narrow, at(0)), 10);
+        assert!(bucket.runs.is_empty());
+    }
+
+    #[test]
+    fn what_others_hold_when_the_limit_changes_is_left_alone_too() {
+        let (mut bucket, narrow, wide) = (Bucket::default(), Rate::per_minute(units(60)), Rate::per_minute(units(600)));
+        let slow = bucket.take(units(30), narrow, at(0)).unwrap();
+        // Time has paid for 20 of the 30 when others come.
+        bucket.take(units(40), narrow, at(20)).unwrap();
+        bucket.take(units(1), wide, at(20)).unwrap();
+        assert_eq!(bucket.level().used(wide, at(20)), 51);
+        bucket.settle(slow, units(30), 0, at(20));
+        assert_eq!(bucket.level().used(wide, at(20)), 41);
     }
 
     /// What a bucket would be, computed anew each time from everybody who was ever admitted.
@@ -227,7 +261,7 @@ mod tests {
             limit in 100_u32..600,
             steps in prop::collection::vec(any_step(), 1..120),
         ) {
-            let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(limit)));
+            let (mut bucket, rate) = (Bucket::default(), Rate::per_minute(units(limit)));
             let (mut naive, mut open, mut now) = (Naive::default(), Vec::new(), NOW);
             for (gap_nanos, step) in steps {
                 now = now.plus_nanos(gap_nanos);
@@ -235,7 +269,7 @@ mod tests {
                     Step::Take(n) => {
                         let would_be = naive.arrival(rate).max(now.0) + u64::from(n) * rate.unit_nanos();
                         let fits = would_be - now.0 <= u64::from(limit) * rate.unit_nanos();
-                        let taken = holds.take(&bucket, units(n), rate, now);
+                        let taken = bucket.take(units(n), rate, now);
                         prop_assert_eq!(taken.is_ok(), fits, "never more than the limit, never less than the room");
                         if let Ok(hold) = taken {
                             open.push((hold, naive.taken.len()));
@@ -247,14 +281,14 @@ mod tests {
                         let held = naive.taken[place].2;
                         let used = u64::from(held) * u64::from(used) / 1_000;
                         naive.taken[place].1 = used;
-                        holds.settle(&bucket, hold, units(held), used, rate, now);
+                        bucket.settle(hold, units(held), used, now);
                     }
                     Step::Settle(..) => {}
                 }
-                prop_assert_eq!(bucket.arrival().since(now), naive.arrival(rate).saturating_sub(now.0));
+                prop_assert_eq!(bucket.level().nanos(now), naive.arrival(rate).saturating_sub(now.0));
                 prop_assert!(!naive.exceeded(rate));
-                prop_assert!(holds.runs.len() <= open.len());
-                prop_assert!(holds.runs.is_sorted_by_key(|run| run.refundable_nanos));
+                prop_assert!(bucket.runs.len() <= open.len());
+                prop_assert!(bucket.runs.is_sorted_by_key(|run| run.refundable_nanos));
             }
         }
 
@@ -263,11 +297,11 @@ mod tests {
             steps in prop::collection::vec((0_u64..20 * SECOND, 1_u32..300, 0_u64..900), 1..80),
         ) {
             // Each step settles the hold before last; debt counts from when it is booked.
-            let (bucket, mut holds, rate) = (Bucket::default(), Holds::default(), Rate::per_minute(units(300)));
+            let (mut bucket, rate) = (Bucket::default(), Rate::per_minute(units(300)));
             let (mut naive, mut open, mut now) = (Naive::default(), std::collections::VecDeque::new(), NOW);
             for (gap_nanos, n, used) in steps {
                 now = now.plus_nanos(gap_nanos);
-                if let Ok(hold) = holds.take(&bucket, units(n), rate, now) {
+                if let Ok(hold) = bucket.take(units(n), rate, now) {
                     open.push_back((hold, naive.taken.len(), used));
                     naive.taken.push((now, u64::from(n), n));
                 }
@@ -277,9 +311,9 @@ mod tests {
                     if let Some(excess) = used.checked_sub(u64::from(held)).filter(|excess| *excess > 0) {
                         naive.taken.push((now, excess, 0));
                     }
-                    holds.settle(&bucket, hold, units(held), used, rate, now);
+                    bucket.settle(hold, units(held), used, now);
                 }
-                prop_assert_eq!(bucket.arrival().since(now), naive.arrival(rate).saturating_sub(now.0));
+                prop_assert_eq!(bucket.level().nanos(now), naive.arrival(rate).saturating_sub(now.0));
             }
         }
     }

@@ -41,6 +41,7 @@ pub struct RateLimitUpdate {
     pub requests_per_minute: Option<Option<NonZeroU32>>,
     pub requests_per_day: Option<Option<NonZeroU32>>,
     pub tokens_per_minute: Option<Option<NonZeroU32>>,
+    pub tokens_per_day: Option<Option<NonZeroU32>>,
     pub batch_queue_tokens: Option<Option<u64>>,
 }
 
@@ -80,6 +81,7 @@ impl ProjectTerms {
             requests_per_day: update.requests_per_day.unwrap_or(own.requests_per_day),
             tokens_per_minute: update.tokens_per_minute.unwrap_or(own.tokens_per_minute),
             batch_queue_tokens: update.batch_queue_tokens.unwrap_or(own.batch_queue_tokens),
+            tokens_per_day: update.tokens_per_day.unwrap_or(own.tokens_per_day),
         };
         if own == Limits::default() {
             self.rate_limits.remove(model);

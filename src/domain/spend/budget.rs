@@ -17,8 +17,10 @@ pub struct Budget {
 }
 
 /// What an amount is a ceiling for. Both begin and end at midnight in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Interval {
+    #[default]
     Month,
     Day,
 }
@@ -46,12 +48,16 @@ struct Span {
 impl Interval {
     pub const ALL: [Self; 2] = [Self::Month, Self::Day];
 
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Month => "month",
+            Self::Day => "day",
+        }
+    }
+
     pub fn around(self, at: UnixNanos) -> Range {
         match self {
-            Self::Month => {
-                let Month { start_s, end_s } = Month::of(at);
-                Range { start_s, end_s }
-            }
+            Self::Month => Month::of(at).range(),
             Self::Day => {
                 let start_s = at.seconds() - at.seconds() % DAY_S;
                 Range { start_s, end_s: start_s + DAY_S }
@@ -105,10 +111,6 @@ impl Recent {
         self.0.push(span);
     }
 
-    fn get_mut(&mut self, range: Range) -> Option<&mut Span> {
-        self.0.iter_mut().find(|span| span.range == range)
-    }
-
     fn spent(&self, key: &KeyId, range: Range) -> Total {
         let span = self.0.iter().find(|span| span.range == range);
         span.and_then(|span| span.keys.get(key)).copied().unwrap_or_default()
@@ -146,12 +148,13 @@ impl Spending {
         }
     }
 
-    /// Counts what such a cost was corrected by, where that still matters: what is long ago must not push out what is not.
-    pub fn adjust_key(&self, key: &KeyId, amount: Total, at: UnixNanos) {
+    /// Counts what such a cost was corrected by, where that can still matter: what is long ago must not push out what is not.
+    pub fn adjust_key(&self, key: &KeyId, amount: Total, at: UnixNanos, now: UnixNanos) {
         let mut sums = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         for interval in Interval::ALL {
-            if let Some(span) = sums.of_mut(interval).get_mut(interval.around(at)) {
-                span.add(key, amount);
+            let range = interval.around(at);
+            if interval.near(now).any(|near| near == range) {
+                sums.of_mut(interval).add(range, key, amount);
             }
         }
     }
@@ -202,7 +205,7 @@ mod tests {
         let key = KeyId::parse("key_a").unwrap();
         spending.add_to_key(&key, Total::from_pico(5), at(LAST_SECOND));
         for days_ago in 0..100 {
-            spending.adjust_key(&key, Total::from_pico(-1), at(LAST_SECOND - days_ago * DAY_S));
+            spending.adjust_key(&key, Total::from_pico(-1), at(LAST_SECOND - days_ago * DAY_S), at(LAST_SECOND));
         }
         assert_eq!(spent(&spending, &key, LAST_SECOND), (5 - 28, 4));
     }

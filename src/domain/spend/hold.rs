@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{Budget, SpendLimit, Spender, Spending, soft::SoftLimits};
+use super::{Budget, SpendLimit, SpendLimitReached, Spender, Spending, soft::SoftLimits};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
@@ -19,7 +19,7 @@ use crate::domain::{
 
 /// Nothing when nothing is under way, and no entry for a key or a project that has nothing under way.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldSums {
     organization: Total,
     projects: HashMap<ProjectId, Total>,
     keys: HashMap<KeyId, Total>,
@@ -46,22 +46,14 @@ pub struct SpendHold {
     soft: SoftLimits,
 }
 
-impl Held {
-    pub(super) fn leaves_room(
-        &self,
-        spender: Spender,
-        payer: &Payer<'_>,
-        limit: &SpendLimit,
-        spent: Total,
-        amount: Total,
-    ) -> bool {
-        let held = match spender {
+impl HeldSums {
+    /// By all who count for a limit of `spender`.
+    pub(super) fn of(&self, spender: Spender, payer: &Payer<'_>) -> Total {
+        match spender {
             Spender::Organization => self.organization,
             Spender::Project | Spender::Tier => self.projects.get(&payer.project.id).copied().unwrap_or_default(),
             Spender::Key => self.keys.get(payer.key).copied().unwrap_or_default(),
-        };
-        let needed = plus(plus(spent, held), amount);
-        spent < limit.threshold() && (held == Total::default() || needed <= limit.threshold())
+        }
     }
 
     /// Nobody can hold as many amounts of 64 bits at once as would not fit into 128.
@@ -88,12 +80,17 @@ fn plus(a: Total, b: Total) -> Total {
 }
 
 impl Spending {
-    /// Holds what a request is expected to cost, or says whose enforced limit has no room for it. One at a time: of several
+    /// Holds what a request is expected to cost, or says which enforced limit has no room for it. One at a time: of several
     /// that would fit alone, only so many pass as fit together.
-    pub fn hold(self: &Arc<Self>, payer: &Payer<'_>, amount: Total, now: UnixNanos) -> Result<SpendHold, Spender> {
+    pub fn hold(
+        self: &Arc<Self>,
+        payer: &Payer<'_>,
+        amount: Total,
+        now: UnixNanos,
+    ) -> Result<SpendHold, SpendLimitReached> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(spender) = self.without_room(payer, &held, amount, now) {
-            return Err(spender);
+        if let Some(reached) = self.without_room(payer, &held, amount, now) {
+            return Err(reached);
         }
         held.change(payer.key, &payer.project.id, amount);
         let (project, key) = (payer.project.id.clone(), payer.key.clone());
@@ -138,7 +135,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         projects::{ProjectTerms, TierId},
-        spend::{Enforcement, OrganizationLimit},
+        spend::{Enforcement, Interval, OrganizationLimit},
     };
 
     const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
@@ -178,7 +175,8 @@ mod tests {
         tier: Option<SpendLimit>,
         amount: Total,
     ) -> Result<SpendHold, Spender> {
-        spending.hold(&Payer { key: &key(), budget: None, project, tier }, amount, NOW)
+        let held = spending.hold(&Payer { key: &key(), budget: None, project, tier }, amount, NOW);
+        held.map_err(|reached| reached.spender)
     }
 
     fn nothing_is_held(spending: &Spending) -> bool {
@@ -233,7 +231,8 @@ mod tests {
         };
         let other = KeyId::parse("key_b").unwrap();
         let pay = |key: &KeyId, budget: &Budget, amount, now| {
-            spending.hold(&Payer { key, budget: Some(budget), project: &project, tier: limit(1) }, cents(amount), now)
+            let payer = Payer { key, budget: Some(budget), project: &project, tier: limit(1) };
+            spending.hold(&payer, cents(amount), now).map_err(|reached| reached.spender)
         };
         let day = |days: u64| NOW.plus_nanos(days * 86_400_000_000_000);
         let first = pay(&key(), &budget, 3, NOW).unwrap();
@@ -245,11 +244,8 @@ mod tests {
         let inactive = Budget { enforcement: Enforcement::Inactive, ..budget };
         assert_eq!(pay(&key(), &inactive, 1, NOW).err(), Some(Spender::Tier));
         let pay = |amount, now| {
-            spending.hold(
-                &Payer { key: &key(), budget: Some(&budget), project: &project, tier: None },
-                cents(amount),
-                now,
-            )
+            let payer = Payer { key: &key(), budget: Some(&budget), project: &project, tier: None };
+            spending.hold(&payer, cents(amount), now).map_err(|reached| reached.spender)
         };
         pay(4, day(1)).unwrap().settle(cents(4), day(1));
         // Of the month 2 are left, of the day 4.
@@ -258,6 +254,38 @@ mod tests {
         one.settle(cents(2), day(2));
         assert_eq!((pay(1, day(3)).err(), pay(1, day(40)).err()), (Some(Spender::Key), None));
         assert!(nothing_is_held(&spending));
+    }
+
+    #[test]
+    fn a_refusal_tells_what_was_spent_and_held_and_when_its_month_or_day_ends() {
+        let (spending, project) = (spending(None), project("proj_a", None));
+        let budget = |monthly, daily| {
+            let [monthly_cents, daily_cents] = [monthly, daily].map(NonZeroU64::new);
+            Budget { monthly_cents, daily_cents, enforcement: Enforcement::Enforcing }
+        };
+        let hold = |budget: &Budget, amount| {
+            let payer = Payer { key: &key(), budget: Some(budget), project: &project, tier: None };
+            spending.hold(&payer, cents(amount), NOW)
+        };
+        hold(&budget(9, 0), 2).unwrap().settle(cents(2), NOW);
+        let under_way = hold(&budget(9, 0), 1).unwrap();
+        let day_ends_s = NOW.seconds() - NOW.seconds() % 86_400 + 86_400;
+        let told = SpendLimitReached {
+            spender: Spender::Key,
+            interval: Interval::Day,
+            threshold_cents: NonZeroU64::new(4).unwrap(),
+            spent: cents(2),
+            held: cents(1),
+            requested: cents(3),
+            ends_s: day_ends_s,
+        };
+        assert_eq!(hold(&budget(9, 4), 3).unwrap_err(), told);
+        let month_ends_s = Interval::Month.around(NOW).end_s;
+        let threshold_cents = NonZeroU64::new(3).unwrap();
+        let told = SpendLimitReached { interval: Interval::Month, threshold_cents, ends_s: month_ends_s, ..told };
+        assert_eq!(hold(&budget(3, 4), 3).unwrap_err(), told);
+        drop(under_way);
+        assert!(hold(&budget(3, 4), 3).is_ok());
     }
 
     #[test]

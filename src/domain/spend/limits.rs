@@ -1,8 +1,10 @@
 //! Which limits a request is held to, and how much is spent of each.
 
-use std::sync::PoisonError;
+use std::{num::NonZeroU64, sync::PoisonError};
 
-use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, hold::Held};
+use serde::{Deserialize, Serialize};
+
+use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, dollars, hold::HeldSums};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
@@ -13,35 +15,80 @@ use crate::domain::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LimitOf {
     pub(super) spender: Spender,
-    /// It is for a day, not for a month.
-    day: bool,
+    interval: Interval,
     pub(super) limit: SpendLimit,
 }
 
+/// A spend limit that refused a request, as it was then: all of it was spent, or what was left was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpendLimitReached {
+    pub spender: Spender,
+    #[serde(default)]
+    pub interval: Interval,
+    pub threshold_cents: NonZeroU64,
+    /// In the interval of the refusal, by all who count for this limit.
+    pub spent: Total,
+    /// What their requests under way were expected to cost.
+    #[serde(default)]
+    pub held: Total,
+    /// What this request was expected to cost.
+    #[serde(default)]
+    pub requested: Total,
+    /// Unix seconds: the end of that interval, when requests pass again, whatever becomes of those under way.
+    #[serde(alias = "month_end_s")]
+    pub ends_s: u64,
+}
+
+impl SpendLimitReached {
+    pub fn threshold(&self) -> Total {
+        dollars(self.threshold_cents)
+    }
+
+    /// A request that is alone needs only that something is left.
+    fn leaves_room(&self) -> bool {
+        let sum = |a: Total, b: Total| Total::from_pico(a.pico().saturating_add(b.pico()));
+        let needed = sum(sum(self.spent, self.held), self.requested);
+        self.spent < self.threshold() && (self.held == Total::default() || needed <= self.threshold())
+    }
+}
+
 impl Spending {
-    /// Whose enforced limit has no room for a request that is expected to cost `amount`, if one has none: the key's before the
-    /// project's own, before its tier's, and the organization's last.
+    /// The enforced limit that has no room for a request that is expected to cost `requested`, if one has none: the key's
+    /// before the project's own, before its tier's, and the organization's last.
     pub(super) fn without_room(
         &self,
         payer: &Payer<'_>,
-        held: &Held,
-        amount: Total,
+        held: &HeldSums,
+        requested: Total,
         now: UnixNanos,
-    ) -> Option<Spender> {
-        let month = self.spent_this_month(&payer.project.id, now);
-        let full = self.limits(payer).filter(|limit| limit.limit.is_enforced()).find(|limit| {
-            let spent = self.spent(limit, payer.key, month, now);
-            !held.leaves_room(limit.spender, payer, &limit.limit, spent, amount)
-        });
-        full.map(|limit| limit.spender)
+    ) -> Option<SpendLimitReached> {
+        let mut of_month = None;
+        let mut enforced = self.limits(payer).filter(|limit| limit.limit.is_enforced());
+        enforced.find_map(|limit| {
+            let month = *of_month.get_or_insert_with(|| self.spent_this_month(&payer.project.id, now));
+            let LimitOf { spender, interval, limit: SpendLimit { threshold_cents, .. } } = limit;
+            let reached = SpendLimitReached {
+                spender,
+                interval,
+                threshold_cents,
+                spent: self.spent(&limit, payer.key, month, now),
+                held: held.of(spender, payer),
+                requested,
+                ends_s: interval.around(now).end_s,
+            };
+            (!reached.leaves_room()).then_some(reached)
+        })
     }
 
     pub(super) fn limits(&self, payer: &Payer<'_>) -> impl Iterator<Item = LimitOf> + use<> {
-        let month = |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, day: false, limit });
+        let of = |interval| {
+            move |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, interval, limit })
+        };
+        let (month, day) = (of(Interval::Month), of(Interval::Day));
         let [monthly, daily] = payer.budget.map_or([None, None], Budget::limits);
         let limits = [
             month(Spender::Key, monthly),
-            daily.map(|limit| LimitOf { spender: Spender::Key, day: true, limit }),
+            day(Spender::Key, daily),
             month(Spender::Project, payer.project.terms.spend_limit),
             month(Spender::Tier, payer.tier),
             month(Spender::Organization, self.organization_limit.current()),
@@ -52,7 +99,7 @@ impl Spending {
     /// What counts for a limit; `month` is what the project and all of them spent in it.
     pub(super) fn spent(&self, limit: &LimitOf, key: &KeyId, month: (Total, Total), now: UnixNanos) -> Total {
         match limit.spender {
-            Spender::Key => self.spent_by_key(key, if limit.day { Interval::Day } else { Interval::Month }, now),
+            Spender::Key => self.spent_by_key(key, limit.interval, now),
             Spender::Project | Spender::Tier => month.0,
             Spender::Organization => month.1,
         }

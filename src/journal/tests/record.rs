@@ -23,7 +23,7 @@ fn a_record_is_one_line_of_json_that_reads_back() {
     let (checksum, record): (String, serde_json::Value) = serde_json::from_slice(json).unwrap();
     assert_eq!(checksum.len(), 8);
     assert_eq!(record["admitted"]["model"], "gpt-4o-audio-preview");
-    assert!(matches!(decode(json), Ok(Line::Admitted(read)) if read == admission));
+    assert!(matches!(decode(json), Ok(Line::Admitted(read)) if *read == admission));
 
     let settlement = settlement(&admission);
     let line = self::line(&LineRef::Settled(&settlement));

@@ -3,24 +3,20 @@
 
 use serde::Serialize;
 
-use super::query::REFUSED;
+use super::{query::REFUSED, refusal::RefusalObject};
 use crate::{
     domain::{
-        bucket::Headroom,
         explanation::{Adjustment, AdmittedUnder, Explained, Finished, LimitUse},
         ids::RequestId,
-        limits::{Dimension, Headrooms},
+        limits::Dimension,
         money::{MoneyError, Total},
         pricing::Charge,
-        refusals::{OverLimit, Reason, RefusedRequest},
+        refusals::{OverLimit, RefusedRequest},
         tariff::Tariff,
         time::UnixNanos,
         usage::{Basis, Usage},
     },
-    openai::{
-        headers::retry_after,
-        report::{Amount, exact_number, line_item_words},
-    },
+    openai::report::{Amount, exact_number, line_item_words},
 };
 
 const MILLION: i128 = 1_000_000;
@@ -83,6 +79,8 @@ struct QuantityObject {
 
 #[derive(Debug, Serialize)]
 struct LimitObject<'a> {
+    /// Whose limit it is: that of all the project's keys together, or the key's.
+    scope: &'static str,
     name: &'static str,
     limit_group: &'a str,
     unit: &'static str,
@@ -105,7 +103,8 @@ struct LineObject {
     line_item: &'static str,
     /// As the costs report calls it.
     description: String,
-    quantity: u64,
+    /// `null` where the whole line was corrected by one amount.
+    quantity: Option<u64>,
     unit: &'static str,
     price: Option<PriceObject>,
     amount: Option<Amount>,
@@ -130,43 +129,6 @@ struct AdjustmentObject<'a> {
     amount: Amount,
 }
 
-#[derive(Debug, Serialize)]
-struct RefusalObject<'a> {
-    reason: &'static str,
-    code: Option<&'a str>,
-    refused_at_ms: u64,
-    limit: Option<HitLimitObject<'a>>,
-    /// Whose spend limit it was; a tier's is its monthly usage limit.
-    spend_limit_of: Option<&'static str>,
-    headrooms: HeadroomsObject,
-}
-
-#[derive(Debug, Serialize)]
-struct HitLimitObject<'a> {
-    name: &'static str,
-    limit_group: &'a str,
-    unit: &'static str,
-    limit: u32,
-    used: u64,
-    requested: u32,
-    /// As `retry-after-ms` told it. `null`: larger than the whole limit, so that no waiting helps.
-    wait_ms: Option<u64>,
-    admissible_at_ms: Option<u64>,
-}
-
-#[derive(Debug, Serialize)]
-struct HeadroomsObject {
-    requests: Option<HeadroomObject>,
-    tokens: Option<HeadroomObject>,
-}
-
-#[derive(Debug, Serialize)]
-struct HeadroomObject {
-    limit: u32,
-    remaining: u32,
-    reset_ms: u64,
-}
-
 impl<'a> RequestObject<'a> {
     pub fn new(explained: &'a Explained) -> Result<Self, MoneyError> {
         match explained {
@@ -178,7 +140,8 @@ impl<'a> RequestObject<'a> {
     fn finished(it: &'a Finished) -> Result<Self, MoneyError> {
         let under = it.admitted_under.as_ref();
         let limits = it.limits().zip(under);
-        let adjustments: Result<_, MoneyError> = it.adjustments.iter().map(AdjustmentObject::new).collect();
+        let adjustments: Result<_, MoneyError> =
+            it.adjustments.iter().map(|its| AdjustmentObject::new(its, &it.usage)).collect();
         Ok(Self {
             head: Head::of_finished(it),
             estimate: under.map(EstimateObject::held),
@@ -279,13 +242,14 @@ impl EstimateObject {
     }
 }
 
-const fn unit(dimension: Dimension) -> &'static str {
+pub(super) const fn unit(dimension: Dimension) -> &'static str {
     if dimension.is_tokens() { "tokens" } else { "requests" }
 }
 
 impl<'a> LimitObject<'a> {
     fn new(it: &LimitUse, limit_group: &'a str) -> Self {
         Self {
+            scope: it.scope.name(),
             name: it.dimension.name(),
             limit_group,
             unit: unit(it.dimension),
@@ -317,7 +281,7 @@ fn line(tariff: &Tariff, charge: &Charge) -> Result<LineObject, MoneyError> {
     Ok(LineObject {
         line_item: charge.line_item.name(),
         description: format!("{}, {}", tariff.model, line_item_words(charge.line_item)),
-        quantity: charge.quantity,
+        quantity: Some(charge.quantity),
         unit: "tokens",
         price,
         amount: charge.amount()?.map(|amount| Amount::of(amount.into())),
@@ -329,51 +293,20 @@ fn prices_from(tariff: &Tariff) -> Option<u64> {
 }
 
 impl<'a> AdjustmentObject<'a> {
-    fn new(it: &'a Adjustment) -> Result<Self, MoneyError> {
+    /// A difference that is no whole number for each token `used` is booked as a price of one token that nobody used.
+    fn new(it: &'a Adjustment, used: &Usage) -> Result<Self, MoneyError> {
+        let charges = it.tariff.charges(&it.usage);
+        let lines = charges.iter().map(|charge| {
+            let line = line(&it.tariff, charge)?;
+            let is_by_token = charge.quantity == used.get(charge.line_item);
+            Ok(if is_by_token { line } else { LineObject { quantity: None, price: None, ..line } })
+        });
         Ok(Self {
             reason: &it.reason,
             adjusted_at: it.adjusted_at_ms / 1_000,
             prices_from: prices_from(&it.tariff),
-            lines: lines(&it.tariff, &it.usage)?,
+            lines: lines.collect::<Result<_, MoneyError>>()?,
             amount: Amount::of(it.amount()?),
         })
-    }
-}
-
-impl<'a> RefusalObject<'a> {
-    fn new(it: &'a RefusedRequest) -> Self {
-        let limit = it.over_limit().map(|over| HitLimitObject {
-            name: over.exceeded.dimension.name(),
-            limit_group: &over.limit_group,
-            unit: unit(over.exceeded.dimension),
-            limit: over.exceeded.limit,
-            used: over.exceeded.used,
-            requested: over.exceeded.requested,
-            wait_ms: over.exceeded.wait_nanos.map(|nanos| retry_after(nanos).1),
-            // A millisecond that has begun is not over: as the wait, it is rounded up.
-            admissible_at_ms: it.admissible_at().map(|at| at.0.div_ceil(1_000_000)),
-        });
-        let spender = if let Reason::SpendLimit(spender) = &it.reason { Some(spender.name()) } else { None };
-        Self {
-            reason: it.reason.name(),
-            code: it.code.as_deref(),
-            refused_at_ms: it.refused_at.millis(),
-            limit,
-            spend_limit_of: spender,
-            headrooms: HeadroomsObject::new(&it.headrooms),
-        }
-    }
-}
-
-impl HeadroomsObject {
-    fn new(headrooms: &Headrooms) -> Self {
-        let object = |headroom: Option<Headroom>| {
-            headroom.map(|Headroom { limit, remaining, reset_nanos }| HeadroomObject {
-                limit,
-                remaining,
-                reset_ms: reset_nanos / 1_000_000,
-            })
-        };
-        Self { requests: object(headrooms.requests), tokens: object(headrooms.tokens) }
     }
 }

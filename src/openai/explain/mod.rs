@@ -4,6 +4,7 @@
 mod details;
 mod list;
 mod query;
+mod refusal;
 
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,10 @@ use crate::domain::{
     explanation::{Adjustment, Explained, Finished, sample},
     ids::{KeyId, ProjectId, RequestId},
     ledger::Outcome,
-    limits::{Dimension, Headrooms, LimitExceeded},
+    limits::{Dimension, Headrooms, LimitExceeded, Scope},
+    money::Total,
     refusals::{OverLimit, Reason, RefusedRequest},
-    spend::Spender,
+    spend::{Interval, SpendLimitReached, Spender},
     tariff::{Tariff, TariffKind},
     time::UnixNanos,
     usage::{LineItem, Usage},
@@ -33,6 +34,13 @@ fn adjusted() -> Finished {
         adjusted_at_ms: 1_790_000_500_999,
         usage: finished.usage,
         tariff: sample::tariff(TariffKind::Adjustment, &[(LineItem::InputText, 0), (LineItem::OutputText, -100_001)]),
+        gives_price: false,
+    });
+    finished.adjustments.push(Adjustment {
+        reason: "the price of input was wrong".to_owned(),
+        adjusted_at_ms: 1_790_000_600_000,
+        usage: Usage::default().with(LineItem::InputText, 1).with(LineItem::OutputAudio, 1),
+        tariff: sample::tariff(TariffKind::Adjustment, &[(LineItem::InputText, 602_003), (LineItem::OutputAudio, -1)]),
         gives_price: false,
     });
     finished
@@ -58,8 +66,14 @@ fn refused(reason: Reason) -> RefusedRequest {
 }
 
 fn over_limit(wait_nanos: Option<u64>) -> Reason {
-    let exceeded =
-        LimitExceeded { dimension: Dimension::TokensPerMinute, limit: 500, used: 498, requested: 266, wait_nanos };
+    let exceeded = LimitExceeded {
+        scope: Scope::Project,
+        dimension: Dimension::TokensPerMinute,
+        limit: 500,
+        used: 498,
+        requested: 266,
+        wait_nanos,
+    };
     let estimate = Usage::default().with(LineItem::InputText, 10).with(LineItem::OutputText, 256);
     Reason::Limit(Box::new(OverLimit { limit_group: "gpt-4o-mini".into(), exceeded, estimate }))
 }
@@ -74,6 +88,28 @@ fn a_finished_request_is_told_from_its_estimate_to_its_cost() {
 fn a_refused_request_tells_the_limit_and_when_it_would_have_passed() {
     let explained = Explained::Refused(Box::new(refused(over_limit(Some(31_680_000_001)))));
     assert_eq!(details(&explained), include_str!("golden/refused.json"));
+}
+
+fn over_spend_limit(spender: Spender) -> Reason {
+    Reason::SpendLimit(Box::new(SpendLimitReached {
+        spender,
+        threshold_cents: std::num::NonZeroU64::new(5_000).unwrap(),
+        interval: Interval::Month,
+        spent: Total::from_pico(49_998_765_432_110),
+        held: Total::from_pico(1_000_000_000),
+        requested: Total::from_pico(300_000_000),
+        ends_s: 1_790_812_800,
+    }))
+}
+
+#[test]
+fn a_spend_limit_tells_what_was_spent_and_when_the_month_ends() {
+    let refused = RefusedRequest {
+        code: Some("project_spend_limit_exceeded".into()),
+        ..refused(over_spend_limit(Spender::Project))
+    };
+    let explained = Explained::Refused(Box::new(refused));
+    assert_eq!(details(&explained), include_str!("golden/over_spend_limit.json"));
 }
 
 #[test]
@@ -110,15 +146,17 @@ fn what_is_too_large_for_a_limit_never_passes() {
 #[test]
 fn reasons_other_than_a_limit_have_none() {
     for (reason, spender) in [
-        (Reason::SpendLimit(Spender::Project), Some("project")),
-        (Reason::SpendLimit(Spender::Organization), Some("organization")),
+        (over_spend_limit(Spender::Project), Some("project")),
+        (over_spend_limit(Spender::Organization), Some("organization")),
+        (over_spend_limit(Spender::Tier), Some("tier")),
+        (over_spend_limit(Spender::Key), Some("key")),
         (Reason::UnknownModel, None),
     ] {
         let name = reason.name();
         let explained = Explained::Refused(Box::new(refused(reason)));
         let object = serde_json::to_value(RequestObject::new(&explained).unwrap()).unwrap();
         let refusal = &object["refusal"];
-        assert_eq!((refusal["reason"].as_str(), refusal["spend_limit_of"].as_str()), (Some(name), spender));
+        assert_eq!((refusal["reason"].as_str(), refusal["spend_limit"]["of"].as_str()), (Some(name), spender));
         assert!(refusal["limit"].is_null() && object["estimate"].is_null());
     }
 }

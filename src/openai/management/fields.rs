@@ -111,7 +111,8 @@ pub(super) fn model_names(param: &'static str, listed: &[Value]) -> Result<Vec<S
 
 /// A ceiling that is misspelt would be no ceiling, so here unknown names are refused.
 pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
-    const NAMES: [&str; 4] = ["requests_per_minute", "requests_per_day", "tokens_per_minute", "batch_queue_tokens"];
+    const NAMES: [&str; 5] =
+        ["requests_per_minute", "requests_per_day", "tokens_per_minute", "batch_queue_tokens", "tokens_per_day"];
     let limits = match fields.get("limits") {
         None | Some(Value::Null) => return Ok(Limits::default()),
         Some(Value::Object(limits)) => limits,
@@ -128,6 +129,7 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
         requests_per_minute: rate(NAMES[0])?,
         requests_per_day: rate(NAMES[1])?,
         tokens_per_minute: rate(NAMES[2])?,
+        tokens_per_day: rate(NAMES[4])?,
         batch_queue_tokens: integer(limits, "limits.", NAMES[3], MAX_TOKENS_IN_A_QUEUE)?,
     })
 }

@@ -1,5 +1,5 @@
 //! Rate limits, model permissions and spend limits as the organization API writes them. Beyond `OpenAI`'s fields:
-//! `enforcement` when a spend limit is set, and null for a rate limit, which puts the tier's figure back.
+//! `max_tokens_per_1_day`, `enforcement` when a spend limit is set, and null for a rate limit, which puts the tier's figure back.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
@@ -23,8 +23,13 @@ use crate::{
 pub const NO_LIMIT: u32 = u32::MAX;
 const MAX_BATCH_TOKENS: u64 = u64::MAX >> 1;
 
-const RATES: [&str; 4] =
-    ["max_requests_per_1_minute", "max_requests_per_1_day", "max_tokens_per_1_minute", "batch_1_day_max_input_tokens"];
+const RATES: [&str; 5] = [
+    "max_requests_per_1_minute",
+    "max_requests_per_1_day",
+    "max_tokens_per_1_minute",
+    "batch_1_day_max_input_tokens",
+    "max_tokens_per_1_day",
+];
 /// Limits of `OpenAI`'s that nothing here would enforce.
 const UNSUPPORTED_RATES: [&str; 2] = ["max_images_per_1_minute", "max_audio_megabytes_per_1_minute"];
 
@@ -65,6 +70,7 @@ pub fn rate_limit_update(body: &[u8]) -> Result<RateLimitUpdate, ApiError> {
         requests_per_minute: rate(RATES[0])?,
         requests_per_day: rate(RATES[1])?,
         tokens_per_minute: rate(RATES[2])?,
+        tokens_per_day: rate(RATES[4])?,
         batch_queue_tokens: given(RATES[3], MAX_BATCH_TOKENS)?,
     })
 }
@@ -79,6 +85,8 @@ pub struct RateLimitObject<'a> {
     max_tokens_per_1_minute: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_requests_per_1_day: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens_per_1_day: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_1_day_max_input_tokens: Option<u64>,
 }
@@ -104,6 +112,7 @@ impl<'a> RateLimitObject<'a> {
             max_requests_per_1_minute: shown(limits.requests_per_minute),
             max_tokens_per_1_minute: shown(limits.tokens_per_minute),
             max_requests_per_1_day: limits.requests_per_day,
+            max_tokens_per_1_day: limits.tokens_per_day,
             batch_1_day_max_input_tokens: limits.batch_queue_tokens,
         }
     }

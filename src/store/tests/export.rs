@@ -157,11 +157,14 @@ async fn what_is_adjusted_and_added_while_an_export_runs_changes_nothing_of_what
 }
 
 #[tokio::test]
-async fn a_database_of_an_older_version_is_told_in_words() {
+async fn a_database_of_an_older_or_a_newer_version_is_told_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
-    sqlx::query("DROP TABLE retention").execute(store.writer()).await.unwrap();
-    let opened = Export::open(&dir.path().join("tollgate.db"), ALWAYS).await;
-    assert!(matches!(opened, Err(StoreError::OlderDatabase)));
+    let opened = async || Export::open(&dir.path().join("tollgate.db"), ALWAYS).await;
+    let newer = "INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 0)";
+    sqlx::query(newer).execute(store.writer()).await.unwrap();
+    assert!(matches!(opened().await, Err(StoreError::NewerDatabase { version: 9999 })));
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 5").execute(store.writer()).await.unwrap();
+    assert!(matches!(opened().await, Err(StoreError::OlderDatabase)));
     assert_eq!(number(&store, "SELECT count(*) FROM entries").await, 0);
 }

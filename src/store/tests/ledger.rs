@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{
     domain::{
-        ids::KeyId,
-        ledger::{Entry, Settlement},
+        bucket::Level,
+        ids::{KeyId, ProjectId},
+        ledger::{Admission, Entry, Settlement},
         limits::Dimension,
         pricing::Charge,
         report::Width,
@@ -173,9 +174,13 @@ async fn entries_without_sums_are_summed_up_at_the_start() {
     let store = store(dir.path()).await;
     append_each(&store, (0..40).map(|number| vec![entry(number)])).await;
     store.close().await;
-    for lost in ["DELETE FROM rollups", "DELETE FROM rollups WHERE detail > 0", "SELECT 1"] {
+    for lost in [
+        "UPDATE summed_up SET is_done = 0; DELETE FROM rollups",
+        "UPDATE summed_up SET is_done = 0; DELETE FROM rollups WHERE detail > 0",
+        "SELECT 1",
+    ] {
         let store = super::store(dir.path()).await;
-        sqlx::query(lost).execute(store.writer()).await.unwrap();
+        sqlx::raw_sql(lost).execute(store.writer()).await.unwrap();
         store.close().await;
         let store = super::store(dir.path()).await;
         assert_balanced(&store).await;
@@ -234,16 +239,18 @@ async fn buckets_are_written_over() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let bucket = |arrival| StoredBucket {
-        key_id: KeyId::parse("key_one").unwrap(),
+        project_id: ProjectId::parse("proj_a").unwrap(),
+        key_id: KeyId::parse("key_one"),
         limit_group: "gpt-4o".into(),
-        dimension: Dimension::TokensPerMinute,
-        arrival: UnixNanos(arrival),
+        dimension: Dimension::TokensPerDay,
+        level: Level { arrival: UnixNanos(arrival), unit_nanos: arrival },
     };
-    let batch = LedgerBatch { buckets: vec![bucket(5)], ..first(Vec::new()) };
+    let of_project = StoredBucket { key_id: None, ..bucket(7) };
+    let batch = LedgerBatch { buckets: vec![bucket(5), of_project.clone()], ..first(Vec::new()) };
     store.append(&batch).await.unwrap();
     let later = LedgerBatch { buckets: vec![bucket(u64::MAX)], from: Some(batch.up_to), ..batch };
     store.append(&later).await.unwrap();
-    assert_eq!(store.limit_buckets().await.unwrap(), [bucket(i64::MAX as u64)]);
+    assert_eq!(store.limit_buckets().await.unwrap(), [of_project, bucket(i64::MAX as u64)]);
 }
 
 prop_compose! {
@@ -304,4 +311,32 @@ async fn a_transaction_that_the_database_rolled_back_is_not_in_the_way_of_the_ne
     drop(transaction);
     store.append(&first(vec![entry(1)])).await.unwrap();
     assert_eq!(entries(&store).await, 1);
+}
+
+#[tokio::test]
+async fn names_that_callers_make_up_share_one_when_there_are_many_and_names_with_prices_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let entry = |number: u64, model: &str, prices_from| {
+        let mut admission = Admission { model: model.into(), billed_model: model.into(), ..admission(number) };
+        admission.prices_from = prices_from;
+        let mut settlement = settlement(&admission);
+        if prices_from.is_none() {
+            settlement.charges.clear();
+        }
+        Entry { admission, settlement }
+    };
+    store.append(&LedgerBatch { entries: vec![entry(1, "known", None)], ..LedgerBatch::default() }).await.unwrap();
+    sqlx::query("INSERT INTO names VALUES (20000, 'the last')").execute(store.writer()).await.unwrap();
+    let later = ["known", "new", "newer"].into_iter().zip(2..).map(|(model, number)| entry(number, model, None));
+    let entries = later.chain([entry(9, "priced", Some(NOW))]).collect();
+    let from = store.projection().await.unwrap();
+    store.append(&LedgerBatch { entries, from, ..LedgerBatch::default() }).await.unwrap();
+    let sql = "SELECT model, requested_model, priced FROM ledger ORDER BY request_id";
+    let rows: Vec<(String, String, bool)> = sqlx::query_as(sql).fetch_all(store.reader()).await.unwrap();
+    let models: Vec<_> = rows.iter().map(|(model, requested, priced)| (&**model, &**requested, *priced)).collect();
+    let unpriced = |name| (name, name, false);
+    let expected = [unpriced("known"), unpriced("known"), unpriced("(other)"), unpriced("(other)")];
+    assert_eq!(models, [expected.as_slice(), &[("priced", "priced", true)]].concat());
+    assert_balanced(&store).await;
 }

@@ -1,11 +1,14 @@
 mod export;
 mod ledger;
 mod open;
+mod past;
 mod projector;
+mod reading;
 mod replay;
 mod reprice;
 mod requests;
 mod retention;
+mod upgrade;
 
 use std::{
     path::Path,
@@ -23,7 +26,7 @@ use crate::domain::{
 };
 
 /// A store with the keys `key_one` and `key_two`.
-pub(super) async fn store(dir: &Path) -> Store {
+pub(crate) async fn store(dir: &Path) -> Store {
     let store = Store::open(&dir.join("tollgate.db")).await.unwrap();
     sqlx::raw_sql(
         "INSERT OR IGNORE INTO projects (id, name, tier, created_at) VALUES ('proj_a', 'A', 'free', 0);

@@ -12,8 +12,9 @@ use crate::{
         ledger::Entry,
         money::{Money, Total},
         pricing::{Prices, Rates},
+        report::{LATEST_TIME_S, Range},
         reprice::{Booked, Repriced},
-        spend::Month,
+        spend::Interval,
         time::UnixNanos,
         usage::{LineItem, Usage},
     },
@@ -22,7 +23,7 @@ use crate::{
         Store, StoreError,
         ledger::LedgerBatch,
         reprice::{Stretch, Touched, correct, read, tidy},
-        spend::{adjusted_after, last_adjustment, spent},
+        spend::{Spent, adjusted_after, spent},
     },
 };
 
@@ -63,7 +64,7 @@ async fn reprice(store: &Store, stretch: &Stretch, catalog: &Catalog) -> Result<
     loop {
         let mut piece = read(store, stretch, after, judge).await?;
         if !piece.is_right() {
-            piece = correct(store, stretch, after, judge, &mut event, &mut touched).await?;
+            piece = correct(store, stretch, &piece, judge, &mut event, &mut touched).await?;
         }
         piece.requests.iter().for_each(|(booked, verdict)| sums.add(booked, verdict).unwrap());
         after = piece.next;
@@ -112,18 +113,42 @@ async fn a_run_that_was_ended_in_the_middle_is_finished_by_the_next() {
     let catalog = catalog(10);
     let (mut event, mut touched) = (Some(event()), Touched::new());
     let judge = |booked: &Booked| booked.judge(&catalog);
-    let piece = correct(&store, &stretch(), None, judge, &mut event, &mut touched).await.unwrap();
+    let found = read(&store, &stretch(), None, judge).await.unwrap();
+    let piece = correct(&store, &stretch(), &found, judge, &mut event, &mut touched).await.unwrap();
     assert!(piece.next.is_some() && event.is_none() && !touched.is_empty());
     assert_balanced(&store).await;
     // The same piece once more, as a second run that has looked at it before finds it.
     let mut event = Some(self::event());
-    let piece = correct(&store, &stretch(), None, judge, &mut event, &mut touched).await.unwrap();
+    let piece = correct(&store, &stretch(), &found, judge, &mut event, &mut touched).await.unwrap();
     assert!(piece.is_right() && event.is_some());
     let sums = reprice(&store, &stretch(), &catalog).await.unwrap();
     assert_eq!((sums.requests, sums.corrected), (700, 200));
     assert_eq!(number(&store, "SELECT count(*) FROM audit_log").await, 2);
     assert_eq!(cost(&store).await, 700 * 230);
     assert_balanced(&store).await;
+}
+
+/// Whoever writes waits for a correction, and the way to the next request that would be looked at may be long.
+#[tokio::test]
+async fn a_correction_looks_at_what_was_found_before_and_at_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    append(&store, (0..700).map(entry).collect()).await;
+    let catalog = catalog(10);
+    let (mut event, mut touched) = (Some(event()), Touched::new());
+    let judge = |booked: &Booked| booked.judge(&catalog);
+    let first = read(&store, &stretch(), None, judge).await.unwrap();
+    let last = read(&store, &stretch(), first.next, judge).await.unwrap();
+    assert_eq!((first.requests.len(), last.requests.len(), last.next), (500, 200, None));
+    append(&store, (700..710).map(entry).collect()).await;
+    let piece = correct(&store, &stretch(), &last, judge, &mut event, &mut touched).await.unwrap();
+    assert_eq!((piece.requests.len(), number(&store, "SELECT count(*) FROM adjustments").await), (200, 200));
+    // What is dropped for its age meanwhile does not end the run.
+    let mut dropping = store.begin_dropping(NOW.plus_nanos(1_000_000_000), None).await.unwrap();
+    while dropping.step(&store).await.unwrap().is_some() {}
+    let piece = correct(&store, &stretch(), &first, judge, &mut event, &mut touched).await.unwrap();
+    assert_eq!((piece.requests.len(), piece.next), (400, first.next));
+    assert_eq!(number(&store, "SELECT count(*) FROM adjustments").await, 600);
 }
 
 #[tokio::test]
@@ -200,16 +225,49 @@ async fn adjustments_are_found_by_whoever_counts_what_was_spent() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     append(&store, vec![entry(1), entry(2)]).await;
-    assert_eq!(last_adjustment(&store).await.unwrap(), 0);
+    assert_eq!(spent(&store, NOW, None).await.unwrap().last_adjustment, 0);
     reprice(&store, &stretch(), &catalog(10)).await.unwrap();
     let adjusted = adjusted_after(&store, 0).await.unwrap();
     let found: Vec<_> = adjusted.iter().map(|it| (it.number, it.project.as_str(), it.amount.pico())).collect();
     assert_eq!(found, [(1, "proj_a", 114), (2, "proj_a", 114)]);
     assert_eq!(adjusted[0].settled_at.millis(), entry(1).settlement.settled_at.millis());
-    assert_eq!(last_adjustment(&store).await.unwrap(), 2);
     assert_eq!(adjusted_after(&store, 1).await.unwrap(), adjusted[1..]);
-    let month: i128 = spent(&store, Month::of(NOW)).await.unwrap().iter().map(|(_, amount)| amount.pico()).sum();
-    assert_eq!(month, 2 * 230);
+    let spent = spent(&store, NOW, None).await.unwrap();
+    assert_eq!((sum(&spent), spent.last_adjustment), (2 * 230, 2));
+}
+
+fn sum(spent: &Spent) -> i128 {
+    spent.by_month.iter().map(|(_, _, amount)| amount.pico()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_spent_holds_just_the_adjustments_up_to_the_one_that_it_names() {
+    const ENTRIES: u64 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = store(dir.path()).await;
+    append(&gateway, (0..ENTRIES).map(entry).collect()).await;
+    let repricing = Store::open_existing(&dir.path().join("tollgate.db")).await.unwrap();
+    // At one price after another, each adjustment adds 23 pico-dollars.
+    reprice(&repricing, &stretch(), &catalog(10)).await.unwrap();
+    let run = tokio::spawn(async move {
+        for price in 11..14 {
+            reprice(&repricing, &stretch(), &catalog(price)).await.unwrap();
+        }
+    });
+    let (base, first) = (i128::from(ENTRIES) * 230, i128::from(ENTRIES));
+    let mut seen = std::collections::BTreeSet::new();
+    let ever = Range { start_s: 0, end_s: LATEST_TIME_S };
+    while !run.is_finished() {
+        let spent = spent(&gateway, NOW, Some(ever)).await.unwrap();
+        let expected = base + (i128::from(spent.last_adjustment) - first) * 23;
+        assert_eq!(sum(&spent), expected);
+        let by_keys = |of| spent.by_key.iter().filter(move |it| it.0 == of).map(|it| it.3.pico()).sum::<i128>();
+        assert_eq!(Interval::ALL.map(by_keys), [expected; 2]);
+        assert_eq!(spent.by_day.iter().map(|it| it.2.pico()).sum::<i128>(), expected);
+        seen.insert(spent.last_adjustment);
+    }
+    run.await.unwrap();
+    assert!(seen.len() > 3, "{seen:?}");
 }
 
 #[tokio::test]

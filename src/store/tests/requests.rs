@@ -15,10 +15,10 @@ use crate::{
         held::Held,
         ids::{KeyId, ProjectId, RequestId},
         ledger::{Entry, Outcome, Settlement},
-        limits::{Dimension, Headrooms, LimitExceeded},
+        limits::{ByScope, Dimension, Headrooms, LimitExceeded, Scope},
         money::{Money, Total},
         pricing::Rates,
-        refusals::{OverLimit, Reason, RefusedRequest},
+        refusals::{Kept, OverLimit, Reason, RefusedRequest},
         tariff::{Tariff, TariffKind},
         time::UnixNanos,
         usage::{Basis, LineItem, Usage},
@@ -41,6 +41,7 @@ async fn append(store: &Store, entries: Vec<Entry>) {
 /// Arrived `ms` after [`NOW`].
 fn refused(ms: u64, random: u128) -> RefusedRequest {
     let exceeded = LimitExceeded {
+        scope: Scope::Key,
         dimension: Dimension::TokensPerMinute,
         limit: 500,
         used: 498,
@@ -97,7 +98,7 @@ async fn an_entry_is_read_back_with_its_limits_estimate_and_prices() {
     let under = found.admitted_under.unwrap();
     assert_eq!(
         (under.limits, under.held.used_before, under.held.reserved_tokens),
-        (admission.hold.limits, [Some(1), None, Some(40)], 120)
+        (admission.hold.limits, admission.hold.used_before, 120)
     );
     assert_eq!((&*under.limit_group, under.held.estimate), (&*admission.hold.limit_group, admission.estimate));
     assert_eq!(requests::find(&store, RequestId::new(NOW.millis() + 1, 9), NOW).await.unwrap(), None);
@@ -124,7 +125,8 @@ async fn entries_of_before_limits_were_written_down_do_not_know_them() {
     let held = finished(&store, RequestId::new(0, 2)).await.admitted_under.unwrap().held;
     let estimate = Usage::default().with(LineItem::InputText, 100).with(LineItem::InputAudio, 2);
     let estimate = estimate.with(LineItem::OutputText, 20);
-    assert_eq!(held, Held { reserved_tokens: 120, used_before: [Some(1), None, Some(40)], estimate });
+    let used_before = ByScope { project: [Some(1), None, Some(40), None], key: [None; 4] };
+    assert_eq!(held, Held { reserved_tokens: 120, used_before, estimate });
 }
 
 #[tokio::test]
@@ -162,7 +164,7 @@ async fn a_page_is_the_newest_of_both_and_the_next_goes_on_behind_it() {
     let store = store(dir.path()).await;
     append(&store, (1..=9).map(|number| entry(number, Outcome::Completed)).collect()).await;
     let refused: Vec<_> = [3, 5, 20].map(|ms| refused(ms, u128::MAX)).into();
-    assert_eq!(refusals::save(&store, &refused, NOW, 0, 100).await.unwrap(), 3);
+    refusals::save(&store, &refused, NOW, &mut Kept::default(), 100).await.unwrap();
     let mut expected: Vec<_> = (1..=9).map(|number| admission(number).request_id).collect();
     expected.extend(refused.iter().map(|it| it.request_id));
     expected.sort_unstable_by(|a, b| b.cmp(a));
@@ -187,7 +189,7 @@ async fn filters_choose_among_entries_and_refusals() {
     of_two.admission.key_id = KeyId::parse("key_two").unwrap();
     of_two.admission.model = "another".into();
     append(&store, vec![entry(1, Outcome::Completed), entry(2, Outcome::UpstreamFailed), of_two]).await;
-    refusals::save(&store, &[refused(4, 0)], NOW, 0, 100).await.unwrap();
+    refusals::save(&store, &[refused(4, 0)], NOW, &mut Kept::default(), 100).await.unwrap();
     let [one, two, three] = [1, 2, 3].map(|number| admission(number).request_id);
     let four = refused(4, 0).request_id;
     let words = |word: &str| vec![word.to_owned()];
@@ -235,7 +237,7 @@ async fn a_refusal_is_read_back_as_it_was() {
     (spent.reason, spent.code, spent.stream) = (Reason::UnknownModel, None, false);
     spent.headrooms.tokens = Some(crate::domain::bucket::Headroom { limit: 9, remaining: 8, reset_nanos: 7 });
     let both = [refused(0, 1), spent];
-    assert_eq!(refusals::save(&store, &both, NOW, 0, 100).await.unwrap(), 2);
+    refusals::save(&store, &both, NOW, &mut Kept::default(), 100).await.unwrap();
     for refused in both {
         let found = requests::find(&store, refused.request_id, NOW).await.unwrap();
         assert_eq!(found, Some(Explained::Refused(Box::new(refused))));
@@ -247,16 +249,17 @@ async fn a_refusal_of_more_than_a_day_ago_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let [old, young] = [refused(0, u128::MAX), refused(1, 0)];
-    refusals::save(&store, &[old.clone(), young.clone()], NOW, 0, 100).await.unwrap();
+    let mut kept = Kept::default();
+    refusals::save(&store, &[old.clone(), young.clone()], NOW, &mut kept, 100).await.unwrap();
     let later = UnixNanos::from_millis(NOW.millis() + DAY_MS + 1);
     let found =
         async |refused: &RefusedRequest, now| requests::find(&store, refused.request_id, now).await.unwrap().is_some();
     assert!(found(&old, UnixNanos::from_millis(NOW.millis() + DAY_MS)).await);
     // It is not shown any more, and then not kept any more.
     assert!(!found(&old, later).await && found(&young, later).await);
-    assert_eq!(refusals::count(&store).await.unwrap(), 2);
-    assert_eq!(refusals::save(&store, &[], later, 2, 100).await.unwrap(), 1);
-    assert_eq!(refusals::count(&store).await.unwrap(), 1);
+    assert_eq!(refusals::kept(&store).await.unwrap().total(), 2);
+    refusals::save(&store, &[], later, &mut kept, 100).await.unwrap();
+    assert_eq!((kept.total(), refusals::kept(&store).await.unwrap()), (1, kept));
 }
 
 #[tokio::test]
@@ -264,12 +267,25 @@ async fn of_too_many_refusals_the_newest_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let flood: Vec<_> = (0..2_500).map(|ms| refused(ms, 0)).collect();
-    let mut kept = 0;
+    let mut kept = Kept::default();
     for _ in 0..2 {
         // What is there already is not counted again.
-        kept = refusals::save(&store, &flood, NOW, kept, 1_000).await.unwrap();
-        assert_eq!((kept, refusals::count(&store).await.unwrap()), (1_000, 1_000));
+        refusals::save(&store, &flood, NOW, &mut kept, 1_000).await.unwrap();
+        assert_eq!((kept.total(), refusals::kept(&store).await.unwrap()), (1_000, kept));
+        kept = refusals::kept(&store).await.unwrap();
     }
     let oldest = number(&store, "SELECT min(refused_at) / 1000000 FROM refusals").await;
     assert_eq!(oldest.unsigned_abs(), NOW.millis() + 1_500);
+}
+
+/// More than one statement deletes what has become old.
+#[tokio::test]
+async fn however_many_refusals_are_old_all_of_them_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut kept) = (store(dir.path()).await, Kept::default());
+    let many: Vec<_> = (0..2_500).map(|ms| refused(ms, 0)).collect();
+    refusals::save(&store, &many, NOW, &mut kept, 10_000).await.unwrap();
+    let later = UnixNanos::from_millis(NOW.millis() + DAY_MS + 2_400);
+    refusals::save(&store, &[], later, &mut kept, 10_000).await.unwrap();
+    assert_eq!((kept.total(), refusals::kept(&store).await.unwrap()), (100, kept));
 }

@@ -1,7 +1,14 @@
 use std::{fs::OpenOptions, sync::Arc};
 
 use super::{
-    super::{Store, ledger::LedgerBatch, projector::Projector, reports, retention::Dropped},
+    super::{
+        Store,
+        ledger::LedgerBatch,
+        projector::Projector,
+        reports,
+        retention::Dropped,
+        spend::{adjusted_after, last_number},
+    },
     assert_balanced, entries, everything, number, store,
 };
 use crate::{
@@ -51,7 +58,7 @@ async fn report(store: &Store) -> Vec<Vec<Row>> {
 
 async fn adjust_all(store: &Store) {
     for sql in [
-        "INSERT INTO tariffs (endpoint, model, service_tier, prices_from_s, priced, adjusts, prices)
+        "INSERT OR IGNORE INTO tariffs (endpoint, model, service_tier, prices_from_s, priced, adjusts, prices)
          SELECT endpoint, model, service_tier, -1, 1, 1, '{\"input_audio\":-3}' FROM tariffs LIMIT 1",
         "INSERT INTO adjustments (request_id, api_key, tariff, requests, settled_at_ms, adjusted_at_ms, reason, input_audio)
          SELECT request_id, api_key, (SELECT max(number) FROM tariffs), 0, admitted_at_ms + duration_ms, 0, 'test', 17
@@ -70,7 +77,7 @@ async fn what_is_old_goes_with_its_adjustments_and_no_report_changes() {
     entries_of_a_day[3].settlement.settled_at = ms(5_000);
     store.append(&LedgerBatch { entries: entries_of_a_day, ..LedgerBatch::default() }).await.unwrap();
     adjust_all(&store).await;
-    sqlx::query("DELETE FROM rollups").execute(store.writer()).await.unwrap();
+    sqlx::raw_sql("DELETE FROM rollups; UPDATE summed_up SET is_done = 0").execute(store.writer()).await.unwrap();
     store.sum_up_if_new().await.unwrap();
     let (before, tariffs) = (report(&store).await, number(&store, "SELECT count(*) FROM tariffs").await);
     // Entry n is settled at n + 900 ms: 0 to 1299 are older, but for one.
@@ -188,4 +195,23 @@ async fn a_request_that_is_counted_late_is_counted_once_and_goes_with_the_next_d
     let up_to = Position { segment: 1, offset: 2 };
     store.append(&LedgerBatch { entries: vec![entry(5)], from, up_to, ..LedgerBatch::default() }).await.unwrap();
     assert_eq!((entries(&store).await, report(&store).await), (0, before));
+}
+
+/// Who counts adjustments remembers the number of the last one.
+#[tokio::test]
+async fn the_number_of_a_dropped_adjustment_is_not_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    assert_eq!(last_number(store.reader()).await.unwrap(), 0);
+    store.append(&LedgerBatch { entries: vec![entry(1), entry(2)], ..LedgerBatch::default() }).await.unwrap();
+    adjust_all(&store).await;
+    let last = last_number(store.reader()).await.unwrap();
+    assert_eq!((last, drop_before(&store, ms(10_000)).await.adjustments), (2, 2));
+    assert_eq!(last_number(store.reader()).await.unwrap(), last);
+    let from = store.projection().await.unwrap();
+    let up_to = Position { segment: 1, offset: 1 };
+    store.append(&LedgerBatch { entries: vec![entry(20_000)], from, up_to, ..LedgerBatch::default() }).await.unwrap();
+    adjust_all(&store).await;
+    let numbers: Vec<i64> = adjusted_after(&store, last).await.unwrap().iter().map(|new| new.number).collect();
+    assert_eq!(numbers, [3]);
 }

@@ -1,8 +1,13 @@
 //! Requests explained, as the document describes them: each way in which one can end.
 
 use tollgate::domain::{
-    ledger::Outcome, limits::Dimension, pricing::ServiceTier, refusals::Reason, spend::Spender, usage::Basis,
-    usage::LineItem,
+    ledger::Outcome,
+    limits::{Dimension, Scope},
+    money::Total,
+    pricing::ServiceTier,
+    refusals::Reason,
+    spend::{Interval, SpendLimitReached, Spender},
+    usage::{Basis, LineItem},
 };
 
 use super::*;
@@ -95,6 +100,7 @@ async fn what_the_unit_tests_print_fits_the_document() {
     for (schema, printed) in [
         ("Request", include_str!("../../../src/openai/explain/golden/finished.json")),
         ("Request", include_str!("../../../src/openai/explain/golden/refused.json")),
+        ("Request", include_str!("../../../src/openai/explain/golden/over_spend_limit.json")),
         ("RequestSummaryList", include_str!("../../../src/openai/explain/golden/list.json")),
     ] {
         let printed: Value = serde_json::from_str(printed).unwrap();
@@ -129,7 +135,15 @@ async fn words_of_requests_are_the_ones_of_the_code() {
     let gateway = Gateway::start().await;
     let document = Document::of(&gateway).await;
     let components = &document.0.0["components"];
-    let spend_limit = Reason::SpendLimit(Spender::Project);
+    let spend_limit = Reason::SpendLimit(Box::new(SpendLimitReached {
+        spender: Spender::Project,
+        threshold_cents: std::num::NonZeroU64::MIN,
+        interval: Interval::Month,
+        spent: Total::default(),
+        held: Total::default(),
+        requested: Total::default(),
+        ends_s: 0,
+    }));
     let refused = [Reason::UnknownModel, Reason::ModelNotAllowed, Reason::WrongEndpoint, Reason::UnpricedModel];
     let refused = refused.iter().chain([&spend_limit, &Reason::NotRecorded]).map(Reason::name);
     let outcomes: Vec<_> = Outcome::ALL.map(Outcome::name).into_iter().chain(["refused"]).collect();
@@ -143,7 +157,17 @@ async fn words_of_requests_are_the_ones_of_the_code() {
         ("/schemas/Request/properties/service_tier", tiers.map(ServiceTier::name).to_vec()),
         ("/schemas/RequestSummary/properties/service_tier", tiers.map(ServiceTier::name).to_vec()),
         ("/schemas/Request/properties/usage/properties/basis", Basis::ALL.map(Basis::name).to_vec()),
+        ("/schemas/RequestLimit/properties/scope", Scope::ALL.map(Scope::name).to_vec()),
+        ("/schemas/RequestRefusal/properties/limit/properties/scope", Scope::ALL.map(Scope::name).to_vec()),
         ("/schemas/RequestLimit/properties/name", Dimension::ALL.map(Dimension::name).to_vec()),
+        (
+            "/schemas/RequestRefusal/properties/spend_limit/properties/of",
+            [Spender::Key, Spender::Project, Spender::Tier, Spender::Organization].map(Spender::name).to_vec(),
+        ),
+        (
+            "/schemas/RequestRefusal/properties/spend_limit/properties/interval",
+            Interval::ALL.map(Interval::name).to_vec(),
+        ),
         ("/schemas/RequestRefusal/properties/limit/properties/name", Dimension::ALL.map(Dimension::name).to_vec()),
     ] {
         let listed = components.pointer(&format!("{place}/enum")).and_then(Value::as_array).unwrap();

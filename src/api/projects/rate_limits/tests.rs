@@ -59,12 +59,12 @@ async fn the_list_is_paged_both_ways() {
 async fn a_figure_replaces_the_tiers_in_both_directions_and_null_puts_it_back() {
     let (side, project) = side().await;
     let path = format!("/{project}/rate_limits/rl-m-a");
-    let change = json!({"max_requests_per_1_minute": 900, "max_tokens_per_1_minute": 5});
+    let change = json!({"max_requests_per_1_minute": 900, "max_tokens_per_1_minute": 5, "max_tokens_per_1_day": 6});
     let expected = limit(
         "m-a",
         &json!({
             "max_requests_per_1_minute": 900, "max_requests_per_1_day": 100, "max_tokens_per_1_minute": 5,
-            "batch_1_day_max_input_tokens": 10_000,
+            "max_tokens_per_1_day": 6, "batch_1_day_max_input_tokens": 10_000,
         }),
     );
     assert_eq!(side.post(&path, change).await, (200, expected.clone()));
@@ -75,7 +75,7 @@ async fn a_figure_replaces_the_tiers_in_both_directions_and_null_puts_it_back() 
     // Another tier: what is the project's own stays.
     assert_eq!(side.post(&format!("/{project}"), json!({"tier": "tier2"})).await.0, 200);
     let (_, listed) = side.get(&format!("/{project}/rate_limits")).await;
-    let expected = json!({"max_requests_per_1_minute": 500, "max_tokens_per_1_minute": 5});
+    let expected = json!({"max_requests_per_1_minute": 500, "max_tokens_per_1_minute": 5, "max_tokens_per_1_day": 6});
     assert_eq!(listed["data"][0], limit("m-a", &expected));
 }
 
@@ -87,7 +87,7 @@ async fn a_change_is_in_the_audit_log_and_one_that_changes_nothing_is_not() {
     let row = side.last_audit().await;
     let after = json!({
         "max_requests_per_1_minute": null, "max_requests_per_1_day": 7, "max_tokens_per_1_minute": null,
-        "batch_1_day_max_input_tokens": null,
+        "max_tokens_per_1_day": null, "batch_1_day_max_input_tokens": null,
     });
     assert_eq!((&row["type"], &row["object_id"]), (&json!("rate_limit.updated"), &json!("rl-m-a")));
     assert_eq!((&row["project"]["id"], &row["before"], &row["after"]), (&json!(project), &Value::Null, &after));

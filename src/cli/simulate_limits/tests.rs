@@ -1,0 +1,129 @@
+use std::num::NonZeroU32;
+
+use clap::Parser as _;
+
+use super::*;
+use crate::{
+    app::Replayed,
+    cli::{Cli, Command},
+    domain::{
+        ids::{KeyId, RequestId},
+        limits::Limits,
+        usage::{LineItem, Usage},
+        what_if::{Booked, Terms, WhatIf},
+    },
+};
+
+const START_S: u64 = 1_790_000_000;
+
+fn args(words: &[&str]) -> SimulateLimitsArgs {
+    let all = ["tollgate", "simulate-limits", "--from", "2026-09-21", "--to", "2026-09-22"];
+    match Cli::try_parse_from(all.iter().chain(words)).unwrap().command {
+        Some(Command::SimulateLimits(args)) => args,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn booked(number: u64, key: &str, second: u64, tokens: u64) -> Booked {
+    let at = UnixNanos::from_seconds(START_S + second);
+    Booked {
+        request_id: RequestId::new(at.millis(), number.into()),
+        admitted_at: at,
+        settled_at: at.plus_nanos(250_000_000),
+        project_id: ProjectId::parse("proj_a").unwrap(),
+        key_id: KeyId::parse(key).unwrap(),
+        requested_model: "gpt-4o-mini".to_owned(),
+        status: 200,
+        usage: Usage::default().with(LineItem::InputText, tokens),
+        held: None,
+    }
+}
+
+/// Two hours of a key that calls every two minutes, and a minute of one that calls every second.
+fn replayed(requests_per_minute: u32) -> Replayed {
+    let slow = (0..60).map(|n| booked(n, "key_slow", n * 120, if n == 7 { 5_000 } else { 20 }));
+    let fast = (0..60).map(|n| booked(100 + n, "key_fast", 3_700 + n, 20));
+    let mut all: Vec<_> = slow.chain(fast).collect();
+    all.sort_by_key(|booked| booked.request_id);
+    let mut what_if = WhatIf::new(args(&["--tier", "free"]).from, args(&["--tier", "free"]).to);
+    for booked in all {
+        let own = if booked.key_id.as_str() == "key_fast" { NonZeroU32::new(1_000) } else { None };
+        let terms = Terms {
+            limit_group: "gpt-4o-mini".into(),
+            project: Limits {
+                requests_per_minute: NonZeroU32::new(requests_per_minute),
+                tokens_per_minute: NonZeroU32::new(3_000),
+                ..Limits::default()
+            },
+            key: Limits { tokens_per_minute: own, ..Limits::default() },
+            guess_gives_way: true,
+        };
+        what_if.add(booked, terms);
+    }
+    let names = [("key_slow", "nightly"), ("key_fast", "crawler")]
+        .map(|(id, key)| (KeyId::parse(id).unwrap(), app::Names { key: key.to_owned(), project: "Search".to_owned() }));
+    Replayed { found: what_if.finish(), names: names.into(), dropped_before: UnixNanos(0) }
+}
+
+#[test]
+fn the_screen_tells_who_when_how_often_and_by_which_limit() {
+    let expected = "\
+120 requests, admitted from 2026-09-21T00:00:00Z on and before 2026-09-22T00:00:00Z, replayed against the limits of the tier free:
+57 of them (47.5%) would have been refused, on 2 of 2 keys.
+
+KEY       NAME     PROJECT  MODELS       LIMIT                     REFUSED  SHARE  LONGEST WAIT  FIRST                LAST
+key_fast  crawler  Search   gpt-4o-mini  3 requests per minute    56 of 60  93.3%           20s  2026-09-21 15:15:03  2026-09-21 15:15:59
+key_slow  nightly  Search   gpt-4o-mini  3,000 tokens per minute   1 of 60   1.6%     too large  2026-09-21 14:27:20  2026-09-21 14:27:20
+
+By the hour (UTC): █ refused, ░ admitted
+                                                            REFUSED  REQUESTS
+2026-09-21 14:00  █░░░░░░░░░                                      1        24
+2026-09-21 15:00  ████████████████████████░░░░░░░░░░░░░░░░       56        90
+2026-09-21 16:00  ░░                                              0         6
+
+What was refused at the time is not in the ledger, and nobody tries again what is refused here.
+";
+    assert_eq!(screen::screen(&args(&["--tier", "free"]), &replayed(3)), expected);
+}
+
+#[test]
+fn nobody_refused_is_one_line_without_a_picture() {
+    let mut replayed = replayed(3);
+    replayed.found.refused = 0;
+    let expected = "\
+120 requests, admitted from 2026-09-21T00:00:00Z on and before 2026-09-22T00:00:00Z, replayed against the limits of other.toml:
+nobody would have been refused.
+
+What was refused at the time is not in the ledger, and nobody tries again what is refused here.
+";
+    assert_eq!(screen::screen(&args(&["--limits", "other.toml"]), &replayed), expected);
+}
+
+#[test]
+fn json_has_every_row_and_no_picture() {
+    let json: serde_json::Value =
+        serde_json::from_str(&answer::json(&args(&["--tier", "free"]), &replayed(3)).unwrap()).unwrap();
+    assert_eq!((&json["requests"], &json["keys"], &json["keys_refused"]), (&120.into(), &2.into(), &2.into()));
+    let row = json["refusals"].as_array().unwrap().iter().find(|row| row["too_large"] == 1).unwrap();
+    let expected = serde_json::json!({
+        "project_id": "proj_a", "project_name": "Search", "api_key_id": "key_slow", "api_key_name": "nightly",
+        "limit_group": "gpt-4o-mini", "scope": "project", "limit_name": "tokens_per_minute", "limit": 3_000,
+        "requests": 60, "refused": 1, "too_large": 1, "first_at_ms": (START_S + 840) * 1_000,
+        "last_at_ms": (START_S + 840) * 1_000, "longest_wait_ms": null,
+    });
+    assert_eq!(*row, expected);
+    assert!(json.get("timeline").is_none());
+}
+
+#[test]
+fn either_a_tier_or_a_file_is_named() {
+    let parse = |words: &[&str]| {
+        let all = ["tollgate", "simulate-limits", "--from", "2026-09-21", "--to", "2026-09-22"];
+        Cli::try_parse_from(all.iter().chain(words)).map(drop).map_err(|error| error.to_string())
+    };
+    let error = parse(&[]).unwrap_err();
+    assert!(error.contains("--tier <TIER>"), "{error}");
+    assert!(parse(&["--tier", "free", "--limits", "a.toml"]).is_err());
+    let error = parse(&["--tier", "free", "--project", "team"]).unwrap_err();
+    assert!(error.contains("expected the id of a project (proj_...)"), "{error}");
+}

@@ -1,0 +1,120 @@
+//! Limits in a file of their own, in place of those in force: for a replay.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+    sync::Arc,
+};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{page::Page, problem::Problems};
+use crate::domain::{
+    catalog::{Catalog, Model},
+    limits::Limits,
+};
+
+/// Limits of a project on each model. What the file does not speak of stays as it is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtherLimits {
+    default_limits: Option<Limits>,
+    models: HashMap<Arc<str>, Limits>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsFile {
+    /// For models that are not listed.
+    default_limits: Option<Limits>,
+    #[serde(default)]
+    models: BTreeMap<Spanned<String>, Limits>,
+}
+
+impl OtherLimits {
+    pub fn read(path: &Path, catalog: &Catalog) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let file = path.display().to_string();
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                problems.add(file, format!("cannot be read: {error}"));
+                return Err(problems);
+            }
+        };
+        let limits = Self::of(&mut Page { file: &file, text: &text, problems: &mut problems }, catalog);
+        limits.filter(|_| problems.is_empty()).ok_or_else(|| problems.sorted())
+    }
+
+    fn of(page: &mut Page<'_>, catalog: &Catalog) -> Option<Self> {
+        let LimitsFile { default_limits, models } = page.read()?;
+        if default_limits.is_none() && models.is_empty() {
+            page.problem(0..0, "it has no limits: write [default_limits], or [models.\"gpt-4o-mini\"] for a model");
+        }
+        let mut limits = Self { default_limits, models: HashMap::new() };
+        for (name, own) in models {
+            match catalog.resolve(name.get_ref()) {
+                Some(named) if named.snapshot.is_none() => {
+                    limits.models.insert(Arc::clone(&named.model.id), own);
+                }
+                Some(named) => {
+                    let message =
+                        format!("{:?} has the limits of its model: write {:?}", name.get_ref(), named.model.id);
+                    page.problem(name.span(), message);
+                }
+                None => page.problem(name.span(), format!("there is no model {:?} in the catalog", name.get_ref())),
+            }
+        }
+        Some(limits)
+    }
+
+    /// `None`: those in force.
+    pub fn limits(&self, model: Option<&Model>) -> Option<Limits> {
+        model.and_then(|model| self.models.get(&model.id)).copied().or(self.default_limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::config::catalog::read_catalog;
+
+    fn read(text: &str) -> Result<OtherLimits, String> {
+        let (catalog, file) = (read_catalog(None, None).unwrap(), tempfile::NamedTempFile::new().unwrap());
+        fs::write(file.path(), text).unwrap();
+        let read = OtherLimits::read(file.path(), &catalog);
+        read.map_err(|problems| problems.to_string().replace(&file.path().display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn a_models_limits_go_before_the_default_and_what_is_not_named_stays() {
+        let catalog = read_catalog(None, None).unwrap();
+        let model = |name: &str| catalog.resolve(name).unwrap().model.as_ref();
+        let rpm = |limits: &OtherLimits, model: Option<&Model>| {
+            limits.limits(model).map(|limits| limits.requests_per_minute.map(NonZeroU32::get))
+        };
+        let own = "[models.\"gpt-4o-mini\"]\nrequests_per_minute = 5\n";
+        let limits = read(own).unwrap();
+        assert_eq!(rpm(&limits, Some(model("gpt-4o-mini-2024-07-18"))), Some(Some(5)));
+        assert_eq!((rpm(&limits, Some(model("gpt-4o"))), rpm(&limits, None)), (None, None));
+        let limits = read(&format!("[default_limits]\ntokens_per_minute = 9\n{own}")).unwrap();
+        assert_eq!((rpm(&limits, Some(model("gpt-4o"))), rpm(&limits, None)), (Some(None), Some(None)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        for (text, said) in [
+            ("", "FILE:1: it has no limits: write [default_limits]"),
+            ("[models.gpt-5000]\nrequests_per_minute = 5\n", "FILE:1: there is no model \"gpt-5000\" in the catalog"),
+            ("\n[models.gpt-4o-mini-2024-07-18]\n", "FILE:2: \"gpt-4o-mini-2024-07-18\" has the limits of its model"),
+            ("[default_limits]\nrequests_per_hour = 5\n", "FILE:2: unknown field `requests_per_hour`"),
+            ("[default_limits]\nrequests_per_minute = 0\n", "FILE:2:"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.starts_with(said), "{text}: {error}");
+        }
+    }
+}

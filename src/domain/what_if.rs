@@ -1,0 +1,230 @@
+//! What other limits would have refused: requests of the past are told again, in the order of time, to buckets of those
+//! limits.
+//!
+//! Each takes what it took when it was admitted, and gives back or books the rest when it was settled. A request that is
+//! refused here takes nothing, and nobody tries it again. The ledger keeps whole milliseconds; what happened within one is
+//! told in the order that refuses least, and a wait of less than one is no refusal, so that limits which were in force refuse
+//! nobody.
+
+mod found;
+mod lanes;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+    num::NonZeroU32,
+    sync::Arc,
+};
+
+pub use self::found::{Found, FoundKey, Hit, Slot, Timeline};
+use self::lanes::{Lanes, Numbers};
+use super::{
+    bucket::{DAY_NANOS, Rate},
+    held::Held,
+    ids::{KeyId, ProjectId, RequestId},
+    ledger::Used,
+    limits::{Dimension, Limits, Scope},
+    time::UnixNanos,
+    usage::Usage,
+};
+
+/// How far before the first request that counts the replay begins: no limit remembers more than a day.
+pub const WARM_UP_NANOS: u64 = DAY_NANOS;
+
+/// What the ledger says of a finished request, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Booked {
+    pub request_id: RequestId,
+    pub admitted_at: UnixNanos,
+    pub settled_at: UnixNanos,
+    pub project_id: ProjectId,
+    pub key_id: KeyId,
+    /// As the caller wrote it.
+    pub requested_model: String,
+    /// HTTP status of our answer; 0 when the client left before there was one.
+    pub status: u16,
+    pub usage: Usage,
+    /// `None` for entries of before it was written down.
+    pub held: Option<Held>,
+}
+
+/// The limits that a request is told to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub limit_group: Arc<str>,
+    pub project: Limits,
+    /// The key's own; they count where they are narrower.
+    pub key: Limits,
+    /// A guess at the answer's length gives way to a limit that it alone would exceed, as it does unless the whole of what
+    /// a request may use is reserved.
+    pub guess_gives_way: bool,
+}
+
+/// A request of the past, ready to be told.
+#[derive(Clone, Debug)]
+struct Past {
+    request_id: RequestId,
+    admitted_at: UnixNanos,
+    settled_at: UnixNanos,
+    project_id: ProjectId,
+    key_id: KeyId,
+    terms: Terms,
+    tokens: NonZeroU32,
+    used: Used,
+}
+
+impl Past {
+    fn of(booked: Booked, terms: Terms) -> Self {
+        let used = booked.used();
+        Self {
+            request_id: booked.request_id,
+            admitted_at: booked.admitted_at,
+            // A clock that was set back between two starts; no time passed then.
+            settled_at: booked.settled_at.max(booked.admitted_at),
+            tokens: booked.tokens(&terms),
+            project_id: booked.project_id,
+            key_id: booked.key_id,
+            terms,
+            used,
+        }
+    }
+
+    fn units(&self, dimension: Dimension) -> NonZeroU32 {
+        if dimension.is_tokens() { self.tokens } else { NonZeroU32::MIN }
+    }
+
+    /// What applies to the request in this scope: a key has a limit of its own only where it is narrower.
+    fn rate(&self, scope: Scope, dimension: Dimension) -> Option<Rate> {
+        let project = self.terms.project.rate(dimension);
+        match scope {
+            Scope::Project => project,
+            Scope::Key => {
+                let own = self.terms.key.rate(dimension);
+                own.filter(|own| project.is_none_or(|project| own.limit() < project.limit()))
+            }
+        }
+    }
+}
+
+impl Booked {
+    /// What it takes of limits in tokens.
+    fn tokens(&self, terms: &Terms) -> NonZeroU32 {
+        let tokens = match &self.held {
+            None => self.usage.total(),
+            Some(held) if terms.guess_gives_way => {
+                let narrowest = terms.project.narrowed_by(&terms.key);
+                let room = narrowest.rate(Dimension::TokensPerMinute).map_or(u64::MAX, |rate| rate.limit().into());
+                held.reserved_tokens.min(room.max(held.estimate.input_total()))
+            }
+            Some(held) => held.reserved_tokens,
+        };
+        u32::try_from(tokens.max(1)).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
+    }
+
+    /// What finally counted. The ledger does not say whether a failed request without usage reached the upstream; those
+    /// that ended without an answer of its own are taken for such that did not.
+    fn used(&self) -> Used {
+        let tokens = self.usage.total();
+        Used { request: tokens > 0 || !matches!(self.status, 0 | 502..=504), tokens }
+    }
+}
+
+/// The replay. Its memory grows with the keys and models in use and with the requests that were under way at one time.
+#[derive(Debug)]
+pub struct WhatIf {
+    from: UnixNanos,
+    events: BinaryHeap<Reverse<Event>>,
+    lanes: Lanes,
+    found: Found,
+}
+
+#[derive(Debug)]
+struct Event {
+    at: UnixNanos,
+    what: What,
+    past: Past,
+}
+
+/// In the order in which they are told within a millisecond.
+#[derive(Debug)]
+enum What {
+    GiveBack(Numbers),
+    Admit,
+    Book(Numbers),
+}
+
+impl WhatIf {
+    /// Counts what was admitted at `from` or later, and before `until`.
+    pub fn new(from: UnixNanos, until: UnixNanos) -> Self {
+        let found = Found::new(Timeline::over(from, until));
+        Self { from, events: BinaryHeap::new(), lanes: Lanes::default(), found }
+    }
+
+    /// The next request, in the order of ids. Those from [`WARM_UP_NANOS`] before are told and not counted.
+    pub fn add(&mut self, booked: Booked, terms: Terms) {
+        // Nobody who comes later was admitted before this one arrived.
+        self.run_before(booked.request_id.arrived_at());
+        let past = Past::of(booked, terms);
+        self.events.push(Reverse(Event { at: past.admitted_at, what: What::Admit, past }));
+    }
+
+    pub fn finish(mut self) -> Found {
+        self.run_before(UnixNanos(u64::MAX));
+        self.found
+    }
+
+    fn run_before(&mut self, end: UnixNanos) {
+        while self.events.peek().is_some_and(|Reverse(event)| event.at < end) {
+            let Some(Reverse(Event { at, what, past })) = self.events.pop() else { return };
+            match what {
+                What::Admit => self.admit(past),
+                What::GiveBack(numbers) | What::Book(numbers) => self.lanes.settle(&past, &numbers, past.used, at),
+            }
+        }
+    }
+
+    fn admit(&mut self, past: Past) {
+        let reserved = self.lanes.reserve(&past);
+        if past.admitted_at >= self.from {
+            self.found.add(&past, reserved.as_ref().err());
+        }
+        if let Ok(numbers) = reserved {
+            let more = past.used.tokens > u64::from(past.tokens.get());
+            let what = if more { What::Book(numbers) } else { What::GiveBack(numbers) };
+            self.events.push(Reverse(Event { at: past.settled_at, what, past }));
+        }
+    }
+}
+
+impl Event {
+    fn order(&self) -> (UnixNanos, u8, RequestId) {
+        let rank = match self.what {
+            What::GiveBack(_) => 0,
+            What::Admit => 1,
+            What::Book(_) => 2,
+        };
+        (self.at, rank, self.past.request_id)
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for Event {}

@@ -1,0 +1,118 @@
+//! `tollgate simulate-limits` beside gateways that had these limits.
+
+use serde_json::{Value, json};
+use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
+
+use crate::support::{Actor, Ended, Gateway, command};
+
+/// 2026-09-21 14:13:20 UTC.
+const START_MS: u64 = 1_790_000_000_000;
+const MILLISECOND: u64 = 1_000_000;
+
+async fn gateway() -> Gateway {
+    let clock = Clock::manual(UnixNanos::from_millis(START_MS));
+    Gateway::start_at(clock, simulator::Options::default(), |_| {}).await
+}
+
+/// A morning's requests: milliseconds since the one before, and what is said.
+fn requests() -> Vec<(u64, String)> {
+    let mut seed = 7_u64;
+    let mut next = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let gap = |n: u64| if n < 7 { 1 + n * 300 } else { 9_000 + n * 1_000 };
+    (0..90).map(|_| (gap(next(10)), "x".repeat([40, 700, 2_900][usize::try_from(next(3)).unwrap()]))).collect()
+}
+
+/// When requests were refused, in Unix milliseconds.
+async fn send(gateway: &Gateway, team: &Actor) -> Vec<u64> {
+    let (mut now_ms, mut refused) = (START_MS, Vec::new());
+    for (gap_ms, words) in requests() {
+        gateway.clock.advance(gap_ms * MILLISECOND);
+        now_ms += gap_ms;
+        match team.say(&words).await.status.as_u16() {
+            200 => {}
+            429 => refused.push(now_ms),
+            other => panic!("{other}"),
+        }
+    }
+    gateway.at_rest().await;
+    refused
+}
+
+async fn simulated(gateway: &Gateway, words: &[&str]) -> Ended {
+    let range = ["simulate-limits", "--from", "2026-09-21", "--to", "2026-09-22"];
+    let ended = command(gateway, &[&range[..], words].concat(), &[]).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
+    ended
+}
+
+/// What the answer says of refusals: how many, the first and the last.
+fn summary(answer: &Value) -> (u64, Option<u64>, Option<u64>) {
+    let rows = answer["refusals"].as_array().unwrap();
+    let all = |name: &str| rows.iter().map(|row| row[name].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(all("refused").iter().sum::<u64>(), answer["refused"].as_u64().unwrap());
+    let (first, last) = (all("first_at_ms").into_iter().min(), all("last_at_ms").into_iter().max());
+    (answer["refused"].as_u64().unwrap(), first, last)
+}
+
+#[tokio::test]
+async fn a_what_if_refuses_exactly_whom_a_gateway_with_these_limits_refused() {
+    let wide = gateway().await;
+    let team = wide.project("tier1").await;
+    assert_eq!(send(&wide, &team).await, [0; 0]);
+    let file = wide.dir.path().join("narrow.toml");
+    std::fs::write(&file, "[default_limits]\nrequests_per_minute = 9\ntokens_per_minute = 3_000\n").unwrap();
+    let file = file.to_str().unwrap();
+
+    let narrow = gateway().await;
+    let limits = json!({"requests_per_minute": 9, "tokens_per_minute": 3_000});
+    let narrow_team = narrow.project_with("tier1", limits).await;
+    let refused = send(&narrow, &narrow_team).await;
+    assert!((10..80).contains(&refused.len()), "{refused:?}");
+    let answer = simulated(&wide, &["--limits", file, "--json"]).await.json();
+    assert_eq!(summary(&answer), (refused.len() as u64, refused.first().copied(), refused.last().copied()));
+    let hit = |limit: &str| answer["refusals"].as_array().unwrap().iter().any(|row| row["limit_name"] == limit);
+    assert!(hit("requests_per_minute") && hit("tokens_per_minute"), "{answer}");
+
+    // Each under the limits that it had: the narrow ones are those of the key.
+    for gateway in [&wide, &narrow] {
+        let answer = simulated(gateway, &["--tier", "tier1", "--json"]).await.json();
+        assert_eq!(summary(&answer), (0, None, None));
+    }
+
+    let free = gateway().await;
+    let free_team = free.project("free").await;
+    let refused = send(&free, &free_team).await;
+    for words in [&["--tier", "free", "--json"][..], &["--tier", "free", "--json", "--project", &team.project_id]] {
+        let answer = simulated(&wide, words).await.json();
+        assert_eq!(summary(&answer), (refused.len() as u64, refused.first().copied(), refused.last().copied()));
+        assert_eq!(answer["refusals"][0]["api_key_id"], team.key_id.as_str());
+    }
+    let screen = simulated(&wide, &["--tier", "free", "--model", "gpt-4o-mini"]).await.out;
+    assert!(screen.contains(&format!("{} of 90", refused.len())) && screen.contains("█"), "{screen}");
+    let other = simulated(&wide, &["--tier", "free", "--model", "gpt-4.1-mini"]).await.out;
+    assert!(other.starts_with("0 requests, ") && other.contains("nobody would have been refused"), "{other}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_replayed_says_what_to_change() {
+    let gateway = gateway().await;
+    let fails = async |words: &[&str]| {
+        let range = ["simulate-limits", "--from", "2026-09-21"];
+        let ended = command(&gateway, &[&range[..], words].concat(), &[]).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{ended:?}");
+        ended.err
+    };
+    let said = fails(&["--to", "2026-09-21", "--tier", "free"]).await;
+    assert_eq!(said, "tollgate: --to must be later than --from\n");
+    let said = fails(&["--to", "2026-09-22", "--tier", "gold"]).await;
+    assert!(said.contains("no tier \"gold\"") && said.contains("free, tier1, tier2"), "{said}");
+    let said = fails(&["--to", "2026-09-22", "--tier", "free", "--project", "proj_nobody"]).await;
+    assert!(said.contains("--project: there is no project proj_nobody in this ledger"), "{said}");
+    let said = fails(&["--to", "2026-09-22", "--tier", "free", "--model", "gpt-5000"]).await;
+    assert!(said.contains("--model: there is no model \"gpt-5000\" in the catalog"), "{said}");
+    let said = fails(&["--to", "2026-09-22", "--limits", "/nowhere.toml"]).await;
+    assert!(said.starts_with("tollgate: --limits:\n/nowhere.toml: cannot be read: "), "{said}");
+}
