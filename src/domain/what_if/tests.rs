@@ -25,7 +25,7 @@ fn booked(number: u64, key: &str, ms: u64, took_ms: u64, (held, used): (u64, u64
         requested_model: "m".to_owned(),
         status: 200,
         usage: Usage::default().with(LineItem::OutputText, used),
-        held: Some(Held { reserved_tokens: held, used_before: Default::default(), estimate }),
+        held: Some(Held { reserved_tokens: held, used_before: ByScope::default(), estimate }),
     }
 }
 

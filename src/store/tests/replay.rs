@@ -186,7 +186,8 @@ async fn a_project_takes_over_what_its_keys_had_in_use() {
             ('key_c', 'm', 'requests_per_day', 900), ('key_c', 'm', 'tokens_per_minute', 300),
             ('key_b', 'n', 'requests_per_day', 100), ('key_d', 'm', 'requests_per_day', 800);";
     sqlx::raw_sql(before).execute(&mut database).await.unwrap();
-    let migration = include_str!("../../../migrations/0007_scopes.sql");
+    let migration =
+        include_str!("../../../migrations/0007_limits.sql").split("-- === the queue of batches").next().unwrap();
     sqlx::raw_sql(migration).execute(&mut database).await.unwrap();
     let rows: Vec<(String, String, String, String, i64, i64)> =
         sqlx::query_as("SELECT * FROM limit_buckets").fetch_all(&mut database).await.unwrap();
