@@ -42,7 +42,7 @@ impl Adjustments {
         // Tiers are earned by all that was ever spent.
         let days = promoting.map(|_| Range { start_s: 0, end_s: LATEST_TIME_S });
         let spent = spent(store, clock.now(), days).await?;
-        let spending = Arc::new(Spending::restored(Arc::clone(limit), spent.by_month));
+        let spending = Arc::new(Spending::restored(Arc::clone(limit), spent.by_project));
         for (interval, range, key, amount) in spent.by_key {
             spending.restore_key(interval, range, &key, amount);
         }

@@ -12,7 +12,7 @@ use super::{
     money::Total,
     pricing::Prices,
     projects::{Project, TierId},
-    spend::{Enforcement, SpendLimit},
+    spend::{Enforcement, Interval, SpendLimit},
     standing::Standing,
     time::UnixNanos,
 };
@@ -83,7 +83,7 @@ impl Tier {
     /// The monthly usage limit as a spend limit, which it is for each project of the tier.
     pub fn spend_limit(&self) -> Option<SpendLimit> {
         let threshold_cents = self.monthly_usage_limit_dollars?.saturating_mul(CENTS_PER_DOLLAR);
-        Some(SpendLimit { threshold_cents, enforcement: Enforcement::Enforcing })
+        Some(SpendLimit { threshold_cents, interval: Interval::Month, enforcement: Enforcement::Enforcing })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::{
     money::Total,
     report::{Line, Piece, Range, Selection, Width},
     rollup::Detail,
-    spend::{Interval, Month},
+    spend::Interval,
     time::UnixNanos,
     usage::LineItem,
 };
@@ -33,7 +33,7 @@ pub struct Adjusted {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// Several of one project and month among them.
-    pub by_month: Vec<(Month, ProjectId, Total)>,
+    pub by_project: Vec<(Interval, Range, ProjectId, Total)>,
     pub by_key: Vec<(Interval, Range, KeyId, Total)>,
     /// The start of a day, a project and the amount, once for each day and project.
     pub by_day: Vec<(UnixNanos, ProjectId, Total)>,
@@ -84,24 +84,21 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
     Ok(Adjusted { number: row.try_get("number")?, project, key, amount, settled_at })
 }
 
-/// What projects spent in the months around `now` and in each of `days`, and keys in the months and days around `now`. Requests
-/// count when they are settled.
+/// What projects and keys spent in the months and days around `now`, and projects in each of `days`. Requests count when they
+/// are settled.
 pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result<Spent, StoreError> {
-    let months: Vec<_> = Month::of(now).with_neighbours().map(|month| (month, projects(month.range()))).collect();
     let spans: Vec<_> = Interval::ALL
         .into_iter()
-        .flat_map(|interval| interval.near(now).map(move |range| (interval, range, keys(range))))
+        .flat_map(|interval| interval.near(now).map(move |range| (interval, range, [projects(range), keys(range)])))
         .collect();
     let days = days.map(projects);
     // One transaction, or an adjustment that is written meanwhile could be in the sums and not in the number.
     let mut reading = store.reader().begin().await?;
     let last_adjustment = last_number(&mut *reading).await?;
-    let (mut of_months, mut of_spans, mut of_days) = (Vec::new(), Vec::new(), None);
-    for (_, selection) in &months {
-        of_months.push(reports::parts(&mut *reading, selection).await?);
-    }
-    for (_, _, selection) in &spans {
-        of_spans.push(reports::parts(&mut *reading, selection).await?);
+    let (mut of_spans, mut of_days) = (Vec::new(), None);
+    for (_, _, [projects, keys]) in &spans {
+        let projects = reports::parts(&mut *reading, projects).await?;
+        of_spans.push((projects, reports::parts(&mut *reading, keys).await?));
     }
     if let Some(selection) = &days {
         of_days = Some(reports::parts(&mut *reading, selection).await?);
@@ -109,14 +106,12 @@ pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result
     // A dropped transaction would end some time later.
     reading.rollback().await?;
     let mut spent = Spent { last_adjustment, ..Spent::default() };
-    for ((month, selection), parts) in months.into_iter().zip(of_months) {
-        for row in reports::summed(store, &selection, parts).await? {
+    for ((interval, range, [projects, keys]), parts) in spans.into_iter().zip(of_spans) {
+        for row in reports::summed(store, &projects, parts.0).await? {
             let Some(project) = row.project_id else { continue };
-            spent.by_month.push((month, project, sum(&row.lines)?));
+            spent.by_project.push((interval, range, project, sum(&row.lines)?));
         }
-    }
-    for ((interval, range, selection), parts) in spans.into_iter().zip(of_spans) {
-        for row in reports::summed(store, &selection, parts).await? {
+        for row in reports::summed(store, &keys, parts.1).await? {
             let Some(key) = row.api_key_id else { continue };
             spent.by_key.push((interval, range, key, sum(&row.lines)?));
         }
@@ -169,7 +164,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tollgate.db");
         let store = Store::open(&path).await.unwrap();
-        let month = Month::of(UnixNanos::from_seconds(MARCH_2026 + 1_000_000));
+        let month = Interval::Month.around(UnixNanos::from_seconds(MARCH_2026 + 1_000_000));
         let entry = |at_s, project_id, api_key_id, pico: &'static [(LineItem, i64, i64)]| Settled {
             at_s,
             project_id,
@@ -192,11 +187,13 @@ mod tests {
         let all = Range { start_s: 0, end_s: LATEST_TIME_S };
         let now = UnixNanos::from_seconds(month.end_s - 1);
         let spent = spent(&store, now, Some(all)).await.unwrap();
-        let of = |id: &str| {
-            let amounts = spent.by_month.iter().filter(|(of, project, _)| *of == month && project.as_str() == id);
-            amounts.map(|(_, _, amount)| amount.pico()).sum::<i128>()
+        let of = |id: &str, interval: Interval| {
+            let range = interval.around(now);
+            let amounts = spent.by_project.iter().filter(|(_, of, project, _)| *of == range && project.as_str() == id);
+            amounts.map(|(_, _, _, amount)| amount.pico()).sum::<i128>()
         };
-        assert_eq!((of("proj_a"), of("proj_b")), (6, 5));
+        let of_projects = |interval| ["proj_a", "proj_b"].map(|project| of(project, interval));
+        assert_eq!((of_projects(Interval::Month), of_projects(Interval::Day)), ([6, 5], [1, 5]));
         let of = |id: &str, interval: Interval| {
             let range = interval.around(now);
             let amounts = spent.by_key.iter().filter(|(_, of, key, _)| *of == range && key.as_str() == id);

@@ -84,6 +84,10 @@ impl Audited for ModelPermissions {
 
 impl Audited for SpendLimit {
     fn audited(&self) -> Value {
-        json!({ "threshold_amount": self.threshold_cents, "enforcement": { "status": self.enforcement.name() } })
+        json!({
+            "threshold_amount": self.threshold_cents,
+            "interval": self.interval.name(),
+            "enforcement": { "status": self.enforcement.name() },
+        })
     }
 }

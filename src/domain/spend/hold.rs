@@ -142,7 +142,7 @@ mod tests {
 
     fn limit(threshold_cents: u64) -> Option<SpendLimit> {
         let threshold_cents = NonZeroU64::new(threshold_cents)?;
-        Some(SpendLimit { threshold_cents, enforcement: Enforcement::Enforcing })
+        Some(SpendLimit { threshold_cents, interval: Interval::Month, enforcement: Enforcement::Enforcing })
     }
 
     fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
@@ -286,6 +286,27 @@ mod tests {
         assert_eq!(hold(&budget(3, 4), 3).unwrap_err(), told);
         drop(under_way);
         assert!(hold(&budget(3, 4), 3).is_ok());
+    }
+
+    #[test]
+    fn a_limit_of_a_day_counts_that_day_alone_for_a_project_and_for_all_of_them() {
+        let daily = |cents| limit(cents).map(|limit| SpendLimit { interval: Interval::Day, ..limit });
+        let tomorrow = NOW.plus_nanos(86_400_000_000_000);
+        for (own, common, spender) in [(daily(3), None, Spender::Project), (None, daily(3), Spender::Organization)] {
+            let (spending, project) = (spending(common), project("proj_a", own));
+            let hold = |amount, now| {
+                let payer = Payer { key: &key(), budget: None, project: &project, tier: limit(5) };
+                spending.hold(&payer, cents(amount), now)
+            };
+            hold(3, NOW).unwrap().settle(cents(3), NOW);
+            let reached = hold(1, NOW).unwrap_err();
+            assert_eq!((reached.spender, reached.interval, reached.spent), (spender, Interval::Day, cents(3)));
+            assert_eq!(reached.ends_s, Interval::Day.around(NOW).end_s);
+            hold(1, tomorrow).unwrap().settle(cents(2), tomorrow);
+            assert_eq!(hold(1, tomorrow).unwrap_err().spender, Spender::Tier, "of the month 5 are spent");
+            spending.adjust(&project.id, cents(-3), NOW, tomorrow);
+            assert!(hold(1, tomorrow).is_ok() && hold(1, NOW).is_ok());
+        }
     }
 
     #[test]

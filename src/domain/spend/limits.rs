@@ -15,7 +15,6 @@ use crate::domain::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LimitOf {
     pub(super) spender: Spender,
-    interval: Interval,
     pub(super) limit: SpendLimit,
 }
 
@@ -62,16 +61,14 @@ impl Spending {
         requested: Total,
         now: UnixNanos,
     ) -> Option<SpendLimitReached> {
-        let mut of_month = None;
         let mut enforced = self.limits(payer).filter(|limit| limit.limit.is_enforced());
         enforced.find_map(|limit| {
-            let month = *of_month.get_or_insert_with(|| self.spent_this_month(&payer.project.id, now));
-            let LimitOf { spender, interval, limit: SpendLimit { threshold_cents, .. } } = limit;
+            let LimitOf { spender, limit: SpendLimit { threshold_cents, interval, .. } } = limit;
             let reached = SpendLimitReached {
                 spender,
                 interval,
                 threshold_cents,
-                spent: self.spent(&limit, payer.key, month, now),
+                spent: self.spent(&limit, payer.key, &payer.project.id, now),
                 held: held.of(spender, payer),
                 requested,
                 ends_s: interval.around(now).end_s,
@@ -81,34 +78,30 @@ impl Spending {
     }
 
     pub(super) fn limits(&self, payer: &Payer<'_>) -> impl Iterator<Item = LimitOf> + use<> {
-        let of = |interval| {
-            move |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, interval, limit })
-        };
-        let (month, day) = (of(Interval::Month), of(Interval::Day));
+        let of = |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, limit });
         let [monthly, daily] = payer.budget.map_or([None, None], Budget::limits);
         let limits = [
-            month(Spender::Key, monthly),
-            day(Spender::Key, daily),
-            month(Spender::Project, payer.project.terms.spend_limit),
-            month(Spender::Tier, payer.tier),
-            month(Spender::Organization, self.organization_limit.current()),
+            of(Spender::Key, monthly),
+            of(Spender::Key, daily),
+            of(Spender::Project, payer.project.terms.spend_limit),
+            of(Spender::Tier, payer.tier),
+            of(Spender::Organization, self.organization_limit.current()),
         ];
         limits.into_iter().flatten()
     }
 
-    /// What counts for a limit; `month` is what the project and all of them spent in it.
-    pub(super) fn spent(&self, limit: &LimitOf, key: &KeyId, month: (Total, Total), now: UnixNanos) -> Total {
-        match limit.spender {
-            Spender::Key => self.spent_by_key(key, limit.interval, now),
-            Spender::Project | Spender::Tier => month.0,
-            Spender::Organization => month.1,
+    /// What counts for a limit, in its month or day around `now`.
+    pub(super) fn spent(&self, limit: &LimitOf, key: &KeyId, project: &ProjectId, now: UnixNanos) -> Total {
+        let interval = limit.limit.interval;
+        if limit.spender == Spender::Key {
+            return self.spent_by_key(key, interval, now);
         }
-    }
-
-    /// By a project, and by all of them.
-    pub(super) fn spent_this_month(&self, project: &ProjectId, now: UnixNanos) -> (Total, Total) {
-        let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sums) = months.iter().find(|sums| sums.month.holds(now)) else { return Default::default() };
-        (sums.projects.get(project).copied().unwrap_or_default(), sums.organization)
+        let range = interval.around(now);
+        let spans = self.sums(interval).lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sums) = spans.iter().find(|sums| sums.range == range) else { return Total::default() };
+        match limit.spender {
+            Spender::Organization => sums.organization,
+            _ => sums.projects.get(project).copied().unwrap_or_default(),
+        }
     }
 }

@@ -25,9 +25,8 @@ impl SoftLimits {
         if self.0.is_empty() {
             return None;
         }
-        let month = spending.spent_this_month(project, now);
         let used = self.0.iter().map(|limit| {
-            let spent = spending.spent(limit, key, month, now).pico().max(0);
+            let spent = spending.spent(limit, key, project, now).pico().max(0);
             spent.saturating_mul(100) / limit.limit.threshold().pico()
         });
         let percent = used.max().filter(|percent| *percent >= i128::from(MARKS[0]))?;
@@ -46,9 +45,8 @@ impl SoftLimits {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let month = spending.spent_this_month(project, at);
         let passed = self.0.iter().flat_map(|limit| {
-            let after = spending.spent(limit, key, month, at).pico();
+            let after = spending.spent(limit, key, project, at).pico();
             let before = after.saturating_sub(cost.pico());
             let threshold = limit.limit.threshold().pico();
             // Compared as hundredths, so that nothing is rounded.
@@ -67,15 +65,17 @@ mod tests {
     use super::*;
     use crate::domain::{
         projects::{Project, ProjectTerms, TierId},
-        spend::{Budget, Enforcement, SpendLimit},
+        spend::{Budget, Enforcement, Interval, SpendLimit},
     };
 
     const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
 
     #[test]
     fn marks_are_passed_once_and_nothing_is_refused() {
-        let soft =
-            |cents| SpendLimit { threshold_cents: NonZeroU64::new(cents).unwrap(), enforcement: Enforcement::Inactive };
+        let soft = |cents| {
+            let (threshold_cents, interval) = (NonZeroU64::new(cents).unwrap(), Interval::Month);
+            SpendLimit { threshold_cents, interval, enforcement: Enforcement::Inactive }
+        };
         let project = Project {
             id: ProjectId::parse("proj_a").unwrap(),
             name: String::new(),

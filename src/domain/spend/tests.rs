@@ -8,7 +8,8 @@ use crate::domain::{
 const LAST_SECOND: u64 = 1_772_323_199;
 
 fn limit(threshold_cents: u64, enforcement: Enforcement) -> Option<SpendLimit> {
-    NonZeroU64::new(threshold_cents).map(|threshold_cents| SpendLimit { threshold_cents, enforcement })
+    let threshold_cents = NonZeroU64::new(threshold_cents)?;
+    Some(SpendLimit { threshold_cents, interval: Interval::Month, enforcement })
 }
 
 fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
@@ -123,8 +124,9 @@ fn a_new_month_begins_at_nothing_and_a_late_settlement_of_the_old_does_not_count
 #[test]
 fn what_was_spent_before_a_restart_counts() {
     let (id, cent) = (ProjectId::parse("proj_a").unwrap(), Total::from_pico(10_000_000_000));
-    let month = Month::of(at(LAST_SECOND));
-    let spending = Spending::restored(Arc::default(), [(month, id.clone(), cent), (month, id, cent)]);
+    let month = (Interval::Month, Interval::Month.around(at(LAST_SECOND)));
+    let spending =
+        Spending::restored(Arc::default(), [(month.0, month.1, id.clone(), cent), (month.0, month.1, id, cent)]);
     let whose = |cents| whose(&spending, &project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
     assert_eq!((whose(2), whose(3)), (Some(Spender::Project), None));
 }
@@ -141,7 +143,7 @@ fn a_clock_that_jumps_over_the_months_end_and_back_switches_no_limit_off() {
         assert_eq!(whose(&spending, &project, at(LAST_SECOND + ahead)), None);
         spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
         assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
-        assert!(spending.months.lock().unwrap().len() <= MAX_MONTHS);
+        assert!(spending.months.lock().unwrap().len() <= MOST_SPANS);
     }
 }
 
@@ -173,7 +175,8 @@ fn corrections_of_old_months_switch_no_limit_of_this_one_off() {
 
 #[test]
 fn the_neighbours_of_a_month_are_those_of_the_calendar() {
-    let starts = |at| Month::of(at).with_neighbours().map(|month| month.start_s).collect::<Vec<_>>();
+    let starts = |at| Interval::Month.near(at).map(|month| month.start_s).collect::<Vec<_>>();
     assert_eq!(starts(at(LAST_SECOND)), [1_767_225_600, 1_772_323_200, 1_769_904_000]);
     assert_eq!(starts(at(0)), [31 * DAY_S, 0]);
+    assert_eq!(Interval::Day.near(at(5)).count(), 2);
 }
