@@ -235,7 +235,7 @@ impl Projector {
             return Ok(());
         }
         let needed =
-            view.replay.oldest_open().map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
+            view.replay.oldest_needed().map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
         if needed > first && self.store.checkpoint().await? {
             self.blocking(move |journal| journal.release(Position { segment: needed, offset: 0 })).await?;
         }

@@ -35,6 +35,7 @@ pub(super) struct Replay {
     first_ids: BTreeMap<u64, RequestId>,
     /// The latest time that a record tells, since the clock was last set back.
     newest: UnixNanos,
+    last_segment: Option<u64>,
 }
 
 struct Open {
@@ -62,6 +63,7 @@ impl Replay {
     /// Takes note of what is open after records that the ledger already has. The levels they make are not the stored ones
     /// where older records are gone, but never higher, and so is what their open holds may give back.
     pub(super) fn skip(&mut self, batch: Batch) {
+        self.note_segment(&batch);
         for record in batch.records {
             match record {
                 Record::Admitted(admission) => self.admit(batch.segment, *admission),
@@ -106,6 +108,7 @@ impl Replay {
 
     /// The requests that are finished with these records.
     pub(super) fn apply(&mut self, batch: Batch) -> Vec<Entry> {
+        self.note_segment(&batch);
         let mut entries = Vec::with_capacity(batch.records.len() / 2 + 1);
         for record in batch.records {
             match record {
@@ -121,6 +124,12 @@ impl Replay {
             }
         }
         entries
+    }
+
+    fn note_segment(&mut self, batch: &Batch) {
+        if !batch.records.is_empty() {
+            self.last_segment = Some(batch.segment);
+        }
     }
 
     fn admit(&mut self, segment: u64, admission: Admission) {
@@ -190,9 +199,10 @@ impl Replay {
         self.first_ids.values().copied().min()
     }
 
-    /// The first segment that an open request still needs.
-    pub(super) fn oldest_open(&self) -> Option<u64> {
-        self.open.values().map(|open| open.segment).min()
+    /// The first segment that is still needed: by an open request, or for the last record, which tells the next start the
+    /// time.
+    pub(super) fn oldest_needed(&self) -> Option<u64> {
+        self.open.values().map(|open| open.segment).chain(self.last_segment).min()
     }
 }
 

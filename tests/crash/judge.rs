@@ -52,7 +52,8 @@ pub fn worst_span(admitted: &[Admitted], limit: u32) -> Span {
     for request in &latest_first {
         let from = ends.partition_point(|end| *end < request.arrived);
         tree.add(from..ends.len(), request.units * MINUTE);
-        let (most, end) = tree.max(0..ends.len());
+        let after = ends.partition_point(|end| *end < request.sent);
+        let (most, end) = tree.max(after..ends.len());
         worst = worst.max((most + limit * request.sent, request.sent, ends[end]));
     }
     let (_, start, end) = worst;
