@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::usage::LineItem;
+use crate::domain::{limits::ByScope, usage::LineItem};
 
 const START_MS: u64 = 1_790_000_000_000;
 const MILLI: u64 = 1_000_000;
