@@ -234,8 +234,10 @@ impl Projector {
         if view.position.segment == first {
             return Ok(());
         }
-        let needed =
-            view.replay.oldest_needed().map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
+        let needed = view
+            .replay
+            .oldest_needed(view.position.segment)
+            .map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
         if needed > first && self.store.checkpoint().await? {
             self.blocking(move |journal| journal.release(Position { segment: needed, offset: 0 })).await?;
         }

@@ -23,6 +23,8 @@ type Owner = (ProjectId, Option<KeyId>, Arc<str>);
 /// Records are this much older than the one before them at most, unless the clock was set back. It holds up nobody for
 /// longer when it is set back by less.
 const MAX_DISORDER_NANOS: u64 = 60_000_000_000;
+/// Every start begins a segment. After this many without a request between, the time of the last one is forgotten.
+const MAX_STARTS_WITHOUT_RECORD: u64 = 16;
 
 #[derive(Default)]
 pub(super) struct Replay {
@@ -199,10 +201,11 @@ impl Replay {
         self.first_ids.values().copied().min()
     }
 
-    /// The first segment that is still needed: by an open request, or for the last record, which tells the next start the
-    /// time.
-    pub(super) fn oldest_needed(&self) -> Option<u64> {
-        self.open.values().map(|open| open.segment).chain(self.last_segment).min()
+    /// The first segment that is still needed for those from `current` on: by an open request, or for the last record, which
+    /// tells the next start the time.
+    pub(super) fn oldest_needed(&self, current: u64) -> Option<u64> {
+        let last = self.last_segment.filter(|last| current.saturating_sub(*last) <= MAX_STARTS_WITHOUT_RECORD);
+        self.open.values().map(|open| open.segment).chain(last).min()
     }
 }
 

@@ -130,7 +130,7 @@ fn a_hundred_thousand_idle_keys_in_memory_take_less_than_four_hundred_bytes_each
         }
         let each = (resident() - before) / KEYS;
         println!("an idle key {what} of its own: {each} bytes");
-        assert!(each > 50 && (each < 400 || limits.key.has_rates()), "{each} bytes {what} of its own");
+        assert!((50..400).contains(&each), "{each} bytes {what} of its own");
     }
 }
 
