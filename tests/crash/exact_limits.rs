@@ -53,8 +53,8 @@ struct Effort {
     paced_for: Duration,
 }
 
-const SHORT: Effort = Effort { refused_for: Duration::from_millis(1_000), paced_for: Duration::from_millis(1_500) };
-const LONG: Effort = Effort { refused_for: Duration::from_millis(4_000), paced_for: Duration::from_secs(21) };
+const SHORT: Effort = Effort { refused_for: Duration::from_secs(1), paced_for: Duration::from_millis(1_500) };
+const LONG: Effort = Effort { refused_for: Duration::from_secs(4), paced_for: Duration::from_secs(21) };
 
 impl Limit {
     const fn unit_nanos(self) -> u64 {
