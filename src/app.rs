@@ -58,7 +58,7 @@ use crate::{
     proxy::{Proxy, drain::Drainer, limiter::Limiter, recorder::Recorder, refusals::Refusals},
     secrets::{self, SecretsError},
     server::Server,
-    store::{Progress, Projector, Store, StoreError},
+    store::{Progress, Projector, Store, StoreError, buckets::StoredBucket},
 };
 
 /// What handlers share.
@@ -192,7 +192,7 @@ impl Running {
         let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), Arc::clone(&store), now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
-        let limiter = restored_limiter(&store).await?;
+        let limiter = restored_limiter(projector.buckets(now).await?);
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let promoting = settings.promote_projects.then_some(&catalog);
         let adjustments =
@@ -340,11 +340,11 @@ fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError>
     }
 }
 
-async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
+fn restored_limiter(buckets: Vec<StoredBucket>) -> Limiter {
     let limiter = Limiter::default();
-    for bucket in store.limit_buckets().await? {
+    for bucket in buckets {
         let key_id = bucket.key_id.as_ref();
         limiter.restore(&bucket.project_id, key_id, &bucket.limit_group, bucket.dimension, bucket.level);
     }
-    Ok(limiter)
+    limiter
 }

@@ -101,6 +101,39 @@ fn an_idle_key_takes_little_memory() {
     assert!(size_of::<Cells>() <= 200, "of its own, where it has narrower limits");
 }
 
+/// Of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1_024
+}
+
+/// Alone in its process, or other tests are measured too: `cargo test --lib hundred_thousand -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures the whole process"]
+fn a_hundred_thousand_idle_keys_in_memory_take_less_than_four_hundred_bytes_each() {
+    const KEYS: u64 = 100_000;
+    let narrow = ByScope { project: tokens_per_minute(300_000_000), key: tokens_per_minute(50) };
+    for (limits, what) in [(of_project(narrow.project), "without limits"), (narrow, "with limits")] {
+        let (limiter, group) = (Limiter::default(), Arc::from("m"));
+        // A thousand keys in each project. The accounts have made these ids before, and share them.
+        let ids: Vec<_> = (0..KEYS)
+            .map(|n| {
+                let project = ProjectId::parse(&format!("proj_{:024}", n / 1_000)).unwrap();
+                (project, KeyId::parse(&format!("key_{n:024}")).unwrap())
+            })
+            .collect();
+        let before = resident();
+        for (project, key) in &ids {
+            let buckets = limiter.buckets(project, key, &group);
+            reserve(&buckets, &limits, 10, at(0)).unwrap().settle(used(10), at(0));
+        }
+        let each = (resident() - before) / KEYS;
+        println!("an idle key {what} of its own: {each} bytes");
+        assert!((50..400).contains(&each), "{each} bytes {what} of its own");
+    }
+}
+
 #[test]
 fn models_of_one_limit_group_share_a_bucket_and_others_do_not() {
     let (limiter, limits) = (Limiter::default(), of_project(tokens_per_minute(300)));
