@@ -30,6 +30,9 @@
 //! whether money may still be spent, reserves on all limits or none, journals the admission, and sends -> the answer's frames
 //! pass on while the meter looks on -> settled, once, before the client can have the last byte.
 //!
+//! The same call with `x-tollgate-dry-run: true` goes as far as [`proxy::Proxy::dry_run`], which asks the limits, takes nothing
+//! and tells what would have been taken.
+//!
 //! A usage query: `api/reports` -> `api/auth` demands an admin -> `domain/report` checks parameters and lays out buckets
 //! -> `store/reports` reads rollups -> `openai/report` writes the page and its cursor.
 //!

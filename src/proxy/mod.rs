@@ -6,6 +6,7 @@ mod answer;
 mod attended;
 mod body;
 pub mod drain;
+mod dry_run;
 pub mod estimate;
 mod intake;
 pub mod limiter;
@@ -28,6 +29,7 @@ use self::{
 pub use self::{
     answer::{Answer, AnswerBody},
     body::{MeteredBody, StreamTimes},
+    dry_run::DryRun,
 };
 use crate::{
     clock::Clock,
@@ -122,7 +124,7 @@ impl Proxy {
 
     /// All that must be so before anything is sent.
     fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<(Meter, Headrooms), Refused> {
-        let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
+        let terms = self.terms(caller, &call.model).ok_or_else(|| unknown_model(&call.model))?;
         self.check_permission(caller, &call.model, &terms, now)?;
         self.check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
@@ -153,18 +155,10 @@ impl Proxy {
         Some(Terms { named, limits, limit_group, buckets })
     }
 
-    fn unknown_model(&self, model: &str) -> Refused {
-        self.metrics.invalid.inc();
-        tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
-        let error = ApiError::unknown_model(model);
-        Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
-    }
-
     fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
         if caller.may_use(model, terms.named.as_ref()) {
             return Ok(());
         }
-        self.metrics.invalid.inc();
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
         let headrooms = terms.buckets.headrooms(&terms.limits, now);
         Err(Refused { error, headrooms, reason: Reason::ModelNotAllowed })
@@ -176,7 +170,6 @@ impl Proxy {
         if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
             return Ok(());
         }
-        self.metrics.invalid.inc();
         let error = ApiError::not_a_chat_model();
         Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
     }
@@ -184,7 +177,6 @@ impl Proxy {
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
         let prices = terms.named.and_then(|named| named.prices(now).cloned());
         if prices.is_none() && !self.options.allow_unpriced {
-            self.metrics.invalid.inc();
             let headrooms = terms.buckets.headrooms(&terms.limits, now);
             let error = ApiError::unpriced_model(model);
             return Err(Refused { error, headrooms, reason: Reason::UnpricedModel });
@@ -194,17 +186,14 @@ impl Proxy {
 
     fn check_spending(&self, caller: &Caller, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
         let Some(reached) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
-        self.metrics.over_spend_limit.inc();
         let headrooms = terms.buckets.headrooms(&terms.limits, now);
         let error = ApiError::spend_limit_reached(reached.spender);
         Err(Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) })
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
-        let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
-        let size = Size { model_max_output, ..call.size };
         let narrowest = terms.limits.project.narrowed_by(&terms.limits.key);
-        estimate(&size, &terms.buckets.average, self.options.reserve, &narrowest)
+        estimate(&size(call, terms), &terms.buckets.average, self.options.reserve, &narrowest)
     }
 
     fn reserve(
@@ -218,15 +207,8 @@ impl Proxy {
         let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
         reserved.map_err(|exceeded: LimitExceeded| {
             let LimitExceeded { scope, dimension, .. } = exceeded;
-            self.metrics.refused(scope, dimension);
             tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
-            let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
-            let free = caller.project().tier.as_str() == TierId::FREE;
-            let error = if free { error.with_free_tier_hint() } else { error };
-            let limit_group = Arc::clone(&terms.limit_group);
-            let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };
-            let headrooms = terms.buckets.headrooms(&terms.limits, now);
-            Refused { error, headrooms, reason: Reason::Limit(Box::new(over)) }
+            over_limit(caller, call, terms, estimate, exceeded, now)
         })
     }
 
@@ -252,7 +234,6 @@ impl Proxy {
         };
         let admitted = self.recorder.admit(caller, facts, estimate, reservation, now);
         admitted.map_err(|error: JournalError| {
-            self.metrics.not_recorded.inc();
             tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");
             Refused { error: ApiError::storage_unavailable(), headrooms, reason: Reason::NotRecorded }
         })
@@ -279,4 +260,33 @@ impl Proxy {
         let durable = self.recorder.journal.durable(position).await;
         durable.inspect_err(|error| tracing::error!(%error, "a record may not survive a loss of power")).is_ok()
     }
+}
+
+/// As the request says, and the model's page.
+fn size(call: &Call, terms: &Terms<'_>) -> Size {
+    let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
+    Size { model_max_output, ..call.size }
+}
+
+fn unknown_model(model: &str) -> Refused {
+    tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
+    let error = ApiError::unknown_model(model);
+    Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
+}
+
+fn over_limit(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    exceeded: LimitExceeded,
+    now: UnixNanos,
+) -> Refused {
+    let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+    let free = caller.project().tier.as_str() == TierId::FREE;
+    let error = if free { error.with_free_tier_hint() } else { error };
+    let limit_group = Arc::clone(&terms.limit_group);
+    let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };
+    let headrooms = terms.buckets.headrooms(&terms.limits, now);
+    Refused { error, headrooms, reason: Reason::Limit(Box::new(over)) }
 }
