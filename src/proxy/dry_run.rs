@@ -1,6 +1,6 @@
 //! Whether a call would be admitted now, and what it would hold and cost: [`Proxy::dry_run`].
 
-use super::{Call, Estimate, Proxy, Refused, Terms, over_limit, size, unknown_model};
+use super::{Call, Estimate, Proxy, Refused, Terms, check_endpoint, over_limit, size, unknown_model};
 use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
     keys::Caller,
@@ -55,8 +55,8 @@ impl Proxy {
         exceeded: Option<LimitExceeded>,
         now: UnixNanos,
     ) -> Result<(), Refused> {
-        self.check_permission(caller, &call.model, terms, now)?;
-        self.check_endpoint(call, terms)?;
+        Self::check_permission(caller, &call.model, terms, now)?;
+        check_endpoint(call, terms)?;
         self.prices(&call.model, terms, now)?;
         self.check_spending(caller, terms, now)?;
         exceeded.map_or(Ok(()), |exceeded| Err(over_limit(caller, call, terms, estimate, exceeded, now)))

@@ -125,12 +125,12 @@ impl Proxy {
     /// All that must be so before anything is sent.
     fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<(Meter, Headrooms), Refused> {
         let terms = self.terms(caller, &call.model).ok_or_else(|| unknown_model(&call.model))?;
-        self.check_permission(caller, &call.model, &terms, now)?;
-        self.check_endpoint(call, &terms)?;
+        Self::check_permission(caller, &call.model, &terms, now)?;
+        check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
         self.check_spending(caller, &terms, now)?;
         let estimate = self.estimate(call, &terms);
-        let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
+        let reservation = reserve(caller, call, &terms, &estimate, now)?;
         let headrooms = reservation.headrooms();
         let meter = self.admit(caller, call, &terms, prices, &estimate, reservation, now)?;
         Ok((meter, headrooms))
@@ -155,23 +155,13 @@ impl Proxy {
         Some(Terms { named, limits, limit_group, buckets })
     }
 
-    fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
+    fn check_permission(caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
         if caller.may_use(model, terms.named.as_ref()) {
             return Ok(());
         }
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
         let headrooms = terms.buckets.headrooms(&terms.limits, now);
         Err(Refused { error, headrooms, reason: Reason::ModelNotAllowed })
-    }
-
-    /// A page that lists its model's endpoints is believed; one that lists none says nothing.
-    fn check_endpoint(&self, call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
-        let listed = terms.named.map_or(&[][..], |named| named.model.endpoints.as_slice());
-        if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
-            return Ok(());
-        }
-        let error = ApiError::not_a_chat_model();
-        Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
     }
 
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
@@ -194,22 +184,6 @@ impl Proxy {
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
         let narrowest = terms.limits.project.narrowed_by(&terms.limits.key);
         estimate(&size(call, terms), &terms.buckets.average, self.options.reserve, &narrowest)
-    }
-
-    fn reserve(
-        &self,
-        caller: &Caller,
-        call: &Call,
-        terms: &Terms<'_>,
-        estimate: &Estimate,
-        now: UnixNanos,
-    ) -> Result<Reservation, Refused> {
-        let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
-        reserved.map_err(|exceeded: LimitExceeded| {
-            let LimitExceeded { scope, dimension, .. } = exceeded;
-            tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
-            over_limit(caller, call, terms, estimate, exceeded, now)
-        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the admission brings together everything decided before it")]
@@ -260,6 +234,31 @@ impl Proxy {
         let durable = self.recorder.journal.durable(position).await;
         durable.inspect_err(|error| tracing::error!(%error, "a record may not survive a loss of power")).is_ok()
     }
+}
+
+/// A page that lists its model's endpoints is believed; one that lists none says nothing.
+fn check_endpoint(call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
+    let listed = terms.named.map_or(&[][..], |named| named.model.endpoints.as_slice());
+    if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
+        return Ok(());
+    }
+    let error = ApiError::not_a_chat_model();
+    Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
+}
+
+fn reserve(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    now: UnixNanos,
+) -> Result<Reservation, Refused> {
+    let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
+    reserved.map_err(|exceeded: LimitExceeded| {
+        let LimitExceeded { scope, dimension, .. } = exceeded;
+        tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
+        over_limit(caller, call, terms, estimate, exceeded, now)
+    })
 }
 
 /// As the request says, and the model's page.

@@ -109,11 +109,11 @@ async fn a_refusal_is_told_with_the_words_and_the_wait_of_the_real_one() {
     for team in [&minute, &day, &free, &free, &free] {
         assert_eq!(team.chat(&small).await.status, 200);
     }
-    let near = with(small.clone(), &json!({"max_tokens": 290}));
+    let too_large = text(TEXT_MODEL, &"word ".repeat(300));
     let asked = [
         (&minute, &small),
         (&day, &text(TEXT_MODEL, &"word ".repeat(230))),
-        (&day, &near),
+        (&day, &too_large),
         (&free, &small),
         (&free, &long),
     ];

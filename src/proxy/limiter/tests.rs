@@ -201,12 +201,11 @@ fn asking_takes_nothing_and_tells_what_reserving_does() {
         assert_eq!(would.limits.iter().map(|it| it.left_after().unwrap_or(0)).collect::<Vec<_>>(), left);
         let reserved = reserve(&one, &limits, tokens, at(0));
         assert_eq!(reserved.as_ref().err(), would.refused.as_ref());
-        held.extend(reserved.ok().into_iter().map(|reserved| {
+        held.extend(reserved.ok().into_iter().inspect(|reserved| {
             for it in &would.limits {
                 assert_eq!(reserved.hold().used_before[it.scope][it.dimension.index()], it.used_before);
                 assert_eq!(u64::from(reserved.hold().units(it.dimension).get()), it.reserved);
             }
-            reserved
         }));
     }
     let refused = one.would_reserve(&limits, NonZeroU32::MIN, at(0)).refused.unwrap();
