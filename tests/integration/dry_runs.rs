@@ -51,7 +51,7 @@ async fn a_dry_run_changes_nothing() {
     assert_eq!(team.say("Hi").await.status, 200);
     let rows = gateway.ledger().await.len();
     let (shown, counts) = (headrooms(&dry(&team, &text(TEXT_MODEL, "Hi")).await), counted(&gateway).await);
-    assert_eq!(shown.len(), 6);
+    assert!(shown.len() == 6 && counts.len() > 10, "{counts:#?}");
     for body in [
         text(TEXT_MODEL, "Hi"),
         with(text(TEXT_MODEL, "Hi"), &json!({"stream": true})),
