@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
     auth,
@@ -29,6 +29,8 @@ use crate::{
     proxy::{Answer, AnswerBody, Call, estimate::Size},
     upstream::{self, SliceBody},
 };
+
+const BUDGET_PERCENT: HeaderName = HeaderName::from_static("x-tollgate-budget-percent");
 
 pub(super) async fn create(
     State(AppState(app)): State<AppState>,
@@ -99,6 +101,9 @@ fn respond(answer: Answer) -> Response {
     // OpenAI shows no limits with a 404 (protocol facts d.1).
     if response.status() != StatusCode::NOT_FOUND {
         show_headrooms(&answer.headrooms, response.headers_mut());
+    }
+    if let Some(percent) = answer.budget_percent {
+        response.headers_mut().insert(BUDGET_PERCENT, HeaderValue::from(percent));
     }
     response
 }

@@ -27,6 +27,7 @@ pub mod report;
 pub mod reprice;
 pub mod rollup;
 pub mod spend;
+pub mod standing;
 pub mod tariff;
 pub mod time;
 pub mod usage;

@@ -5,6 +5,7 @@ use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
     keys::Caller,
     limits::{Headrooms, LimitExceeded},
+    pricing::{ServiceTier, charges},
     time::UnixNanos,
 };
 
@@ -55,10 +56,11 @@ impl Proxy {
         exceeded: Option<LimitExceeded>,
         now: UnixNanos,
     ) -> Result<(), Refused> {
-        Self::check_permission(caller, &call.model, terms, now)?;
+        self.check_permission(caller, &call.model, terms, now)?;
         check_endpoint(call, terms)?;
-        self.prices(&call.model, terms, now)?;
-        self.check_spending(caller, terms, now)?;
+        let prices = self.prices(&call.model, terms, now)?;
+        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
+        self.check_spending(caller, terms, &charges, now)?;
         exceeded.map_or(Ok(()), |exceeded| Err(over_limit(caller, call, terms, estimate, exceeded, now)))
     }
 }

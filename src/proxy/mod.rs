@@ -12,6 +12,7 @@ mod intake;
 pub mod limiter;
 #[cfg(test)]
 mod limiter_tests;
+pub mod promotions;
 pub mod recorder;
 pub mod refusals;
 
@@ -23,7 +24,7 @@ use self::{
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
     limiter::{Buckets, Limiter, Reservation},
-    recorder::{Consumed, Ending, Facts, Meter, Recorder},
+    recorder::{Consumed, Ending, Facts, Holds, Meter, Recorder},
     refusals::Refusals,
 };
 pub use self::{
@@ -35,14 +36,16 @@ use crate::{
     clock::Clock,
     config::Reserve,
     domain::{
-        catalog::{Catalog, Named},
+        catalog::{Catalog, Named, Tier},
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
         limits::{ByScope, Headrooms, LimitExceeded, Limits},
-        pricing::Prices,
+        money::{Money, Total},
+        pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
         refusals::{OverLimit, Reason},
+        spend::{Payer, SpendHold, SpendLimitReached},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -98,6 +101,13 @@ pub struct Refused {
     pub reason: Reason,
 }
 
+/// A request that may be sent, and what its answer will tell of limits.
+struct Taken {
+    meter: Meter,
+    headrooms: Headrooms,
+    budget_percent: Option<u64>,
+}
+
 /// What the catalog and the limiter know about a caller's use of a model.
 struct Terms<'a> {
     named: Option<Named<'a>>,
@@ -117,23 +127,25 @@ impl Proxy {
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
         let taken = self.take(caller, &call, now);
-        let (meter, headrooms) = taken.inspect_err(|refused| self.refusals.add(caller, &call, refused, now))?;
-        let answer = self.exchange(call, meter).await;
-        Ok(answer.with_headrooms(headrooms))
+        let taken = taken.inspect_err(|refused| self.refusals.add(caller, &call, refused, now))?;
+        let answer = self.exchange(call, taken.meter).await;
+        Ok(Answer { headrooms: taken.headrooms, budget_percent: taken.budget_percent, ..answer })
     }
 
     /// All that must be so before anything is sent.
-    fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<(Meter, Headrooms), Refused> {
+    fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<Taken, Refused> {
         let terms = self.terms(caller, &call.model).ok_or_else(|| unknown_model(&call.model))?;
-        Self::check_permission(caller, &call.model, &terms, now)?;
+        self.check_permission(caller, &call.model, &terms, now)?;
         check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
-        self.check_spending(caller, &terms, now)?;
         let estimate = self.estimate(call, &terms);
+        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
+        let money = self.hold_money(caller, &terms, &charges, now)?;
         let reservation = reserve(caller, call, &terms, &estimate, now)?;
-        let headrooms = reservation.headrooms();
-        let meter = self.admit(caller, call, &terms, prices, &estimate, reservation, now)?;
-        Ok((meter, headrooms))
+        let (headrooms, budget_percent) = (reservation.headrooms(), money.soft_percent(now));
+        let holds = Holds { reservation, money };
+        let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
+        Ok(Taken { meter, headrooms, budget_percent })
     }
 
     /// What is left of a caller's limits on `model`, for answers that consume nothing.
@@ -155,8 +167,8 @@ impl Proxy {
         Some(Terms { named, limits, limit_group, buckets })
     }
 
-    fn check_permission(caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        if caller.may_use(model, terms.named.as_ref()) {
+    fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
+        if self.catalog.may_use(caller, model, terms.named.as_ref()) {
             return Ok(());
         }
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
@@ -174,11 +186,34 @@ impl Proxy {
         Ok(prices)
     }
 
-    fn check_spending(&self, caller: &Caller, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        let Some(reached) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
-        let headrooms = terms.buckets.headrooms(&terms.limits, now);
-        let error = ApiError::spend_limit_reached(reached.spender);
-        Err(Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) })
+    /// What the estimate costs, held until the request is settled.
+    fn hold_money(
+        &self,
+        caller: &Caller,
+        terms: &Terms<'_>,
+        charges: &[Charge],
+        now: UnixNanos,
+    ) -> Result<SpendHold, Refused> {
+        let held = self.recorder.spending.hold(&self.payer(caller), amount(charges), now);
+        held.map_err(|reached| over_spend_limit(terms, reached, now))
+    }
+
+    /// As [`Self::hold_money`], without holding it.
+    fn check_spending(
+        &self,
+        caller: &Caller,
+        terms: &Terms<'_>,
+        charges: &[Charge],
+        now: UnixNanos,
+    ) -> Result<(), Refused> {
+        let passes = self.recorder.spending.has_room(&self.payer(caller), amount(charges), now);
+        passes.map_err(|reached| over_spend_limit(terms, reached, now))
+    }
+
+    fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
+        let (key, project) = (caller.key(), caller.project());
+        let tier = self.catalog.tier(&project.tier).and_then(Tier::spend_limit);
+        Payer { key: &key.id, budget: key.terms.budget.as_ref(), project, tier }
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
@@ -192,12 +227,12 @@ impl Proxy {
         caller: &Caller,
         call: &Call,
         terms: &Terms<'_>,
-        prices: Option<Arc<Prices>>,
+        (prices, charges): (Option<Arc<Prices>>, Vec<Charge>),
         estimate: &Estimate,
-        reservation: Reservation,
+        holds: Holds,
         now: UnixNanos,
     ) -> Result<Meter, Refused> {
-        let headrooms = reservation.headrooms();
+        let headrooms = holds.reservation.headrooms();
         let facts = Facts {
             request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),
@@ -205,8 +240,9 @@ impl Proxy {
             billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
             stream: call.stream,
             prices,
+            charges,
         };
-        let admitted = self.recorder.admit(caller, facts, estimate, reservation, now);
+        let admitted = self.recorder.admit(caller, facts, estimate, holds, now);
         admitted.map_err(|error: JournalError| {
             tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");
             Refused { error: ApiError::storage_unavailable(), headrooms, reason: Reason::NotRecorded }
@@ -271,6 +307,17 @@ fn unknown_model(model: &str) -> Refused {
     tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
     let error = ApiError::unknown_model(model);
     Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
+}
+
+/// An amount that does not fit is more than anybody may spend.
+fn amount(charges: &[Charge]) -> Total {
+    cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount).into()
+}
+
+fn over_spend_limit(terms: &Terms<'_>, reached: SpendLimitReached, now: UnixNanos) -> Refused {
+    let headrooms = terms.buckets.headrooms(&terms.limits, now);
+    let error = ApiError::spend_limit_reached(reached.spender);
+    Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) }
 }
 
 fn over_limit(

@@ -36,6 +36,7 @@ mod stand_in;
 mod streams;
 mod support;
 mod terms;
+mod tiers;
 mod unpriced;
 mod upstream_errors;
 mod upstream_faults;
