@@ -31,6 +31,9 @@
 //! pass on while the meter looks on -> settled, once, before the client can have the last byte. A settlement that earns its
 //! project a higher tier leaves word in [`proxy::promotions`], and `app` makes the change.
 //!
+//! The same call with `x-tollgate-dry-run: true` goes as far as [`proxy::Proxy::dry_run`], which asks the limits, takes nothing
+//! and tells what would have been taken.
+//!
 //! A usage query: `api/reports` -> `api/auth` demands an admin -> `domain/report` checks parameters and lays out buckets
 //! -> `store/reports` reads rollups -> `openai/report` writes the page and its cursor.
 //!

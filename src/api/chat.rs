@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::{
     auth,
     body::{self, BodyLimits, NoBody},
+    dry_run,
     headers::show_headrooms,
 };
 use crate::{
@@ -51,6 +52,11 @@ pub(super) async fn create(
         Ok(call) => call,
         Err((model, error)) => return invalid(&app, &caller, model.as_deref(), error),
     };
+    match dry_run::is_asked(&head.headers) {
+        Ok(false) => {}
+        Ok(true) => return dry_run::respond(&call.model, &app.proxy.dry_run(&caller, &call)),
+        Err(error) => return invalid(&app, &caller, Some(&call.model), error),
+    }
     match app.proxy.forward(&caller, call).await {
         Ok(answer) => respond(answer),
         Err(refused) => refuse(refused.error, &refused.headrooms),

@@ -8,6 +8,7 @@ pub mod bucket;
 #[cfg(test)]
 mod bucket_tests;
 pub mod catalog;
+pub mod dry_run;
 pub mod explanation;
 pub mod export;
 pub mod figures;

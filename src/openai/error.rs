@@ -1,12 +1,14 @@
 //! OpenAI's error object, and its words for everything we refuse. Sources: protocol facts d.2 to d.7 and the `error-*`
 //! recordings. All four keys are always there.
 
+mod retry;
 mod spend;
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 
+pub use self::retry::Retry;
 use crate::domain::limits::LimitExceeded;
 
 type Text = Cow<'static, str>;
@@ -25,21 +27,6 @@ pub struct ApiError {
     pub code: Option<Text>,
     #[serde(skip)]
     pub retry: Retry,
-}
-
-/// What the answer says about trying again, on top of the status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Retry {
-    /// Nothing: clients follow the status.
-    #[default]
-    Unsaid,
-    /// Again after this time (`retry-after`, `retry-after-ms`).
-    After { nanos: u64 },
-    /// There is room after this time, but a client that retries by itself would only spend more of the day's requests:
-    /// the time is told, and `x-should-retry: false` with it.
-    NotByItself { nanos: u64 },
-    /// Do not (`x-should-retry: false`).
-    No,
 }
 
 impl ApiError {

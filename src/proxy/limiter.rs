@@ -10,6 +10,7 @@ use std::{
 use super::estimate::OutputAverage;
 use crate::domain::{
     bucket::{Bucket, HoldNumber, Level, Rate, Refusal},
+    explanation::LimitUse,
     ids::{KeyId, ProjectId},
     ledger::{Hold, Used, UsedBefore},
     limits::{ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, Scope},
@@ -153,38 +154,11 @@ impl Buckets {
         tokens: NonZeroU32,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
-        let mut hold = Hold {
-            project_id: Some(self.project_id.clone()),
-            limit_group: Arc::clone(&self.limit_group),
-            limits: *limits,
-            tokens,
-            used_before: ByScope::<UsedBefore>::default(),
-        };
+        let mut hold = self.hold(limits, tokens);
         let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
         let mut locked = self.lock(limits);
         let mut levels = locked.levels();
-        let mut refused: Option<LimitExceeded> = None;
-        for (scope, dimension, rate) in rates(limits) {
-            let level = &mut levels[scope][dimension.index()];
-            let used = level.used(rate, now);
-            hold.used_before[scope][dimension.index()] = Some(used);
-            match level.take(hold.units(dimension), rate, now) {
-                Ok(taken) => *level = taken,
-                Err(refusal) => {
-                    let requested = hold.units(dimension).get();
-                    let exceeded = LimitExceeded {
-                        scope,
-                        dimension,
-                        limit: rate.limit(),
-                        used,
-                        requested,
-                        wait_nanos: wait(refusal),
-                    };
-                    refused = Some(refused.map_or(exceeded, |earlier| earlier.or_worse(exceeded)));
-                }
-            }
-        }
-        if let Some(exceeded) = refused {
+        if let Some(exceeded) = ask(&mut hold, &mut levels, now) {
             return Err(exceeded);
         }
         for (scope, dimension, rate) in rates(limits) {
@@ -202,6 +176,65 @@ impl Buckets {
         let levels = self.lock(limits).levels();
         Headrooms::tightest(limits, &levels, now)
     }
+
+    /// What [`Self::reserve`] would meet and take now, and whether it would be refused. Nothing is taken.
+    pub fn would_reserve(&self, limits: &ByScope<Limits>, tokens: NonZeroU32, now: UnixNanos) -> WouldReserve {
+        let mut hold = self.hold(limits, tokens);
+        let levels = self.lock(limits).levels();
+        let refused = ask(&mut hold, &mut levels.clone(), now);
+        let limit_use = |(scope, dimension, rate): (Scope, Dimension, Rate)| LimitUse {
+            scope,
+            dimension,
+            limit: rate.limit(),
+            used_before: hold.used_before[scope][dimension.index()],
+            reserved: hold.units(dimension).get().into(),
+            settled: None,
+        };
+        let limits_met = rates(limits).map(limit_use).collect();
+        WouldReserve { limits: limits_met, refused, headrooms: Headrooms::tightest(limits, &levels, now) }
+    }
+
+    fn hold(&self, limits: &ByScope<Limits>, tokens: NonZeroU32) -> Hold {
+        Hold {
+            project_id: Some(self.project_id.clone()),
+            limit_group: Arc::clone(&self.limit_group),
+            limits: *limits,
+            tokens,
+            used_before: ByScope::<UsedBefore>::default(),
+        }
+    }
+}
+
+/// What a reservation would meet, had it been made.
+#[derive(Debug)]
+pub struct WouldReserve {
+    /// In the order of checking.
+    pub limits: Vec<LimitUse>,
+    pub refused: Option<LimitExceeded>,
+    /// What is left without it.
+    pub headrooms: Headrooms,
+}
+
+/// Asks all buckets for what `hold` needs, and writes down what it meets there. `levels` become those with the hold; where one
+/// refuses, they are worth nothing.
+fn ask(hold: &mut Hold, levels: &mut ByScope<Levels>, now: UnixNanos) -> Option<LimitExceeded> {
+    let mut refused: Option<LimitExceeded> = None;
+    let limits = hold.limits;
+    for (scope, dimension, rate) in rates(&limits) {
+        let level = &mut levels[scope][dimension.index()];
+        let used = level.used(rate, now);
+        hold.used_before[scope][dimension.index()] = Some(used);
+        match level.take(hold.units(dimension), rate, now) {
+            Ok(taken) => *level = taken,
+            Err(refusal) => {
+                let requested = hold.units(dimension).get();
+                let wait_nanos = wait(refusal);
+                let exceeded = LimitExceeded { scope, dimension, limit: rate.limit(), used, requested, wait_nanos };
+                refused = Some(refused.map_or(exceeded, |earlier| earlier.or_worse(exceeded)));
+            }
+        }
+    }
+    refused
 }
 
 const fn wait(refusal: Refusal) -> Option<u64> {

@@ -6,6 +6,7 @@ mod answer;
 mod attended;
 mod body;
 pub mod drain;
+mod dry_run;
 pub mod estimate;
 mod intake;
 pub mod limiter;
@@ -29,6 +30,7 @@ use self::{
 pub use self::{
     answer::{Answer, AnswerBody},
     body::{MeteredBody, StreamTimes},
+    dry_run::DryRun,
 };
 use crate::{
     clock::Clock,
@@ -39,11 +41,11 @@ use crate::{
         keys::Caller,
         ledger::Outcome,
         limits::{ByScope, Headrooms, LimitExceeded, Limits},
-        money::Money,
+        money::{Money, Total},
         pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
         refusals::{OverLimit, Reason},
-        spend::{Payer, SpendHold},
+        spend::{Payer, SpendHold, SpendLimitReached},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -132,14 +134,14 @@ impl Proxy {
 
     /// All that must be so before anything is sent.
     fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<Taken, Refused> {
-        let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
+        let terms = self.terms(caller, &call.model).ok_or_else(|| unknown_model(&call.model))?;
         self.check_permission(caller, &call.model, &terms, now)?;
-        self.check_endpoint(call, &terms)?;
+        check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
         let money = self.hold_money(caller, &terms, &charges, now)?;
-        let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
+        let reservation = reserve(caller, call, &terms, &estimate, now)?;
         let (headrooms, budget_percent) = (reservation.headrooms(), money.soft_percent(now));
         let holds = Holds { reservation, money };
         let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
@@ -165,38 +167,18 @@ impl Proxy {
         Some(Terms { named, limits, limit_group, buckets })
     }
 
-    fn unknown_model(&self, model: &str) -> Refused {
-        self.metrics.invalid.inc();
-        tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
-        let error = ApiError::unknown_model(model);
-        Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
-    }
-
     fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
         if self.catalog.may_use(caller, model, terms.named.as_ref()) {
             return Ok(());
         }
-        self.metrics.invalid.inc();
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
         let headrooms = terms.buckets.headrooms(&terms.limits, now);
         Err(Refused { error, headrooms, reason: Reason::ModelNotAllowed })
     }
 
-    /// A page that lists its model's endpoints is believed; one that lists none says nothing.
-    fn check_endpoint(&self, call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
-        let listed = terms.named.map_or(&[][..], |named| named.model.endpoints.as_slice());
-        if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
-            return Ok(());
-        }
-        self.metrics.invalid.inc();
-        let error = ApiError::not_a_chat_model();
-        Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
-    }
-
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
         let prices = terms.named.and_then(|named| named.prices(now).cloned());
         if prices.is_none() && !self.options.allow_unpriced {
-            self.metrics.invalid.inc();
             let headrooms = terms.buckets.headrooms(&terms.limits, now);
             let error = ApiError::unpriced_model(model);
             return Err(Refused { error, headrooms, reason: Reason::UnpricedModel });
@@ -212,48 +194,31 @@ impl Proxy {
         charges: &[Charge],
         now: UnixNanos,
     ) -> Result<SpendHold, Refused> {
-        let project = caller.project();
+        let held = self.recorder.spending.hold(&self.payer(caller), amount(charges), now);
+        held.map_err(|reached| over_spend_limit(terms, reached, now))
+    }
+
+    /// As [`Self::hold_money`], without holding it.
+    fn check_spending(
+        &self,
+        caller: &Caller,
+        terms: &Terms<'_>,
+        charges: &[Charge],
+        now: UnixNanos,
+    ) -> Result<(), Refused> {
+        let passes = self.recorder.spending.has_room(&self.payer(caller), amount(charges), now);
+        passes.map_err(|reached| over_spend_limit(terms, reached, now))
+    }
+
+    fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
+        let (key, project) = (caller.key(), caller.project());
         let tier = self.catalog.tier(&project.tier).and_then(Tier::spend_limit);
-        // An amount that does not fit is more than anybody may spend.
-        let amount = cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount);
-        let key = caller.key();
-        let payer = Payer { key: &key.id, budget: key.terms.budget.as_ref(), project, tier };
-        self.recorder.spending.hold(&payer, amount.into(), now).map_err(|reached| {
-            self.metrics.over_spend_limit.inc();
-            let headrooms = terms.buckets.headrooms(&terms.limits, now);
-            let error = ApiError::spend_limit_reached(reached.spender);
-            Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) }
-        })
+        Payer { key: &key.id, budget: key.terms.budget.as_ref(), project, tier }
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
-        let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
-        let size = Size { model_max_output, ..call.size };
         let narrowest = terms.limits.project.narrowed_by(&terms.limits.key);
-        estimate(&size, &terms.buckets.average, self.options.reserve, &narrowest)
-    }
-
-    fn reserve(
-        &self,
-        caller: &Caller,
-        call: &Call,
-        terms: &Terms<'_>,
-        estimate: &Estimate,
-        now: UnixNanos,
-    ) -> Result<Reservation, Refused> {
-        let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
-        reserved.map_err(|exceeded: LimitExceeded| {
-            let LimitExceeded { scope, dimension, .. } = exceeded;
-            self.metrics.refused(scope, dimension);
-            tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
-            let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
-            let free = caller.project().tier.as_str() == TierId::FREE;
-            let error = if free { error.with_free_tier_hint() } else { error };
-            let limit_group = Arc::clone(&terms.limit_group);
-            let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };
-            let headrooms = terms.buckets.headrooms(&terms.limits, now);
-            Refused { error, headrooms, reason: Reason::Limit(Box::new(over)) }
-        })
+        estimate(&size(call, terms), &terms.buckets.average, self.options.reserve, &narrowest)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the admission brings together everything decided before it")]
@@ -279,7 +244,6 @@ impl Proxy {
         };
         let admitted = self.recorder.admit(caller, facts, estimate, holds, now);
         admitted.map_err(|error: JournalError| {
-            self.metrics.not_recorded.inc();
             tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");
             Refused { error: ApiError::storage_unavailable(), headrooms, reason: Reason::NotRecorded }
         })
@@ -306,4 +270,69 @@ impl Proxy {
         let durable = self.recorder.journal.durable(position).await;
         durable.inspect_err(|error| tracing::error!(%error, "a record may not survive a loss of power")).is_ok()
     }
+}
+
+/// A page that lists its model's endpoints is believed; one that lists none says nothing.
+fn check_endpoint(call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
+    let listed = terms.named.map_or(&[][..], |named| named.model.endpoints.as_slice());
+    if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
+        return Ok(());
+    }
+    let error = ApiError::not_a_chat_model();
+    Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
+}
+
+fn reserve(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    now: UnixNanos,
+) -> Result<Reservation, Refused> {
+    let reserved = terms.buckets.reserve(&terms.limits, estimate.tokens, now);
+    reserved.map_err(|exceeded: LimitExceeded| {
+        let LimitExceeded { scope, dimension, .. } = exceeded;
+        tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
+        over_limit(caller, call, terms, estimate, exceeded, now)
+    })
+}
+
+/// As the request says, and the model's page.
+fn size(call: &Call, terms: &Terms<'_>) -> Size {
+    let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
+    Size { model_max_output, ..call.size }
+}
+
+fn unknown_model(model: &str) -> Refused {
+    tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
+    let error = ApiError::unknown_model(model);
+    Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
+}
+
+/// An amount that does not fit is more than anybody may spend.
+fn amount(charges: &[Charge]) -> Total {
+    cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount).into()
+}
+
+fn over_spend_limit(terms: &Terms<'_>, reached: SpendLimitReached, now: UnixNanos) -> Refused {
+    let headrooms = terms.buckets.headrooms(&terms.limits, now);
+    let error = ApiError::spend_limit_reached(reached.spender);
+    Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) }
+}
+
+fn over_limit(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    exceeded: LimitExceeded,
+    now: UnixNanos,
+) -> Refused {
+    let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+    let free = caller.project().tier.as_str() == TierId::FREE;
+    let error = if free { error.with_free_tier_hint() } else { error };
+    let limit_group = Arc::clone(&terms.limit_group);
+    let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };
+    let headrooms = terms.buckets.headrooms(&terms.limits, now);
+    Refused { error, headrooms, reason: Reason::Limit(Box::new(over)) }
 }

@@ -12,6 +12,7 @@ mod crowds;
 mod disconnects;
 mod doors;
 mod drains;
+mod dry_runs;
 mod estimates;
 mod explain;
 mod export;

@@ -97,6 +97,12 @@ impl Spending {
         let soft = self.soft_limits(payer);
         Ok(SpendHold { spending: Arc::clone(self), project, key, amount, soft })
     }
+
+    /// Whether [`Self::hold`] would hold `amount` now.
+    pub fn has_room(&self, payer: &Payer<'_>, amount: Total, now: UnixNanos) -> Result<(), SpendLimitReached> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.without_room(payer, &held, amount, now).map_or(Ok(()), Err)
+    }
 }
 
 impl SpendHold {
@@ -175,8 +181,9 @@ mod tests {
         tier: Option<SpendLimit>,
         amount: Total,
     ) -> Result<SpendHold, Spender> {
-        let held = spending.hold(&Payer { key: &key(), budget: None, project, tier }, amount, NOW);
-        held.map_err(|reached| reached.spender)
+        let key = key();
+        let payer = Payer { key: &key, budget: None, project, tier };
+        spending.hold(&payer, amount, NOW).map_err(|reached| reached.spender)
     }
 
     fn nothing_is_held(spending: &Spending) -> bool {
@@ -202,6 +209,19 @@ mod tests {
         assert_eq!(three().err(), Some(Spender::Project));
         alone.settle(cents(3), NOW);
         assert_eq!(hold(&spending, &project, None, Total::default()).err(), Some(Spender::Project));
+    }
+
+    #[test]
+    fn asking_tells_what_holding_does_and_holds_nothing() {
+        let (spending, project, key) = (spending(None), project("proj_a", limit(10)), key());
+        let payer = Payer { key: &key, budget: None, project: &project, tier: None };
+        let ask = || spending.has_room(&payer, cents(6), NOW).err();
+        assert_eq!((ask(), ask(), nothing_is_held(&spending)), (None, None, true));
+        let held = spending.hold(&payer, cents(6), NOW).unwrap();
+        assert_eq!(ask(), spending.hold(&payer, cents(6), NOW).err());
+        assert!(ask().is_some());
+        drop(held);
+        assert_eq!(ask(), None);
     }
 
     #[test]

@@ -219,3 +219,30 @@ fn threads_of_many_keys_never_get_more_than_the_projects_limit() {
     assert_eq!(taken + u64::from(left), u64::from(LIMIT));
     assert!(left < 7 + 6, "room that nobody could get: {left}");
 }
+
+#[test]
+fn asking_takes_nothing_and_tells_what_reserving_does() {
+    let project = Limits { requests_per_minute: some(3), ..tokens_per_minute(300) };
+    let limits = ByScope { project, key: Limits { tokens_per_day: some(250), ..Limits::default() } };
+    let limiter = Limiter::default();
+    let [one, two] = keys(&limiter);
+    let mut held = Vec::new();
+    for (tokens, left) in [(100, [2, 200, 150]), (150, [1, 50, 0]), (1, [0, 49, 0])] {
+        let before = one.headrooms(&limits, at(0));
+        let would = one.would_reserve(&limits, some(tokens).unwrap(), at(0));
+        assert_eq!((one.headrooms(&limits, at(0)), would.headrooms), (before, before));
+        assert_eq!(would.limits.iter().map(|it| it.left_after().unwrap_or(0)).collect::<Vec<_>>(), left);
+        let reserved = reserve(&one, &limits, tokens, at(0));
+        assert_eq!(reserved.as_ref().err(), would.refused.as_ref());
+        held.extend(reserved.ok().into_iter().inspect(|reserved| {
+            for it in &would.limits {
+                assert_eq!(reserved.hold().used_before[it.scope][it.dimension.index()], it.used_before);
+                assert_eq!(u64::from(reserved.hold().units(it.dimension).get()), it.reserved);
+            }
+        }));
+    }
+    let refused = one.would_reserve(&limits, NonZeroU32::MIN, at(0)).refused.unwrap();
+    assert_eq!((refused.scope, refused.dimension), (Scope::Key, Dimension::TokensPerDay));
+    assert_eq!(two.would_reserve(&limits, some(50).unwrap(), at(0)).refused, None, "the key's limit is its own");
+    assert_eq!(held.len(), 2);
+}
