@@ -1,4 +1,4 @@
--- Limits per project and per key, tokens of a day, and the queue of batches.
+-- Limits per project and per key, tokens of a day, the queue of batches, and what tiers and budgets need.
 
 -- === limits per project and per key ===
 
@@ -55,3 +55,11 @@ CREATE TABLE enqueued_batches (
     tokens      INTEGER NOT NULL CHECK (tokens >= 0),
     enqueued_at INTEGER NOT NULL -- Unix nanoseconds
 ) STRICT, WITHOUT ROWID;
+
+-- === tiers and budgets ===
+
+-- Whether a project may move to a higher tier by itself.
+ALTER TABLE projects ADD COLUMN automatic_tier INTEGER NOT NULL DEFAULT 1 CHECK (automatic_tier IN (0, 1));
+
+-- JSON: cents a month and a day, and whether they are enforced. NULL is none.
+ALTER TABLE api_keys ADD COLUMN budget TEXT;

@@ -192,6 +192,7 @@ fn decoy() -> ApiKey {
         id: ProjectId::generate(&mut random),
         name: String::new(),
         tier: TierId::from(TierId::DEFAULT),
+        automatic_tier: false,
         terms: ProjectTerms::default(),
         created_at: UnixNanos::default(),
         archived_at: None,

@@ -8,6 +8,8 @@ mod export;
 mod last_used;
 mod ledger;
 mod listeners;
+mod parts;
+mod promotion;
 mod refusals;
 mod request_ids;
 mod retention;
@@ -28,7 +30,12 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    adjustments::Adjustments, data_dir::DataDir, listeners::Listeners, refusals::RefusalWriter, request_ids::RequestIds,
+    adjustments::Adjustments,
+    data_dir::DataDir,
+    listeners::Listeners,
+    parts::{connect_upstream, drain_options, journal_options, proxy_options},
+    refusals::RefusalWriter,
+    request_ids::RequestIds,
 };
 pub use self::{
     audit::verify_audit_log,
@@ -44,22 +51,14 @@ pub use crate::store::{
 use crate::{
     accounts::{Accounts, AdminKeys, PlainAdminKey},
     clock::Clock,
-    config::{self, Secret, Settings},
+    config::{Secret, Settings},
     domain::catalog::Catalog,
-    journal::{self, Journal, JournalError, Recovered},
+    journal::{Journal, JournalError, Recovered},
     metrics::Metrics,
-    openai::endpoint::Endpoint,
-    proxy::{
-        self, Proxy, StreamTimes,
-        drain::{DrainOptions, Drainer},
-        limiter::Limiter,
-        recorder::Recorder,
-        refusals::Refusals,
-    },
+    proxy::{Proxy, drain::Drainer, limiter::Limiter, recorder::Recorder, refusals::Refusals},
     secrets::{self, SecretsError},
     server::Server,
-    store::{Progress, Projector, Store, StoreError},
-    upstream::{self, Upstream},
+    store::{Progress, Projector, Store, StoreError, buckets::StoredBucket},
 };
 
 /// What handlers share.
@@ -193,10 +192,11 @@ impl Running {
         let (admin_keys, new_admin_key) = AdminKeys::load(admin_key, pepper.clone(), Arc::clone(&store), now).await?;
         let accounts = Accounts::load(Arc::clone(&store), pepper).await?;
         check_tiers(&accounts, &catalog)?;
-        let limiter = restored_limiter(&store).await?;
-        let adjustments = Adjustments::restored(&store, accounts.organization_limit(), clock.clone()).await?;
-
+        let limiter = restored_limiter(projector.buckets(now).await?);
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
+        let promoting = settings.promote_projects.then_some(&catalog);
+        let adjustments =
+            Adjustments::restored(&store, accounts.organization_limit(), promoting, clock.clone()).await?;
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
         let batch_queue = Arc::new(BatchQueue::restored(Arc::clone(&store)).await?);
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;
@@ -207,6 +207,7 @@ impl Running {
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
                 spending: Arc::clone(adjustments.spending()),
+                promotions: adjustments.promotions().cloned(),
                 clock: clock.clone(),
             }),
             catalog: Arc::clone(&catalog),
@@ -332,55 +333,6 @@ struct Started {
     data_dir: DataDir,
 }
 
-fn connect_upstream(settings: &Settings) -> Result<Upstream, StartError> {
-    let key = settings.upstream_key.as_ref().ok_or(StartError::NoUpstreamKey)?;
-    let bearer = format!("Bearer {}", key.reveal());
-    let authorization = http::HeaderValue::try_from(bearer).map_err(|_| StartError::BadUpstreamKey)?;
-    let options = upstream::Options {
-        url: settings.upstream_url.uri().clone(),
-        paths: Endpoint::ALL.map(Endpoint::upstream_path).to_vec(),
-        authorization,
-        connect_timeout: Duration::from_secs(settings.upstream_connect_timeout_s),
-        first_byte_timeout: Duration::from_secs(settings.upstream_first_byte_timeout_s),
-        idle_connections: settings.upstream_idle_connections,
-    };
-    Upstream::new(options).map_err(StartError::Tls)
-}
-
-fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options {
-    const MIB: u64 = 1 << 20;
-    journal::Options {
-        dir: data_dir.journal(),
-        segment_bytes: settings.journal_segment_mib.saturating_mul(MIB),
-        max_bytes: settings.journal_max_mib.saturating_mul(MIB),
-        durability: match settings.durability {
-            config::Durability::Process => journal::Durability::Process,
-            config::Durability::Power => journal::Durability::Power,
-        },
-    }
-}
-
-fn drain_options(settings: &Settings) -> DrainOptions {
-    DrainOptions {
-        policy: settings.on_client_disconnect,
-        max_time: Duration::from_secs(settings.drain_max_s),
-        max_bytes: settings.drain_max_bytes as u64,
-        max_requests: settings.drain_max_requests,
-    }
-}
-
-fn proxy_options(settings: &Settings) -> proxy::Options {
-    proxy::Options {
-        reserve: settings.reserve,
-        allow_unpriced: settings.allow_unpriced,
-        stream_times: StreamTimes {
-            idle: Duration::from_secs(settings.stream_idle_timeout_s),
-            max: Duration::from_secs(settings.stream_max_s),
-        },
-        max_answer_bytes: settings.max_answer_bytes as u64,
-    }
-}
-
 fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError> {
     match accounts.projects().iter().find(|project| catalog.tier(&project.tier).is_none()) {
         Some(lost) => Err(StartError::NoSuchTier { project: lost.id.to_string(), tier: lost.tier.as_str().to_owned() }),
@@ -388,11 +340,11 @@ fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError>
     }
 }
 
-async fn restored_limiter(store: &Store) -> Result<Limiter, StoreError> {
+fn restored_limiter(buckets: Vec<StoredBucket>) -> Limiter {
     let limiter = Limiter::default();
-    for bucket in store.limit_buckets().await? {
+    for bucket in buckets {
         let key_id = bucket.key_id.as_ref();
         limiter.restore(&bucket.project_id, key_id, &bucket.limit_group, bucket.dimension, bucket.level);
     }
-    Ok(limiter)
+    limiter
 }

@@ -26,9 +26,13 @@
 //! # Two journeys
 //!
 //! A chat completion: the route in `api` -> `api/auth` makes a [`domain::keys::Caller`] -> `openai/request` reads model,
-//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, asks
-//! whether money may still be spent, reserves on all limits or none, journals the admission, and sends -> the answer's frames
-//! pass on while the meter looks on -> settled, once, before the client can have the last byte.
+//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, holds
+//! what the request is expected to cost, reserves on all limits or none, journals the admission, and sends -> the answer's frames
+//! pass on while the meter looks on -> settled, once, before the client can have the last byte. A settlement that earns its
+//! project a higher tier leaves word in [`proxy::promotions`], and `app` makes the change.
+//!
+//! The same call with `x-tollgate-dry-run: true` goes as far as [`proxy::Proxy::dry_run`], which asks the limits, takes nothing
+//! and tells what would have been taken.
 //!
 //! A usage query: `api/reports` -> `api/auth` demands an admin -> `domain/report` checks parameters and lays out buckets
 //! -> `store/reports` reads rollups -> `openai/report` writes the page and its cursor.

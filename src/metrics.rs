@@ -12,6 +12,7 @@ use prometheus_client::{
 use crate::domain::{
     ledger::{Outcome, Settlement},
     limits::{Dimension, Scope},
+    spend::MARKS,
     usage::{Basis, LineItem},
 };
 
@@ -20,6 +21,11 @@ type Count = Counter<u64, AtomicU64>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfItem {
     line_item: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMark {
+    percent: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +51,8 @@ pub struct Metrics {
     pub invalid: Count,
     /// Requests refused for a spend limit that was reached.
     pub over_spend_limit: Count,
+    /// Soft limits on money that passed a mark, by mark.
+    soft_limits_passed: [Count; MARKS.len()],
     /// Requests refused because they could not be recorded.
     pub not_recorded: Count,
     /// Refusals that cannot be explained later: too many at once, or the database did not take them.
@@ -86,6 +94,8 @@ impl Metrics {
         );
         let by_limit = Family::<OfLimit, Count>::default();
         registry.register("requests_refused", "Requests refused with 429, per limit and whose it is", by_limit.clone());
+        let by_mark = Family::<OfMark, Count>::default();
+        registry.register("soft_limits_passed", "Soft limits on money that passed a mark", by_mark.clone());
         Self {
             settled,
             tokens: LineItem::ALL.map(|item| by_item.get_or_create(&OfItem { line_item: item.name() }).clone()),
@@ -100,6 +110,7 @@ impl Metrics {
                 "requests_over_spend_limit",
                 "Requests refused with 429: a spend limit was reached",
             ),
+            soft_limits_passed: MARKS.map(|percent| by_mark.get_or_create(&OfMark { percent: percent.into() }).clone()),
             not_recorded: counter(&mut registry, "requests_not_recorded", "Requests refused with 503: not recordable"),
             refusals_not_kept: counter(
                 &mut registry,
@@ -121,6 +132,16 @@ impl Metrics {
             ),
             ledger_lag_bytes: gauge(&mut registry, "ledger_lag_bytes", "Journal that the ledger does not hold yet"),
             registry,
+        }
+    }
+
+    /// `marks` in percent, one for each limit that passed it.
+    pub fn soft_limits_passed(&self, marks: &[u8]) {
+        for passed in marks {
+            let counters = MARKS.iter().zip(&self.soft_limits_passed);
+            counters.filter(|(mark, _)| *mark == passed).for_each(|(_, counter)| {
+                counter.inc();
+            });
         }
     }
 

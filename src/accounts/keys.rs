@@ -10,6 +10,7 @@ use crate::{
         keys::{AllowedModels, ApiKey, KeyTerms, LastUsed, PlainKey, PreviousSecret},
         limits::Limits,
         projects::{Project, ServiceAccount},
+        spend::Budget,
         time::UnixNanos,
     },
     secrets::random,
@@ -23,6 +24,8 @@ pub struct KeyUpdate {
     pub limits: Option<Limits>,
     /// `Some(None)`: every model.
     pub allowed_models: Option<Option<AllowedModels>>,
+    /// `Some(None)`: none.
+    pub budget: Option<Option<Budget>>,
     /// `Some(None)`: never.
     pub expires_at: Option<Option<UnixNanos>>,
 }
@@ -64,6 +67,7 @@ impl Accounts {
             key.name = update.name.unwrap_or_else(|| key.name.clone());
             key.terms.limits = update.limits.unwrap_or(key.terms.limits);
             key.terms.allowed_models = update.allowed_models.unwrap_or_else(|| key.terms.allowed_models.clone());
+            key.terms.budget = update.budget.unwrap_or(key.terms.budget);
             key.terms.expires_at = update.expires_at.unwrap_or(key.terms.expires_at);
         };
         self.change_key(project_id, key_id, by, change).await

@@ -1,4 +1,4 @@
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use super::*;
 use crate::domain::{
@@ -6,6 +6,7 @@ use crate::domain::{
     ids::fixed_base62,
     keys::{AllowedModels, KeyHash},
     limits::Limits,
+    spend::{Budget, Enforcement},
 };
 
 const NOW: UnixNanos = UnixNanos::from_seconds(1_000);
@@ -76,6 +77,11 @@ async fn keys_survive_a_restart() {
     let terms = KeyTerms {
         limits: Limits { requests_per_day: NonZeroU32::new(5), batch_queue_tokens: Some(9), ..Limits::default() },
         allowed_models: Some(AllowedModels::new(["gpt-4o".to_owned()])),
+        budget: Some(Budget {
+            monthly_cents: None,
+            daily_cents: NonZeroU64::new(7),
+            enforcement: Enforcement::Inactive,
+        }),
         expires_at: Some(NOW.plus_nanos(9)),
     };
     let created = fixture.accounts.create_service_account(&project.id, "worker", terms.clone(), &BY);

@@ -9,11 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
     auth,
     body::{self, BodyLimits, NoBody},
+    dry_run,
     headers::show_headrooms,
 };
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
     proxy::{Answer, AnswerBody, Call, estimate::Size},
     upstream::{self, SliceBody},
 };
+
+const BUDGET_PERCENT: HeaderName = HeaderName::from_static("x-tollgate-budget-percent");
 
 pub(super) async fn create(
     State(AppState(app)): State<AppState>,
@@ -49,6 +52,11 @@ pub(super) async fn create(
         Ok(call) => call,
         Err((model, error)) => return invalid(&app, &caller, model.as_deref(), error),
     };
+    match dry_run::is_asked(&head.headers) {
+        Ok(false) => {}
+        Ok(true) => return dry_run::respond(&call.model, &app.proxy.dry_run(&caller, &call)),
+        Err(error) => return invalid(&app, &caller, Some(&call.model), error),
+    }
     match app.proxy.forward(&caller, call).await {
         Ok(answer) => respond(answer),
         Err(refused) => refuse(refused.error, &refused.headrooms),
@@ -93,6 +101,9 @@ fn respond(answer: Answer) -> Response {
     // OpenAI shows no limits with a 404 (protocol facts d.1).
     if response.status() != StatusCode::NOT_FOUND {
         show_headrooms(&answer.headrooms, response.headers_mut());
+    }
+    if let Some(percent) = answer.budget_percent {
+        response.headers_mut().insert(BUDGET_PERCENT, HeaderValue::from(percent));
     }
     response
 }

@@ -12,7 +12,7 @@ use crate::{
     accounts::{Accounts, AdminKeys},
     clock::Clock,
     domain::{
-        catalog::{Catalog, Model, Qualification, Snapshot, Tier},
+        catalog::{Catalog, Model, Snapshot, Tier},
         keys::Pepper,
         limits::Limits,
         projects::TierId,
@@ -146,8 +146,9 @@ fn tier(id: &str) -> Tier {
         id: TierId::from(id),
         name: id.to_owned(),
         order: 1,
-        qualification: Qualification::default(),
+        qualification: None,
         monthly_usage_limit_dollars: None,
+        models: None,
         default_limits: Limits { requests_per_minute: NonZeroU32::new(500), ..Limits::default() },
     }
 }

@@ -20,8 +20,6 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-/// The longest time that a client of `OpenAI` waits before it tries again; told to wait longer, some try at once instead.
-const LONGEST_WAIT_NANOS: u64 = 120_000_000_000;
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Gives each request its id, which the journal, the ledger, the log and the answer carry. Counts refused keys, whichever
@@ -98,28 +96,12 @@ pub(super) fn show_headrooms(headrooms: &Headrooms, answer: &mut HeaderMap) {
 
 /// What clients read before they try again.
 pub(super) fn show_retry(retry: Retry, answer: &mut HeaderMap) {
-    match retry {
-        Retry::Unsaid => {}
-        Retry::No => show_no_retry(answer),
-        Retry::After { nanos } => {
-            show_wait(nanos, answer);
-            if nanos > LONGEST_WAIT_NANOS {
-                show_no_retry(answer);
-            }
-        }
-        Retry::NotByItself { nanos } => {
-            show_wait(nanos, answer);
-            show_no_retry(answer);
-        }
+    if let Some(nanos) = retry.wait_nanos() {
+        let (seconds, millis) = headers::retry_after(nanos);
+        answer.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
     }
-}
-
-fn show_wait(nanos: u64, answer: &mut HeaderMap) {
-    let (seconds, millis) = headers::retry_after(nanos);
-    answer.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
-    answer.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
-}
-
-fn show_no_retry(answer: &mut HeaderMap) {
-    answer.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    if retry.is_advised_against() {
+        answer.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
 }

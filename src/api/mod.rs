@@ -5,6 +5,7 @@ mod audit;
 pub mod auth;
 mod body;
 mod chat;
+mod dry_run;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;

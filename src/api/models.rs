@@ -1,4 +1,4 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: the models of the catalog that the key may use.
+//! `GET /v1/models` and `GET /v1/models/{id}`: the models of the catalog that the key, its project and its tier may use.
 
 use axum::{
     extract::{Path, State},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) async fn list(State(AppState(app)): State<AppState>, caller: Caller) -> Response {
-    json(models::list(&app.catalog, |name, named| caller.may_use(name, Some(named))))
+    json(models::list(&app.catalog, |name, named| app.catalog.may_use(&caller, name, Some(named))))
 }
 
 pub(super) async fn retrieve(
@@ -21,7 +21,7 @@ pub(super) async fn retrieve(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let shown = models::one(&app.catalog, &id, |name, named| caller.may_use(name, Some(named)));
+    let shown = models::one(&app.catalog, &id, |name, named| app.catalog.may_use(&caller, name, Some(named)));
     shown.map(json).ok_or_else(|| ApiError::no_such_model(&id))
 }
 

@@ -103,11 +103,12 @@ pub(super) async fn create(
     State(clock): State<Clock>,
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
-    let NewProject { name, tier } = NewProject::parse(&body)?;
+    let NewProject { name, tier, automatic_tier } = NewProject::parse(&body)?;
     let tier = tier.unwrap_or_else(|| TierId::from(TierId::DEFAULT));
     check_tier(&catalog, &tier)?;
     let by = admin.acts(clock.now());
-    let project = accounts.create_project(&name, tier, &by).await.map_err(|error| refused(&error))?;
+    let created = accounts.create_project_with(&name, tier, automatic_tier.unwrap_or(true), &by).await;
+    let project = created.map_err(|error| refused(&error))?;
     Ok(Json(ProjectObject::from(&*project)).into_response())
 }
 
@@ -138,9 +139,10 @@ pub(super) async fn modify(
     InProject(project): InProject,
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
-    let ProjectUpdate { name, tier } = ProjectUpdate::parse(&body)?;
+    let ProjectUpdate { name, tier, automatic_tier } = ProjectUpdate::parse(&body)?;
     tier.iter().try_for_each(|tier| check_tier(&catalog, tier))?;
-    let modified = accounts.modify_project(&project.id, name, tier, &admin.acts(clock.now())).await;
+    let by = admin.acts(clock.now());
+    let modified = accounts.modify_project(&project.id, name, tier, automatic_tier, &by).await;
     let project = modified.map_err(|error| refused(&error))?;
     Ok(Json(ProjectObject::from(&*project)).into_response())
 }

@@ -1,4 +1,5 @@
-//! Spend limits count adjustments of the ledger too. Another process writes them (`tollgate reprice`), so they are looked for.
+//! Spend limits, and the tiers that projects earn, count adjustments of the ledger too. Another process writes them
+//! (`tollgate reprice`), so they are looked for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,10 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    domain::spend::{Month, OrganizationLimit, Spending},
+    domain::{
+        catalog::Catalog,
+        report::{LATEST_TIME_S, Range},
+        spend::{OrganizationLimit, Spending},
+    },
+    proxy::promotions::Promotions,
     store::{
         Store, StoreError,
-        spend::{adjusted_after, spent},
+        spend::{Adjusted, adjusted_after, spent},
     },
 };
 
@@ -19,25 +25,37 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(super) struct Adjustments {
     store: Arc<Store>,
     spending: Arc<Spending>,
+    promotions: Option<Arc<Promotions>>,
     clock: Clock,
     /// The number of the last one that is counted.
     counted: i64,
 }
 
 impl Adjustments {
-    /// What the ledger says was spent, with the adjustments so far.
+    /// What the ledger says was spent, with the adjustments so far. `promoting` in the tiers of a catalog, or not at all.
     pub(super) async fn restored(
         store: &Arc<Store>,
         limit: &Arc<OrganizationLimit>,
+        promoting: Option<&Arc<Catalog>>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let spent = spent(store, Month::of(clock.now()).with_neighbours()).await?;
-        let spending = Arc::new(Spending::restored(Arc::clone(limit), spent.amounts));
-        Ok(Self { store: Arc::clone(store), spending, clock, counted: spent.last_adjustment })
+        // Tiers are earned by all that was ever spent.
+        let days = promoting.map(|_| Range { start_s: 0, end_s: LATEST_TIME_S });
+        let spent = spent(store, clock.now(), days).await?;
+        let spending = Arc::new(Spending::restored(Arc::clone(limit), spent.by_project));
+        for (interval, range, key, amount) in spent.by_key {
+            spending.restore_key(interval, range, &key, amount);
+        }
+        let promotions = promoting.map(|catalog| Arc::new(Promotions::restored(Arc::clone(catalog), spent.by_day)));
+        Ok(Self { store: Arc::clone(store), spending, promotions, clock, counted: spent.last_adjustment })
     }
 
     pub(super) const fn spending(&self) -> &Arc<Spending> {
         &self.spending
+    }
+
+    pub(super) const fn promotions(&self) -> Option<&Arc<Promotions>> {
+        self.promotions.as_ref()
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -60,8 +78,14 @@ impl Adjustments {
                 return Ok(());
             }
             for adjustment in adjusted {
-                self.spending.adjust(&adjustment.project, adjustment.amount, adjustment.settled_at, self.clock.now());
-                self.counted = adjustment.number;
+                let Adjusted { number, project, key, amount, settled_at } = adjustment;
+                let now = self.clock.now();
+                self.spending.adjust(&project, amount, settled_at, now);
+                self.spending.adjust_key(&key, amount, settled_at, now);
+                if let Some(promotions) = &self.promotions {
+                    promotions.adjusted(&project, amount, settled_at);
+                }
+                self.counted = number;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{App, adjustments::Adjustments, last_used::LastUses, retention::Retention};
+use super::{App, adjustments::Adjustments, last_used::LastUses, promotion::Promoter, retention::Retention};
 use crate::config::Settings;
 
 /// All of them end when `stop` is cancelled, and write what is left before.
@@ -27,6 +27,9 @@ pub(super) fn start(
     };
     writers.spawn(retention.run(stop.clone()));
     writers.spawn(adjustments.run(stop.clone()));
+    if let Some(promoter) = Promoter::of(app) {
+        writers.spawn(promoter.run(stop.clone()));
+    }
     writers.close();
     writers
 }

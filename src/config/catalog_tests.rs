@@ -100,21 +100,45 @@ fn tiers_are_qualified_for_by_money_and_days() {
     let mut tiers: Vec<_> = catalog.tiers().collect();
     tiers.sort_by_key(|tier| tier.order);
     let rows = tiers.iter().map(|tier| {
-        let Qualification { paid_dollars, days_since_first_payment } = tier.qualification;
-        (tier.name.as_str(), paid_dollars, days_since_first_payment, tier.monthly_usage_limit_dollars.unwrap())
+        let needed = tier.qualification;
+        let needed = needed.map(|Qualification { spent_dollars, days_since_first_spend: days }| (spent_dollars, days));
+        (tier.name.as_str(), needed, tier.monthly_usage_limit_dollars.unwrap().get())
     });
     assert_eq!(
         rows.collect::<Vec<_>>(),
         [
-            ("Free", 0, 0, 100),
-            ("Tier 1", 5, 0, 100),
-            ("Tier 2", 50, 7, 500),
-            ("Tier 3", 100, 7, 1_000),
-            ("Tier 4", 250, 14, 5_000),
-            ("Tier 5", 1_000, 30, 200_000),
+            ("Free", None, 100),
+            ("Tier 1", Some((5, 0)), 100),
+            ("Tier 2", Some((50, 7)), 500),
+            ("Tier 3", Some((100, 7)), 1_000),
+            ("Tier 4", Some((250, 14)), 5_000),
+            ("Tier 5", Some((1_000, 30)), 200_000),
         ]
     );
     assert!(tiers.iter().all(|tier| tier.default_limits != Limits::default()));
+}
+
+#[test]
+fn a_tier_says_what_it_asks_for_and_files_that_speak_of_payments_are_read() {
+    let file = |qualification: &str| {
+        let tier =
+            |id: &str, more: &str| format!("[[tiers]]\nid = {id:?}\nname = \"n\"\ndefault_limits = {{}}\n{more}\n");
+        tier("tier1", "") + &tier("build", &format!("models = [\"gpt-4o\"]\nqualification = {qualification}"))
+    };
+    let needed = |qualification: &str| {
+        let (_folder, settings) = own(&[("tiers.toml", &file(qualification))]);
+        let catalog = load_catalog(&settings).unwrap();
+        let tier = catalog.tier(&TierId::from("build")).unwrap();
+        assert!(tier.models.as_ref().unwrap().allows("gpt-4o-2024-08-06", Some("gpt-4o")));
+        tier.qualification.map(|it| (it.spent_dollars, it.days_since_first_spend))
+    };
+    assert_eq!(needed("{ spent_dollars = 5, days_since_first_spend = 7 }"), Some((5, 7)));
+    assert_eq!(needed("{ paid_dollars = 5, days_since_first_payment = 7 }"), Some((5, 7)));
+    assert_eq!(needed("{ days_since_first_spend = 7 }"), Some((0, 7)));
+    let found = problems(&[("tiers.toml", &file("{}"))]);
+    assert!(found.len() == 1 && found[0].starts_with("tiers.toml:11: a qualification asks for"), "{found:?}");
+    let free_of_charge = file("{ spent_dollars = 1 }").replace("models", "monthly_usage_limit_dollars = 0\nmodels");
+    assert_eq!(problems(&[("tiers.toml", &free_of_charge)]).len(), 1);
 }
 
 #[test]

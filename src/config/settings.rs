@@ -133,6 +133,8 @@ settings! {
     models_dir: Option<PathBuf> = "";
     /// File that replaces the built-in tiers.
     tiers_file: Option<PathBuf> = "";
+    /// Move a project to a higher tier by itself once what it has spent qualifies it; without it only administrators do.
+    promote_projects: bool = "false";
     /// Days that entries are kept after their end, 0 for ever; reports lose nothing, but what is gone cannot be exported or repriced.
     retention_days: u64 = "0", between(0, 36_500);
     /// What a record in the journal survives: process (a crash of the gateway) or power (a crash of the machine).

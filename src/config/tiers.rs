@@ -1,11 +1,14 @@
 //! The tiers as they are written in TOML. Their names are data: `OpenAI` renames its own from time to time.
 
+use std::num::NonZeroU64;
+
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::page::Page;
 use crate::domain::{
     catalog::{Qualification, Tier},
+    keys::AllowedModels,
     limits::Limits,
     projects::TierId,
 };
@@ -22,19 +25,20 @@ pub(super) struct TiersFile {
 struct TierTable {
     id: Spanned<String>,
     name: String,
-    #[serde(default)]
-    qualification: QualificationTable,
-    monthly_usage_limit_dollars: Option<u64>,
+    qualification: Option<Spanned<QualificationTable>>,
+    monthly_usage_limit_dollars: Option<NonZeroU64>,
+    models: Option<AllowedModels>,
     default_limits: Limits,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct QualificationTable {
-    #[serde(default)]
-    paid_dollars: u64,
-    #[serde(default)]
-    days_since_first_payment: u32,
+    /// Files written for earlier versions speak of payments.
+    #[serde(default, alias = "paid_dollars")]
+    spent_dollars: u64,
+    #[serde(default, alias = "days_since_first_payment")]
+    days_since_first_spend: u32,
 }
 
 impl TiersFile {
@@ -56,15 +60,23 @@ impl TierTable {
         if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
             page.problem(self.id.span(), format!("{id:?} is no tier id: letters, digits, - and _ only"));
         }
+        let qualification = self.qualification.map(|table| (table.span(), table.into_inner()));
+        if let Some((span, QualificationTable { spent_dollars: 0, days_since_first_spend: 0 })) = &qualification {
+            // Every project would be moved here.
+            let message = "a qualification asks for spent_dollars or days_since_first_spend; leave it out for a tier that nobody \
+                           reaches by spending";
+            page.problem(span.clone(), message.to_owned());
+        }
         Tier {
             id: TierId(self.id.into_inner().into()),
             name: self.name,
             order,
-            qualification: Qualification {
-                paid_dollars: self.qualification.paid_dollars,
-                days_since_first_payment: self.qualification.days_since_first_payment,
-            },
+            qualification: qualification.map(|(_, table)| Qualification {
+                spent_dollars: table.spent_dollars,
+                days_since_first_spend: table.days_since_first_spend,
+            }),
             monthly_usage_limit_dollars: self.monthly_usage_limit_dollars,
+            models: self.models,
             default_limits: self.default_limits,
         }
     }

@@ -99,6 +99,11 @@ impl LimitUse {
     pub fn used_after(&self) -> Option<u64> {
         self.used_before.map(|used| used.saturating_add(self.reserved))
     }
+
+    /// Units that are left with the request admitted; `None` where it has no room, or nobody knows.
+    pub fn left_after(&self) -> Option<u64> {
+        u64::from(self.limit).checked_sub(self.dimension.shown(self.used_after()?))
+    }
 }
 
 impl Adjustment {

@@ -167,7 +167,7 @@ impl Caller {
     }
 
     /// Whether the model called `requested` may be called, by the key's terms and the project's; `named` is what the catalog
-    /// has under that name.
+    /// has under that name. [`super::catalog::Catalog::may_use`] asks the tier too.
     pub fn may_use(&self, requested: &str, named: Option<&Named<'_>>) -> bool {
         let (key, project) = (&self.key.terms.allowed_models, &self.key.project.terms.model_permissions);
         let page = named.map(|named| named.model.id.as_ref());

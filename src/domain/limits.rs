@@ -173,6 +173,12 @@ impl Limits {
         Dimension::ALL.into_iter().any(|dimension| self.ceiling(dimension).is_some())
     }
 
+    /// More tokens than this never pass at once.
+    pub fn most_tokens_at_once(&self) -> Option<u32> {
+        let of_tokens = Dimension::ALL.into_iter().filter(|dimension| dimension.is_tokens());
+        of_tokens.filter_map(|dimension| self.rate(dimension)).map(Rate::limit).min()
+    }
+
     /// The smaller of both for each ceiling: a key can narrow its project's limits, never widen them.
     #[must_use]
     pub fn narrowed_by(&self, key: &Self) -> Self {
@@ -296,6 +302,15 @@ mod tests {
         assert_eq!(both.requests_per_day, some(5));
         assert_eq!(both.tokens_per_minute, some(1_000));
         assert_eq!(both.batch_queue_tokens, None);
+    }
+
+    #[test]
+    fn no_more_tokens_pass_at_once_than_the_smallest_limit_of_tokens() {
+        let some = NonZeroU32::new;
+        let limits = Limits { requests_per_minute: some(1), tokens_per_minute: some(60), ..Limits::default() };
+        assert_eq!(limits.most_tokens_at_once(), Some(60));
+        assert_eq!(Limits { tokens_per_day: some(50), ..limits }.most_tokens_at_once(), Some(50));
+        assert_eq!(Limits { tokens_per_minute: None, ..limits }.most_tokens_at_once(), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod bucket;
 #[cfg(test)]
 mod bucket_tests;
 pub mod catalog;
+pub mod dry_run;
 pub mod explanation;
 pub mod export;
 pub mod figures;
@@ -26,6 +27,7 @@ pub mod report;
 pub mod reprice;
 pub mod rollup;
 pub mod spend;
+pub mod standing;
 pub mod tariff;
 pub mod time;
 pub mod usage;

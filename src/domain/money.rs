@@ -67,6 +67,11 @@ impl Money {
 }
 
 impl Total {
+    /// 64 bits of dollars are 104 bits of pico-dollars.
+    pub const fn from_dollars(dollars: u64) -> Self {
+        Self((dollars as i128) * PICO_PER_DOLLAR.cast_signed())
+    }
+
     pub const fn from_pico(amount_pico: i128) -> Self {
         Self(amount_pico)
     }

@@ -39,6 +39,8 @@ pub struct Project {
     pub id: ProjectId,
     pub name: String,
     pub tier: TierId,
+    /// It may move to a higher tier by itself.
+    pub automatic_tier: bool,
     pub terms: ProjectTerms,
     pub created_at: UnixNanos,
     pub archived_at: Option<UnixNanos>,

@@ -102,7 +102,7 @@ impl RefusedRequest {
             // Room is there again when another request ends, and nobody knows when.
             Reason::Limit(over) if over.exceeded.dimension.is_concurrent() => None,
             Reason::Limit(over) => over.exceeded.wait_nanos.map(|wait_nanos| self.refused_at.plus_nanos(wait_nanos)),
-            Reason::SpendLimit(reached) => Some(UnixNanos::from_seconds(reached.month_end_s)),
+            Reason::SpendLimit(reached) => Some(UnixNanos::from_seconds(reached.ends_s)),
             _ => None,
         }
     }
@@ -119,7 +119,7 @@ mod tests {
     use crate::domain::{
         limits::{Dimension, Scope},
         money::Total,
-        spend::Spender,
+        spend::{Interval, Spender},
     };
 
     #[test]
@@ -136,8 +136,11 @@ mod tests {
         let reached = SpendLimitReached {
             spender: Spender::Organization,
             threshold_cents: std::num::NonZeroU64::MAX,
+            interval: Interval::Month,
             spent: Total::from_pico(i128::MAX),
-            month_end_s: 1_790_812_800,
+            held: Total::default(),
+            requested: Total::from_pico(1),
+            ends_s: 1_790_812_800,
         };
         for reason in [
             Reason::Limit(Box::new(over)),
@@ -160,6 +163,17 @@ mod tests {
             "wait_nanos":null},"estimate":{}}}"#;
         let Reason::Limit(over) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
         assert_eq!(over.exceeded.scope, Scope::Key);
+    }
+
+    #[test]
+    fn a_refusal_of_before_money_was_held_was_by_the_limit_of_a_month() {
+        let text =
+            r#"{"spend_limit":{"spender":"project","threshold_cents":1,"spent":10000000000,"month_end_s":1790812800}}"#;
+        let Reason::SpendLimit(reached) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        assert_eq!(
+            (reached.interval, reached.ends_s, reached.held),
+            (Interval::Month, 1_790_812_800, Total::default())
+        );
     }
 
     #[test]

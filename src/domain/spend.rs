@@ -1,8 +1,13 @@
-//! Spend limits: how much money a project, or the whole organization, may spend in a calendar month (UTC), and how much it
-//! has spent in this one.
+//! Spend limits: how much money a project, or the whole organization, may spend in a calendar month or a day (UTC), and how
+//! much it has spent in this one.
 //!
-//! Money counts when a request is settled, as it does in the ledger. So a limit refuses new requests once it is reached;
-//! those under way at that moment may overshoot it by their own cost.
+//! Money is spent when a request is settled, as it is in the ledger. Until then what the request is expected to cost is held for
+//! it: see [`SpendHold`].
+
+mod budget;
+mod hold;
+mod limits;
+mod soft;
 
 use std::{
     collections::HashMap,
@@ -13,16 +18,24 @@ use std::{
 use jiff::{Timestamp, tz::Offset};
 use serde::{Deserialize, Serialize};
 
-use super::{ids::ProjectId, money::Total, projects::Project, time::UnixNanos};
+pub use self::{
+    budget::{Budget, Interval},
+    hold::{Payer, SpendHold},
+    limits::SpendLimitReached,
+    soft::MARKS,
+};
+use super::{ids::ProjectId, money::Total, report::Range, time::UnixNanos};
 
 const PICO_PER_CENT: i128 = 10_000_000_000;
 const DAY_S: u64 = 86_400;
 
-/// A ceiling on the money of one month.
+/// A ceiling on the money of one month or day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpendLimit {
     pub threshold_cents: NonZeroU64,
+    #[serde(default)]
+    pub interval: Interval,
     pub enforcement: Enforcement,
 }
 
@@ -38,28 +51,23 @@ pub enum Enforcement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spender {
+    /// An API key: its budget, of the month or of the day.
+    Key,
     Project,
+    /// The project's too: what its tier allows.
+    Tier,
     Organization,
 }
 
 impl Spender {
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Key => "key",
             Self::Project => "project",
+            Self::Tier => "tier",
             Self::Organization => "organization",
         }
     }
-}
-
-/// A spend limit that refused a request, as it was then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpendLimitReached {
-    pub spender: Spender,
-    pub threshold_cents: NonZeroU64,
-    /// In the month of the refusal, by all who count for this limit.
-    pub spent: Total,
-    /// Unix seconds: the end of that month, when requests pass again.
-    pub month_end_s: u64,
 }
 
 /// The organization's limit: changed by one, read with each request.
@@ -73,21 +81,25 @@ pub struct Month {
     pub end_s: u64,
 }
 
-/// What has been spent this month, and by whom. The months beside it are kept too: a clock may jump over the end of a month
-/// and back, and settlements come a little late.
+/// What has been spent this month and this day, and by whom. Those beside them are kept too: a clock may jump over the end of
+/// a month and back, and settlements come a little late.
 #[derive(Debug)]
 pub struct Spending {
     organization_limit: Arc<OrganizationLimit>,
-    /// At most [`MAX_MONTHS`], no month twice; the one that was last added to is the last.
+    /// Locked before the sums where both are.
+    held: Mutex<hold::HeldSums>,
+    keys: Mutex<budget::KeySums>,
     months: Mutex<Vec<Sums>>,
+    days: Mutex<Vec<Sums>>,
 }
 
-/// A month, the one before and the one after.
-const MAX_MONTHS: usize = 3;
+/// At most so many months and days are kept, none twice; the one that was last added to is the last. One, the one before and
+/// the one after.
+const MOST_SPANS: usize = 3;
 
 #[derive(Debug)]
 struct Sums {
-    month: Month,
+    range: Range,
     organization: Total,
     projects: HashMap<ProjectId, Total>,
 }
@@ -113,15 +125,7 @@ impl SpendLimit {
         self.enforcement == Enforcement::Enforcing
     }
 
-    fn reached_by(&self, spender: Spender, spent: Total, month: Month) -> Option<SpendLimitReached> {
-        let Self { threshold_cents, .. } = *self;
-        let reached = SpendLimitReached { spender, threshold_cents, spent, month_end_s: month.end_s };
-        (spent >= dollars(threshold_cents)).then_some(reached)
-    }
-}
-
-impl SpendLimitReached {
-    pub fn threshold(&self) -> Total {
+    fn threshold(&self) -> Total {
         dollars(self.threshold_cents)
     }
 }
@@ -151,22 +155,14 @@ impl Month {
         Self { start_s, end_s: start_s + days(date.days_in_month()) }
     }
 
-    const fn holds(self, at: UnixNanos) -> bool {
-        self.start_s <= at.seconds() && at.seconds() < self.end_s
-    }
-
-    /// The one before, the one after, and `self`: those that matter most last.
-    pub fn with_neighbours(self) -> impl Iterator<Item = Self> {
-        let of = |seconds| Self::of(UnixNanos::from_seconds(seconds));
-        let neighbours = [of(self.start_s.saturating_sub(1)), of(self.end_s)];
-        // The first month of all has none before it.
-        neighbours.into_iter().filter(move |month| *month != self).chain([self])
+    pub const fn range(self) -> Range {
+        Range { start_s: self.start_s, end_s: self.end_s }
     }
 }
 
 impl Sums {
-    fn new(month: Month) -> Self {
-        Self { month, organization: Total::default(), projects: HashMap::new() }
+    fn new(range: Range) -> Self {
+        Self { range, organization: Total::default(), projects: HashMap::new() }
     }
 
     fn add(&mut self, project: &ProjectId, amount: Total) {
@@ -183,57 +179,56 @@ impl Sums {
 }
 
 impl Spending {
-    /// Goes on from what the ledger says was spent in some months.
+    /// Goes on from what the ledger says was spent in some months and days.
     pub fn restored(
         organization_limit: Arc<OrganizationLimit>,
-        spent: impl IntoIterator<Item = (Month, ProjectId, Total)>,
+        spent: impl IntoIterator<Item = (Interval, Range, ProjectId, Total)>,
     ) -> Self {
-        let spending = Self { organization_limit, months: Mutex::default() };
-        spent.into_iter().for_each(|(month, project, amount)| spending.add_to(month, &project, amount));
+        let (held, keys, months, days) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        let spending = Self { organization_limit, held, keys, months, days };
+        for (interval, range, project, amount) in spent {
+            spending.add_to(interval, range, &project, amount);
+        }
         spending
     }
 
     /// Counts what a request cost that was settled at `at`.
     pub fn add(&self, project: &ProjectId, amount: Total, at: UnixNanos) {
-        self.add_to(Month::of(at), project, amount);
-    }
-
-    /// Counts what the cost of a request that was settled at `at` was corrected by, if that can still matter: the months of
-    /// long ago refuse nothing, and would push out the one that does.
-    pub fn adjust(&self, project: &ProjectId, amount: Total, at: UnixNanos, now: UnixNanos) {
-        let month = Month::of(at);
-        if Month::of(now).with_neighbours().any(|near| near == month) {
-            self.add_to(month, project, amount);
+        for interval in Interval::ALL {
+            self.add_to(interval, interval.around(at), project, amount);
         }
     }
 
-    fn add_to(&self, month: Month, project: &ProjectId, amount: Total) {
-        let mut months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(latest) = months.last_mut().filter(|sums| sums.month == month) {
+    /// Counts what the cost of a request that was settled at `at` was corrected by, if that can still matter: the months and
+    /// days of long ago refuse nothing, and would push out those that do.
+    pub fn adjust(&self, project: &ProjectId, amount: Total, at: UnixNanos, now: UnixNanos) {
+        for interval in Interval::ALL {
+            let range = interval.around(at);
+            if interval.near(now).any(|near| near == range) {
+                self.add_to(interval, range, project, amount);
+            }
+        }
+    }
+
+    const fn sums(&self, interval: Interval) -> &Mutex<Vec<Sums>> {
+        match interval {
+            Interval::Month => &self.months,
+            Interval::Day => &self.days,
+        }
+    }
+
+    fn add_to(&self, interval: Interval, range: Range, project: &ProjectId, amount: Total) {
+        let mut spans = self.sums(interval).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(latest) = spans.last_mut().filter(|sums| sums.range == range) {
             return latest.add(project, amount);
         }
-        let known = months.iter().position(|sums| sums.month == month);
-        let mut sums = known.map_or_else(|| Sums::new(month), |at| months.remove(at));
-        if months.len() >= MAX_MONTHS {
-            months.remove(0);
+        let known = spans.iter().position(|sums| sums.range == range);
+        let mut sums = known.map_or_else(|| Sums::new(range), |at| spans.remove(at));
+        if spans.len() >= MOST_SPANS {
+            spans.remove(0);
         }
         sums.add(project, amount);
-        months.push(sums);
-    }
-
-    /// The enforced limit that is reached, if one is: the project's before the organization's.
-    pub fn reached(&self, project: &Project, now: UnixNanos) -> Option<SpendLimitReached> {
-        let own = project.terms.spend_limit.filter(SpendLimit::is_enforced);
-        let common = self.organization_limit.current().filter(SpendLimit::is_enforced);
-        if own.is_none() && common.is_none() {
-            return None;
-        }
-        let months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
-        let sums = months.iter().find(|sums| sums.month.holds(now))?;
-        let spent = sums.projects.get(&project.id).copied().unwrap_or_default();
-        let own = own.and_then(|limit| limit.reached_by(Spender::Project, spent, sums.month));
-        let by_all = |limit: SpendLimit| limit.reached_by(Spender::Organization, sums.organization, sums.month);
-        own.or_else(|| common.and_then(by_all))
+        spans.push(sums);
     }
 }
 

@@ -137,7 +137,7 @@ impl Booked {
             None => self.usage.total(),
             Some(held) if terms.guess_gives_way => {
                 let narrowest = terms.project.narrowed_by(&terms.key);
-                let room = narrowest.rate(Dimension::TokensPerMinute).map_or(u64::MAX, |rate| rate.limit().into());
+                let room = narrowest.most_tokens_at_once().map_or(u64::MAX, u64::from);
                 held.reserved_tokens.min(room.max(held.estimate.input_total()))
             }
             Some(held) => held.reserved_tokens,

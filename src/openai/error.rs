@@ -2,11 +2,14 @@
 //! recordings. All four keys are always there.
 
 mod limit;
+mod retry;
 mod spend;
 
 use std::borrow::Cow;
 
 use serde::Serialize;
+
+pub use self::retry::Retry;
 
 type Text = Cow<'static, str>;
 
@@ -24,21 +27,6 @@ pub struct ApiError {
     pub code: Option<Text>,
     #[serde(skip)]
     pub retry: Retry,
-}
-
-/// What the answer says about trying again, on top of the status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Retry {
-    /// Nothing: clients follow the status.
-    #[default]
-    Unsaid,
-    /// Again after this time (`retry-after`, `retry-after-ms`).
-    After { nanos: u64 },
-    /// There is room after this time, but a client that retries by itself would only spend more of the day's requests:
-    /// the time is told, and `x-should-retry: false` with it.
-    NotByItself { nanos: u64 },
-    /// Do not (`x-should-retry: false`).
-    No,
 }
 
 impl ApiError {

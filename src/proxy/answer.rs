@@ -26,6 +26,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     pub body: AnswerBody,
     pub headrooms: Headrooms,
+    /// How far a soft limit on money is used, once that is worth telling.
+    pub budget_percent: Option<u64>,
 }
 
 pub enum AnswerBody {
@@ -56,13 +58,11 @@ impl Answer {
         if error.retry == Retry::No {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        Self { status, headers, body: AnswerBody::Whole(error.body().into()), headrooms: Headrooms::default() }
+        Self::new(status, headers, AnswerBody::Whole(error.body().into()))
     }
 
-    #[must_use]
-    pub(super) fn with_headrooms(mut self, headrooms: Headrooms) -> Self {
-        self.headrooms = headrooms;
-        self
+    fn new(status: StatusCode, headers: HeaderMap, body: AnswerBody) -> Self {
+        Self { status, headers, body, headrooms: Headrooms::default(), budget_percent: None }
     }
 
     fn passed_on(response: &Response<Incoming>, body: AnswerBody) -> Self {
@@ -75,11 +75,12 @@ impl Answer {
         if let Some(id) = response.headers().get("x-request-id") {
             headers.insert(UPSTREAM_REQUEST_ID, id.clone());
         }
-        Self { status: response.status(), headers, body, headrooms: Headrooms::default() }
+        Self::new(response.status(), headers, body)
     }
 }
 
 /// What came of a call. A stream is settled by its body; anything else ends here.
+#[expect(clippy::large_enum_variant, reason = "one for each request, moved once: a box would cost more")]
 pub(super) enum Answered {
     Whole(Answer, Ending),
     Stream(Response<Incoming>),

@@ -72,6 +72,14 @@ pub struct Size {
     pub wants_audio: bool,
 }
 
+impl Size {
+    /// Of all choices together: what the request states, or else the model's page.
+    pub fn max_output(&self) -> Option<u64> {
+        let of_one = self.stated_max_output.or(self.model_max_output);
+        of_one.map(|tokens| tokens.saturating_mul(self.choices.max(1)))
+    }
+}
+
 /// The guess: per line item for the bill, in all for limits of tokens, and of audio alone for its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
@@ -81,25 +89,20 @@ pub struct Estimate {
 }
 
 pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: &Limits) -> Estimate {
-    let choices = size.choices.max(1);
     let guess = Usage::default()
         .with(LineItem::OutputText, average.text())
         .with(LineItem::OutputAudio, if size.wants_audio { average.audio() } else { 0 });
-    let stated = size.stated_max_output.map(|tokens| tokens.saturating_mul(choices));
-    let output = capped(guess, stated);
+    let output = capped(guess, size.stated_max_output.and_then(|_| size.max_output()));
     let input =
         Usage::default().with(LineItem::InputText, size.text_tokens).with(LineItem::InputAudio, size.audio_tokens);
     let input_tokens = input.total();
-    let model_max = size.model_max_output.map(|tokens| tokens.saturating_mul(choices));
+    // A guess alone never makes a request too large for its limit.
+    let room = limits.most_tokens_at_once().map_or(u64::MAX, |most| u64::from(most).saturating_sub(input_tokens));
+    let guessed = input_tokens.saturating_add(output.total().min(room));
     let tokens = match reserve {
         Reserve::Openai => size.text_tokens,
-        Reserve::Strict => input_tokens.saturating_add(stated.or(model_max).unwrap_or_else(|| output.total())),
-        Reserve::Learned => {
-            // A guess alone never makes a request too large for its limit.
-            let smallest = [limits.tokens_per_minute, limits.tokens_per_day].into_iter().flatten().min();
-            let room = smallest.map_or(u64::MAX, |limit| u64::from(limit.get()).saturating_sub(input_tokens));
-            input_tokens.saturating_add(output.total().min(room))
-        }
+        Reserve::Strict => size.max_output().map_or(guessed, |maximum| input_tokens.saturating_add(maximum)),
+        Reserve::Learned => guessed,
     };
     let tokens = u32::try_from(tokens).ok().and_then(NonZeroU32::new);
     let tokens = tokens.unwrap_or(if input_tokens == 0 { NonZeroU32::MIN } else { NonZeroU32::MAX });
@@ -110,7 +113,7 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
     let audio = match reserve {
         // All that may be said may be spoken.
         Reserve::Strict if size.wants_audio => {
-            let spoken = stated.or(model_max).unwrap_or(audio.output);
+            let spoken = size.max_output().unwrap_or(audio.output);
             Audio { output: spoken, ..audio }
         }
         // OpenAI has no such limits, so there is nothing of its own to follow.
@@ -130,6 +133,7 @@ fn capped(guess: Usage, maximum: Option<u64>) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::limits::{ByScope, Dimension, Scope};
 
     fn tpm(limit: u32) -> Limits {
         Limits { tokens_per_minute: NonZeroU32::new(limit), ..Limits::default() }
@@ -161,6 +165,51 @@ mod tests {
         assert_eq!(tokens(101, 100), 101);
         let daily = Limits { tokens_per_day: NonZeroU32::new(95), ..tpm(100) };
         assert_eq!(estimate(&size(90), &average, Reserve::Learned, &daily).tokens.get(), 95);
+    }
+
+    #[test]
+    fn a_first_guess_fits_every_limit_of_tokens_of_either_scope() {
+        let limits = |dimension| match dimension {
+            Dimension::TokensPerMinute => tpm(60),
+            Dimension::TokensPerDay => Limits { tokens_per_day: NonZeroU32::new(60), ..Limits::default() },
+            other => panic!("{other:?} is no limit of tokens"),
+        };
+        let of_tokens = Dimension::ALL.into_iter().filter(|dimension| dimension.is_tokens());
+        for (dimension, scope) in of_tokens.flat_map(|dimension| Scope::ALL.map(|scope| (dimension, scope))) {
+            let mut of = ByScope { project: tpm(100_000), key: Limits::default() };
+            of[scope] = limits(dimension);
+            let narrowest = of.project.narrowed_by(&of.key);
+            let spoken = Size { wants_audio: true, audio_tokens: 17, ..size(40) };
+            for reserve in [Reserve::Learned, Reserve::Strict] {
+                let tokens = |size: &Size| estimate(size, &OutputAverage::default(), reserve, &narrowest).tokens.get();
+                assert_eq!((tokens(&spoken), tokens(&size(59))), (60, 60), "{dimension:?} of the {}", scope.name());
+                assert_eq!(tokens(&size(61)), 61, "what was sent is no guess");
+            }
+        }
+    }
+
+    #[test]
+    fn strict_does_not_give_way_where_a_maximum_is_known() {
+        let strict = |size: &Size| estimate(size, &OutputAverage::default(), Reserve::Strict, &tpm(60)).tokens.get();
+        let of_page = Size { model_max_output: Some(100), choices: 2, ..size(10) };
+        assert_eq!((strict(&of_page), of_page.max_output()), (210, Some(200)));
+        let stated = Size { stated_max_output: Some(300), ..of_page };
+        assert_eq!((strict(&stated), stated.max_output(), size(1).max_output()), (610, Some(600), None));
+    }
+
+    #[test]
+    fn openais_way_holds_the_text_alone() {
+        let all = Size {
+            audio_tokens: 1_000,
+            stated_max_output: Some(500),
+            model_max_output: Some(16_384),
+            wants_audio: true,
+            choices: 3,
+            ..size(7)
+        };
+        let average = OutputAverage::default();
+        average.learn(&Usage::default().with(LineItem::OutputText, 90));
+        assert_eq!(estimate(&all, &average, Reserve::Openai, &tpm(100)).tokens.get(), 7);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use self::shelf::{Cells, Locked};
 use super::estimate::OutputAverage;
 use crate::domain::{
     bucket::{HoldNumber, Level, Rate, Refusal},
+    explanation::LimitUse,
     ids::{KeyId, ProjectId},
     ledger::{Hold, Used, UsedBefore},
     limits::{Audio, ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, Scope},
@@ -149,15 +150,8 @@ impl Buckets {
         asked: Asked,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
-        let Asked { tokens, audio, stream } = asked;
-        let mut hold = Hold {
-            project_id: Some(self.project_id.clone()),
-            limit_group: Arc::clone(&self.limit_group),
-            limits: *limits,
-            tokens,
-            audio,
-            used_before: ByScope::<UsedBefore>::default(),
-        };
+        let stream = asked.stream;
+        let mut hold = self.hold(limits, asked);
         let mut locked = self.lock(limits);
         let levels = levels_with(&mut hold, &mut locked, stream, now)?;
         let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
@@ -181,6 +175,48 @@ impl Buckets {
         let levels = self.lock(limits).levels();
         Headrooms::tightest(limits, &levels, now)
     }
+
+    /// What [`Self::reserve`] would meet and take now, and whether it would be refused. Nothing is taken.
+    pub fn would_reserve(&self, limits: &ByScope<Limits>, asked: Asked, now: UnixNanos) -> WouldReserve {
+        let mut hold = self.hold(limits, asked);
+        let mut locked = self.lock(limits);
+        let levels = locked.levels();
+        let refused = levels_with(&mut hold, &mut locked, asked.stream, now).err();
+        drop(locked);
+        let checked = rates(limits).map(|(scope, dimension, _)| (scope, dimension));
+        let checked = checked.chain(counts(limits, asked.stream).map(|(scope, dimension, _)| (scope, dimension)));
+        let limit_use = |(scope, dimension): (Scope, Dimension)| LimitUse {
+            scope,
+            dimension,
+            limit: limits[scope].ceiling(dimension).unwrap_or(0),
+            used_before: hold.used_before[scope][dimension.index()],
+            reserved: hold.units(dimension).into(),
+            settled: None,
+        };
+        let limits_met = checked.map(limit_use).collect();
+        WouldReserve { limits: limits_met, refused, headrooms: Headrooms::tightest(limits, &levels, now) }
+    }
+
+    fn hold(&self, limits: &ByScope<Limits>, asked: Asked) -> Hold {
+        Hold {
+            project_id: Some(self.project_id.clone()),
+            limit_group: Arc::clone(&self.limit_group),
+            limits: *limits,
+            tokens: asked.tokens,
+            audio: asked.audio,
+            used_before: ByScope::<UsedBefore>::default(),
+        }
+    }
+}
+
+/// What a reservation would meet, had it been made.
+#[derive(Debug)]
+pub struct WouldReserve {
+    /// In the order of checking.
+    pub limits: Vec<LimitUse>,
+    pub refused: Option<LimitExceeded>,
+    /// What is left without it.
+    pub headrooms: Headrooms,
 }
 
 /// The levels with `hold` taken, or which limit has no room for it. What was in use before is noted in `hold`.

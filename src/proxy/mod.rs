@@ -6,11 +6,13 @@ mod answer;
 mod attended;
 mod body;
 pub mod drain;
+mod dry_run;
 pub mod estimate;
 mod intake;
 pub mod limiter;
 #[cfg(test)]
 mod limiter_tests;
+pub mod promotions;
 pub mod recorder;
 pub mod refusals;
 
@@ -22,25 +24,28 @@ use self::{
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
     limiter::{Asked, Buckets, Limiter, Reservation},
-    recorder::{Consumed, Ending, Facts, Meter, Recorder},
+    recorder::{Consumed, Ending, Facts, Holds, Meter, Recorder},
     refusals::Refusals,
 };
 pub use self::{
     answer::{Answer, AnswerBody},
     body::{MeteredBody, StreamTimes},
+    dry_run::DryRun,
 };
 use crate::{
     clock::Clock,
     config::Reserve,
     domain::{
-        catalog::{Catalog, Named},
+        catalog::{Catalog, Named, Tier},
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
         limits::{ByScope, Headrooms, LimitExceeded, Limits},
-        pricing::Prices,
+        money::{Money, Total},
+        pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
         refusals::{OverLimit, Reason},
+        spend::{Payer, SpendHold, SpendLimitReached},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -96,6 +101,13 @@ pub struct Refused {
     pub reason: Reason,
 }
 
+/// A request that may be sent, and what its answer will tell of limits.
+struct Taken {
+    meter: Meter,
+    headrooms: Headrooms,
+    budget_percent: Option<u64>,
+}
+
 /// What the catalog and the limiter know about a caller's use of a model.
 struct Terms<'a> {
     named: Option<Named<'a>>,
@@ -115,23 +127,25 @@ impl Proxy {
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
         let taken = self.take(caller, &call, now);
-        let (meter, headrooms) = taken.inspect_err(|refused| self.refusals.add(caller, &call, refused, now))?;
-        let answer = self.exchange(call, meter).await;
-        Ok(answer.with_headrooms(headrooms))
+        let taken = taken.inspect_err(|refused| self.refusals.add(caller, &call, refused, now))?;
+        let answer = self.exchange(call, taken.meter).await;
+        Ok(Answer { headrooms: taken.headrooms, budget_percent: taken.budget_percent, ..answer })
     }
 
     /// All that must be so before anything is sent.
-    fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<(Meter, Headrooms), Refused> {
-        let terms = self.terms(caller, &call.model).ok_or_else(|| self.unknown_model(&call.model))?;
+    fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<Taken, Refused> {
+        let terms = self.terms(caller, &call.model).ok_or_else(|| unknown_model(&call.model))?;
         self.check_permission(caller, &call.model, &terms, now)?;
-        self.check_endpoint(call, &terms)?;
+        check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
-        self.check_spending(caller, &terms, now)?;
         let estimate = self.estimate(call, &terms);
-        let reservation = self.reserve(caller, call, &terms, &estimate, now)?;
-        let headrooms = reservation.headrooms();
-        let meter = self.admit(caller, call, &terms, prices, &estimate, reservation, now)?;
-        Ok((meter, headrooms))
+        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
+        let money = self.hold_money(caller, &terms, &charges, now)?;
+        let reservation = reserve(caller, call, &terms, &estimate, now)?;
+        let (headrooms, budget_percent) = (reservation.headrooms(), money.soft_percent(now));
+        let holds = Holds { reservation, money };
+        let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
+        Ok(Taken { meter, headrooms, budget_percent })
     }
 
     /// What is left of a caller's limits on `model`, for answers that consume nothing.
@@ -153,38 +167,18 @@ impl Proxy {
         Some(Terms { named, limits, limit_group, buckets })
     }
 
-    fn unknown_model(&self, model: &str) -> Refused {
-        self.metrics.invalid.inc();
-        tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
-        let error = ApiError::unknown_model(model);
-        Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
-    }
-
     fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        if caller.may_use(model, terms.named.as_ref()) {
+        if self.catalog.may_use(caller, model, terms.named.as_ref()) {
             return Ok(());
         }
-        self.metrics.invalid.inc();
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
         let headrooms = terms.buckets.headrooms(&terms.limits, now);
         Err(Refused { error, headrooms, reason: Reason::ModelNotAllowed })
     }
 
-    /// A page that lists its model's endpoints is believed; one that lists none says nothing.
-    fn check_endpoint(&self, call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
-        let listed = terms.named.map_or(&[][..], |named| named.model.endpoints.as_slice());
-        if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
-            return Ok(());
-        }
-        self.metrics.invalid.inc();
-        let error = ApiError::not_a_chat_model();
-        Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
-    }
-
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
         let prices = terms.named.and_then(|named| named.prices(now).cloned());
         if prices.is_none() && !self.options.allow_unpriced {
-            self.metrics.invalid.inc();
             let headrooms = terms.buckets.headrooms(&terms.limits, now);
             let error = ApiError::unpriced_model(model);
             return Err(Refused { error, headrooms, reason: Reason::UnpricedModel });
@@ -192,46 +186,39 @@ impl Proxy {
         Ok(prices)
     }
 
-    fn check_spending(&self, caller: &Caller, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
-        let Some(reached) = self.recorder.spending.reached(caller.project(), now) else { return Ok(()) };
-        self.metrics.over_spend_limit.inc();
-        let headrooms = terms.buckets.headrooms(&terms.limits, now);
-        let error = ApiError::spend_limit_reached(reached.spender);
-        Err(Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) })
+    /// What the estimate costs, held until the request is settled.
+    fn hold_money(
+        &self,
+        caller: &Caller,
+        terms: &Terms<'_>,
+        charges: &[Charge],
+        now: UnixNanos,
+    ) -> Result<SpendHold, Refused> {
+        let held = self.recorder.spending.hold(&self.payer(caller), amount(charges), now);
+        held.map_err(|reached| over_spend_limit(terms, reached, now))
+    }
+
+    /// As [`Self::hold_money`], without holding it.
+    fn check_spending(
+        &self,
+        caller: &Caller,
+        terms: &Terms<'_>,
+        charges: &[Charge],
+        now: UnixNanos,
+    ) -> Result<(), Refused> {
+        let passes = self.recorder.spending.has_room(&self.payer(caller), amount(charges), now);
+        passes.map_err(|reached| over_spend_limit(terms, reached, now))
+    }
+
+    fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
+        let (key, project) = (caller.key(), caller.project());
+        let tier = self.catalog.tier(&project.tier).and_then(Tier::spend_limit);
+        Payer { key: &key.id, budget: key.terms.budget.as_ref(), project, tier }
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
-        let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
-        let size = Size { model_max_output, ..call.size };
         let narrowest = terms.limits.project.narrowed_by(&terms.limits.key);
-        estimate(&size, &terms.buckets.average, self.options.reserve, &narrowest)
-    }
-
-    fn reserve(
-        &self,
-        caller: &Caller,
-        call: &Call,
-        terms: &Terms<'_>,
-        estimate: &Estimate,
-        now: UnixNanos,
-    ) -> Result<Reservation, Refused> {
-        let reserved = terms.buckets.reserve(
-            &terms.limits,
-            Asked { tokens: estimate.tokens, audio: estimate.audio, stream: call.stream },
-            now,
-        );
-        reserved.map_err(|exceeded: LimitExceeded| {
-            let LimitExceeded { scope, dimension, .. } = exceeded;
-            self.metrics.refused(scope, dimension);
-            tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
-            let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
-            let free = caller.project().tier.as_str() == TierId::FREE;
-            let error = if free { error.with_free_tier_hint() } else { error };
-            let limit_group = Arc::clone(&terms.limit_group);
-            let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };
-            let headrooms = terms.buckets.headrooms(&terms.limits, now);
-            Refused { error, headrooms, reason: Reason::Limit(Box::new(over)) }
-        })
+        estimate(&size(call, terms), &terms.buckets.average, self.options.reserve, &narrowest)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the admission brings together everything decided before it")]
@@ -240,12 +227,12 @@ impl Proxy {
         caller: &Caller,
         call: &Call,
         terms: &Terms<'_>,
-        prices: Option<Arc<Prices>>,
+        (prices, charges): (Option<Arc<Prices>>, Vec<Charge>),
         estimate: &Estimate,
-        reservation: Reservation,
+        holds: Holds,
         now: UnixNanos,
     ) -> Result<Meter, Refused> {
-        let headrooms = reservation.headrooms();
+        let headrooms = holds.reservation.headrooms();
         let facts = Facts {
             request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),
@@ -253,10 +240,10 @@ impl Proxy {
             billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
             stream: call.stream,
             prices,
+            charges,
         };
-        let admitted = self.recorder.admit(caller, facts, estimate, reservation, now);
+        let admitted = self.recorder.admit(caller, facts, estimate, holds, now);
         admitted.map_err(|error: JournalError| {
-            self.metrics.not_recorded.inc();
             tracing::error!(request_id = %call.request_id(), %error, "cannot record a request, so it is refused");
             Refused { error: ApiError::storage_unavailable(), headrooms, reason: Reason::NotRecorded }
         })
@@ -283,4 +270,73 @@ impl Proxy {
         let durable = self.recorder.journal.durable(position).await;
         durable.inspect_err(|error| tracing::error!(%error, "a record may not survive a loss of power")).is_ok()
     }
+}
+
+/// A page that lists its model's endpoints is believed; one that lists none says nothing.
+fn check_endpoint(call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
+    let listed = terms.named.map_or(&[][..], |named| named.model.endpoints.as_slice());
+    if listed.is_empty() || listed.iter().any(|path| path == call.endpoint.path()) {
+        return Ok(());
+    }
+    let error = ApiError::not_a_chat_model();
+    Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
+}
+
+fn asked(estimate: &Estimate, call: &Call) -> Asked {
+    Asked { tokens: estimate.tokens, audio: estimate.audio, stream: call.stream }
+}
+
+fn reserve(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    now: UnixNanos,
+) -> Result<Reservation, Refused> {
+    let reserved = terms.buckets.reserve(&terms.limits, asked(estimate, call), now);
+    reserved.map_err(|exceeded: LimitExceeded| {
+        let LimitExceeded { scope, dimension, .. } = exceeded;
+        tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
+        over_limit(caller, call, terms, estimate, exceeded, now)
+    })
+}
+
+/// As the request says, and the model's page.
+fn size(call: &Call, terms: &Terms<'_>) -> Size {
+    let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
+    Size { model_max_output, ..call.size }
+}
+
+fn unknown_model(model: &str) -> Refused {
+    tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
+    let error = ApiError::unknown_model(model);
+    Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
+}
+
+/// An amount that does not fit is more than anybody may spend.
+fn amount(charges: &[Charge]) -> Total {
+    cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount).into()
+}
+
+fn over_spend_limit(terms: &Terms<'_>, reached: SpendLimitReached, now: UnixNanos) -> Refused {
+    let headrooms = terms.buckets.headrooms(&terms.limits, now);
+    let error = ApiError::spend_limit_reached(reached.spender);
+    Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) }
+}
+
+fn over_limit(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    exceeded: LimitExceeded,
+    now: UnixNanos,
+) -> Refused {
+    let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+    let free = caller.project().tier.as_str() == TierId::FREE;
+    let error = if free { error.with_free_tier_hint() } else { error };
+    let limit_group = Arc::clone(&terms.limit_group);
+    let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };
+    let headrooms = terms.buckets.headrooms(&terms.limits, now);
+    Refused { error, headrooms, reason: Reason::Limit(Box::new(over)) }
 }

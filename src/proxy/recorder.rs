@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{estimate::Estimate, limiter::Reservation};
+use super::{estimate::Estimate, limiter::Reservation, promotions::Promotions};
 use crate::{
     clock::Clock,
     domain::{
         catalog::Catalog,
-        ids::ProjectId,
-        keys::Caller,
+        keys::{ApiKey, Caller},
         ledger::{Admission, Outcome, Settlement, Used},
-        pricing::{Prices, ServiceTier, charges, cost},
-        spend::Spending,
+        pricing::{Charge, Prices, ServiceTier, charges, cost},
+        spend::{SpendHold, Spending},
         time::UnixNanos,
         usage::{Basis, LineItem, Usage},
     },
@@ -29,6 +28,8 @@ pub struct Recorder {
     pub catalog: Arc<Catalog>,
     pub metrics: Arc<Metrics>,
     pub spending: Arc<Spending>,
+    /// `None`: tiers change only by administrators.
+    pub promotions: Option<Arc<Promotions>>,
     pub clock: Clock,
 }
 
@@ -40,6 +41,14 @@ pub struct Facts {
     pub billed_model: Arc<str>,
     pub stream: bool,
     pub prices: Option<Arc<Prices>>,
+    /// What the estimate costs.
+    pub charges: Vec<Charge>,
+}
+
+/// What a request holds until it is settled: its place on the limits, and the money that it is expected to cost.
+pub struct Holds {
+    pub reservation: Reservation,
+    pub money: SpendHold,
 }
 
 /// The watcher of one admitted request. Settled explicitly, or at the latest when dropped.
@@ -48,7 +57,7 @@ pub struct Meter {
     /// The upstream may have seen the request.
     sent: bool,
     recorder: Arc<Recorder>,
-    project_id: ProjectId,
+    key: Arc<ApiKey>,
     admission: Admission,
     prices: Option<Arc<Prices>>,
 }
@@ -56,7 +65,7 @@ pub struct Meter {
 /// What is given up by settling.
 struct Open {
     ticket: Ticket,
-    reservation: Reservation,
+    holds: Holds,
 }
 
 /// How a request ended, as far as its settlement is concerned.
@@ -105,7 +114,7 @@ impl Recorder {
         caller: &Caller,
         facts: Facts,
         estimate: &Estimate,
-        reservation: Reservation,
+        holds: Holds,
         now: UnixNanos,
     ) -> Result<Meter, JournalError> {
         let prices = facts.prices;
@@ -117,16 +126,16 @@ impl Recorder {
             model: facts.model,
             stream: facts.stream,
             estimate: estimate.usage,
-            charges: charges(&estimate.usage, prices.as_deref(), ServiceTier::Default),
+            charges: facts.charges,
             billed_model: facts.billed_model,
             prices_from: prices.as_ref().map(|prices| prices.from),
-            hold: reservation.hold().clone(),
+            hold: holds.reservation.hold().clone(),
         };
         let ticket = self.journal.admit(&admission)?;
         self.metrics.open_admissions.inc();
-        let open = Some(Open { ticket, reservation });
-        let (recorder, project_id) = (Arc::clone(self), caller.project().id.clone());
-        Ok(Meter { open, sent: false, recorder, project_id, admission, prices })
+        let open = Some(Open { ticket, holds });
+        let (recorder, key) = (Arc::clone(self), Arc::clone(caller.key()));
+        Ok(Meter { open, sent: false, recorder, key, admission, prices })
     }
 }
 
@@ -152,7 +161,7 @@ impl Meter {
     /// The only place that gives tokens back or books debt, writes the settlement, and counts it. The second call and
     /// all later ones do nothing; returns where the settlement stands in the journal.
     pub fn settle(&mut self, ending: Ending) -> Option<Position> {
-        let Open { ticket, reservation } = self.open.take()?;
+        let Open { ticket, holds: Holds { reservation, money } } = self.open.take()?;
         let now = self.recorder.clock.now();
         let settlement = self.settlement(ending, now);
         if settlement.basis == Basis::Reported
@@ -162,7 +171,7 @@ impl Meter {
             reservation.buckets().average.learn(&settlement.usage);
         }
         reservation.settle(settlement.used, now);
-        self.spend(&settlement);
+        self.spend(money, &settlement);
         let position = self.recorder.journal.settle(ticket, &settlement);
         self.recorder.metrics.open_admissions.dec();
         self.recorder.metrics.settled(&settlement);
@@ -191,9 +200,15 @@ impl Meter {
     }
 
     /// What has no price counts as nothing, as it does in the ledger.
-    fn spend(&self, settlement: &Settlement) {
+    fn spend(&self, money: SpendHold, settlement: &Settlement) {
         match cost(&settlement.charges) {
-            Ok(cost) => self.recorder.spending.add(&self.project_id, cost.amount.into(), settlement.settled_at),
+            Ok(cost) => {
+                let marks = money.settle(cost.amount.into(), settlement.settled_at);
+                self.recorder.metrics.soft_limits_passed(&marks);
+                if let Some(promotions) = &self.recorder.promotions {
+                    promotions.settled(&self.key.project, cost.amount.into(), settlement.settled_at);
+                }
+            }
             Err(error) => {
                 tracing::error!(request_id = %settlement.request_id, %error, "the cost of this request cannot be summed");
             }

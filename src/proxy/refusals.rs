@@ -1,4 +1,4 @@
-//! Refusals on their way to the database. Refusing is what a flood meets, so it costs a push into a bounded list.
+//! Refusals, counted, and on their way to the database. Refusing is what a flood meets, so it costs a push into a bounded list.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,12 @@ use std::{
 
 use super::{Call, Refused};
 use crate::{
-    domain::{ids::KeyId, keys::Caller, refusals::RefusedRequest, time::UnixNanos},
+    domain::{
+        ids::KeyId,
+        keys::Caller,
+        refusals::{Reason, RefusedRequest},
+        time::UnixNanos,
+    },
     metrics::Metrics,
 };
 
@@ -40,7 +45,23 @@ impl Refusals {
     }
 
     pub(super) fn add(&self, caller: &Caller, call: &Call, refused: &Refused, now: UnixNanos) {
+        self.count(&refused.reason);
         self.push(&caller.key().id, || refused_request(caller, call, refused, now));
+    }
+
+    fn count(&self, reason: &Reason) {
+        match reason {
+            Reason::Limit(over) => self.metrics.refused(over.exceeded.scope, over.exceeded.dimension),
+            Reason::SpendLimit(_) => {
+                self.metrics.over_spend_limit.inc();
+            }
+            Reason::NotRecorded => {
+                self.metrics.not_recorded.inc();
+            }
+            Reason::UnknownModel | Reason::ModelNotAllowed | Reason::WrongEndpoint | Reason::UnpricedModel => {
+                self.metrics.invalid.inc();
+            }
+        }
     }
 
     pub(crate) fn push(&self, key: &KeyId, refused: impl FnOnce() -> RefusedRequest) {
@@ -99,7 +120,6 @@ mod tests {
     use crate::domain::{
         ids::{ProjectId, RequestId},
         limits::Headrooms,
-        refusals::Reason,
     };
 
     fn refused(number: usize) -> RefusedRequest {

@@ -35,14 +35,16 @@ pub async fn load(store: &Store) -> Result<Saved, StoreError> {
     // One transaction, so that all tables are of one moment.
     let mut reading = store.reader().begin().await?;
     let projects: Vec<ProjectRow> =
-        sqlx::query_as("SELECT id, name, tier, created_at, archived_at FROM projects").fetch_all(&mut *reading).await?;
+        sqlx::query_as("SELECT id, name, tier, automatic_tier, created_at, archived_at FROM projects")
+            .fetch_all(&mut *reading)
+            .await?;
     let accounts: Vec<ServiceAccountRow> =
         sqlx::query_as("SELECT id, project_id, name, role, created_at, deleted_at FROM service_accounts")
             .fetch_all(&mut *reading)
             .await?;
     let keys: Vec<KeyRow> = sqlx::query_as(
         "SELECT id, project_id, service_account_id, name, hash, previous_hash, previous_expires_at, redacted_value, limits, \
-         allowed_models, created_at, expires_at, revoked_at, used_at_s FROM api_keys LEFT JOIN last_used ON key_id = id",
+         allowed_models, budget, created_at, expires_at, revoked_at, used_at_s FROM api_keys LEFT JOIN last_used ON key_id = id",
     )
     .fetch_all(&mut *reading)
     .await?;
@@ -80,6 +82,7 @@ struct ProjectRow {
     id: String,
     name: String,
     tier: String,
+    automatic_tier: bool,
     created_at: i64,
     archived_at: Option<i64>,
 }
@@ -106,6 +109,7 @@ struct KeyRow {
     redacted_value: String,
     limits: String,
     allowed_models: Option<String>,
+    budget: Option<String>,
     created_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
@@ -118,6 +122,7 @@ impl ProjectRow {
             id: ProjectId::parse(&self.id).ok_or_else(|| unreadable("projects.id"))?,
             name: self.name,
             tier: TierId::from(self.tier.as_str()),
+            automatic_tier: self.automatic_tier,
             terms,
             created_at: time(self.created_at),
             archived_at: self.archived_at.map(time),
@@ -150,9 +155,11 @@ impl KeyRow {
         };
         // Terms that cannot be read are refused, not taken for none.
         let allowed_models = self.allowed_models.as_deref().map(serde_json::from_str).transpose();
+        let budget = self.budget.as_deref().map(serde_json::from_str).transpose();
         let terms = KeyTerms {
             limits: serde_json::from_str(&self.limits).map_err(|_| unreadable("api_keys.limits"))?,
             allowed_models: allowed_models.map_err(|_| unreadable("api_keys.allowed_models"))?,
+            budget: budget.map_err(|_| unreadable("api_keys.budget"))?,
             expires_at: self.expires_at.map(time),
         };
         Ok(ApiKey {

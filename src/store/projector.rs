@@ -7,9 +7,9 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Store, StoreError, ledger::LedgerBatch, replay::Replay};
+use super::{Store, StoreError, buckets::StoredBucket, ledger::LedgerBatch, replay::Replay};
 use crate::{
-    domain::ids::RequestId,
+    domain::{ids::RequestId, time::UnixNanos},
     journal::{Batch, Journal, JournalError, Position},
 };
 
@@ -110,6 +110,18 @@ impl Projector {
     pub async fn catch_up(&mut self) -> Result<(), StoreError> {
         while self.step().await? {}
         Ok(())
+    }
+
+    /// Every bucket as of everything that the journal holds, for a limiter that starts at `now`. Where the clock was set back
+    /// since the last record, so are they; the ledger learns of it with the next record, and until then the journal still
+    /// tells it.
+    pub async fn buckets(&mut self, now: UnixNanos) -> Result<Vec<StoredBucket>, StoreError> {
+        self.catch_up().await?;
+        let Some(view) = &mut self.view else { return self.store.limit_buckets().await };
+        if view.replay.note_time(now) {
+            tracing::warn!("the clock was set back since the last request: the limits go on as they were then");
+        }
+        Ok(view.replay.buckets())
     }
 
     /// Follows the journal until `stop`, then to its end. A database that fails is tried again for ever.
@@ -222,8 +234,10 @@ impl Projector {
         if view.position.segment == first {
             return Ok(());
         }
-        let needed =
-            view.replay.oldest_open().map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
+        let needed = view
+            .replay
+            .oldest_needed(view.position.segment)
+            .map_or(view.position.segment, |oldest| oldest.min(view.position.segment));
         if needed > first && self.store.checkpoint().await? {
             self.blocking(move |journal| journal.release(Position { segment: needed, offset: 0 })).await?;
         }

@@ -12,6 +12,7 @@ use crate::{
         ids::{KeyId, ProjectId, RequestId},
         ledger::{Admission, Entry, Hold, Settlement},
         limits::{ByScope, Dimension, Limits, Scope},
+        time::UnixNanos,
     },
     journal::{Batch, Record},
 };
@@ -20,6 +21,12 @@ use crate::{
 type Owner = (ProjectId, Option<KeyId>, Arc<str>);
 /// Only those that there is a limit for: a handful.
 type Shelf = Vec<(Dimension, Bucket)>;
+
+/// Records are this much older than the one before them at most, unless the clock was set back. It holds up nobody for
+/// longer when it is set back by less.
+const MAX_DISORDER_NANOS: u64 = 60_000_000_000;
+/// Every start begins a segment. After this many without a request between, the time of the last one is forgotten.
+const MAX_STARTS_WITHOUT_RECORD: u64 = 16;
 
 #[derive(Default)]
 pub(super) struct Replay {
@@ -30,6 +37,9 @@ pub(super) struct Replay {
     projects: HashMap<KeyId, ProjectId>,
     /// The smallest id among the admissions of each segment.
     first_ids: BTreeMap<u64, RequestId>,
+    /// The latest time that a record tells, since the clock was last set back.
+    newest: UnixNanos,
+    last_segment: Option<u64>,
 }
 
 struct Open {
@@ -57,6 +67,7 @@ impl Replay {
     /// Takes note of what is open after records that the ledger already has. The levels they make are not the stored ones
     /// where older records are gone, but never higher, and so is what their open holds may give back.
     pub(super) fn skip(&mut self, batch: Batch) {
+        self.note_segment(&batch);
         for record in batch.records {
             match record {
                 Record::Admitted(admission) => self.admit(batch.segment, *admission),
@@ -76,8 +87,32 @@ impl Replay {
         self.changed.clear();
     }
 
+    /// Moves every bucket back with the clock, when `now` says that it was set back: a level is a time, and would be out of
+    /// reach for as long. What was used stays used, and no time has passed. True when it was.
+    pub(super) fn note_time(&mut self, now: UnixNanos) -> bool {
+        let back_nanos = self.newest.since(now);
+        if back_nanos <= MAX_DISORDER_NANOS {
+            self.newest = self.newest.max(now);
+            return false;
+        }
+        for (owner, buckets) in &mut self.buckets {
+            for (_, bucket) in buckets.iter_mut() {
+                bucket.set_back(back_nanos);
+            }
+            self.changed.insert(owner.clone());
+        }
+        self.newest = now;
+        true
+    }
+
+    /// All of them, as they are now.
+    pub(super) fn buckets(&self) -> Vec<StoredBucket> {
+        self.buckets.keys().flat_map(|owner| self.buckets_of(owner)).collect()
+    }
+
     /// The requests that are finished with these records.
     pub(super) fn apply(&mut self, batch: Batch) -> Vec<Entry> {
+        self.note_segment(&batch);
         let mut entries = Vec::with_capacity(batch.records.len() / 2 + 1);
         for record in batch.records {
             match record {
@@ -95,8 +130,15 @@ impl Replay {
         entries
     }
 
+    fn note_segment(&mut self, batch: &Batch) {
+        if !batch.records.is_empty() {
+            self.last_segment = Some(batch.segment);
+        }
+    }
+
     fn admit(&mut self, segment: u64, admission: Admission) {
         let (hold, now) = (&admission.hold, admission.admitted_at);
+        self.note_time(now);
         let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
         self.change(&admission, |scope, dimension, rate, bucket| {
             if let Some(number) = numbers[scope].get_mut(dimension.index()) {
@@ -111,6 +153,7 @@ impl Replay {
     fn settle(&mut self, settlement: &Settlement) -> Option<Admission> {
         let Open { admission, numbers, .. } = self.open.remove(&settlement.request_id)?;
         let (hold, now) = (&admission.hold, settlement.settled_at);
+        self.newest = self.newest.max(now);
         self.change(&admission, |scope, dimension, _, bucket| {
             if let Some(number) = numbers[scope].get(dimension.index()) {
                 bucket.settle(*number, hold.units(dimension), settlement.used.units(dimension), now);
@@ -141,15 +184,16 @@ impl Replay {
 
     /// The buckets that changed since the last call.
     pub(super) fn take_changed(&mut self) -> Vec<StoredBucket> {
-        let mut stored = Vec::new();
-        for owner in self.changed.drain() {
-            for (dimension, bucket) in self.buckets.get(&owner).into_iter().flatten() {
-                let (project_id, key_id, limit_group) = owner.clone();
-                let (dimension, level) = (*dimension, bucket.level());
-                stored.push(StoredBucket { project_id, key_id, limit_group, dimension, level });
-            }
-        }
-        stored
+        let changed = std::mem::take(&mut self.changed);
+        changed.iter().flat_map(|owner| self.buckets_of(owner)).collect()
+    }
+
+    fn buckets_of(&self, owner: &Owner) -> impl Iterator<Item = StoredBucket> {
+        let buckets = self.buckets.get(owner).into_iter().flatten();
+        buckets.map(move |(dimension, bucket)| {
+            let (project_id, key_id, limit_group) = owner.clone();
+            StoredBucket { project_id, key_id, limit_group, dimension: *dimension, level: bucket.level() }
+        })
     }
 
     /// The smallest id among the admissions of this segment and those after it; the ones before it are forgotten.
@@ -158,9 +202,11 @@ impl Replay {
         self.first_ids.values().copied().min()
     }
 
-    /// The first segment that an open request still needs.
-    pub(super) fn oldest_open(&self) -> Option<u64> {
-        self.open.values().map(|open| open.segment).min()
+    /// The first segment that is still needed for those from `current` on: by an open request, or for the last record, which
+    /// tells the next start the time.
+    pub(super) fn oldest_needed(&self, current: u64) -> Option<u64> {
+        let last = self.last_segment.filter(|last| current.saturating_sub(*last) <= MAX_STARTS_WITHOUT_RECORD);
+        self.open.values().map(|open| open.segment).chain(last).min()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the ledger says was spent in a month.
+//! What the ledger says was spent: in a month, and day by day.
 
 use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
@@ -8,11 +8,11 @@ use super::{
     rollups,
 };
 use crate::domain::{
-    ids::ProjectId,
+    ids::{KeyId, ProjectId},
     money::Total,
-    report::{Piece, Range, Selection, Width},
+    report::{Line, Piece, Range, Selection, Width},
     rollup::Detail,
-    spend::Month,
+    spend::Interval,
     time::UnixNanos,
     usage::LineItem,
 };
@@ -23,16 +23,20 @@ pub struct Adjusted {
     /// The later the adjustment, the higher.
     pub number: i64,
     pub project: ProjectId,
+    pub key: KeyId,
     pub amount: Total,
     /// When the request was settled.
     pub settled_at: UnixNanos,
 }
 
-/// What was spent in some months at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What was spent, as it was at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// Several of one project and month among them.
-    pub amounts: Vec<(Month, ProjectId, Total)>,
+    pub by_project: Vec<(Interval, Range, ProjectId, Total)>,
+    pub by_key: Vec<(Interval, Range, KeyId, Total)>,
+    /// The start of a day, a project and the amount, once for each day and project.
+    pub by_day: Vec<(UnixNanos, ProjectId, Total)>,
     /// The number of the last adjustment that the amounts hold; 0 before the first.
     pub last_adjustment: i64,
 }
@@ -50,7 +54,7 @@ pub(super) async fn last_number(connection: impl SqliteExecutor<'_>) -> Result<i
 pub async fn adjusted_after(store: &Store, number: i64) -> Result<Vec<Adjusted>, StoreError> {
     let items = LineItem::ALL.map(|item| format!("a.{}", item.name())).join(", ");
     let sql = format!(
-        "SELECT a.number, k.project_id, a.tariff, a.settled_at_ms, {items}
+        "SELECT a.number, k.project_id, k.id, a.tariff, a.settled_at_ms, {items}
          FROM adjustments a JOIN api_keys k ON k.number = a.api_key
          WHERE a.number > ? ORDER BY a.number LIMIT ?"
     );
@@ -67,6 +71,8 @@ pub async fn adjusted_after(store: &Store, number: i64) -> Result<Vec<Adjusted>,
 fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreError> {
     let project: String = row.try_get("project_id")?;
     let project = ProjectId::parse(&project).ok_or(StoreError::Unreadable(project))?;
+    let key: String = row.try_get("id")?;
+    let key = KeyId::parse(&key).ok_or(StoreError::Unreadable(key))?;
     let tariff: i64 = row.try_get("tariff")?;
     let tariff = directory.tariff(tariff).ok_or_else(|| StoreError::Unreadable(format!("tariff {tariff}")))?;
     let mut amount = Total::default();
@@ -75,33 +81,62 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
         amount = line.map_err(|_| StoreError::SumOverflow)?;
     }
     let settled_at = UnixNanos::from_millis(rollups::whole(row, "settled_at_ms")?);
-    Ok(Adjusted { number: row.try_get("number")?, project, amount, settled_at })
+    Ok(Adjusted { number: row.try_get("number")?, project, key, amount, settled_at })
 }
 
-/// Requests count in the month of their settlement.
-pub async fn spent(store: &Store, months: impl Iterator<Item = Month>) -> Result<Spent, StoreError> {
+/// What projects and keys spent in the months and days around `now`, and projects in each of `days`. Requests count when they
+/// are settled.
+pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result<Spent, StoreError> {
+    let spans: Vec<_> = Interval::ALL
+        .into_iter()
+        .flat_map(|interval| interval.near(now).map(move |range| (interval, range, [projects(range), keys(range)])))
+        .collect();
+    let days = days.map(projects);
     // One transaction, or an adjustment that is written meanwhile could be in the sums and not in the number.
     let mut reading = store.reader().begin().await?;
     let last_adjustment = last_number(&mut *reading).await?;
-    let mut read = Vec::new();
-    for month in months {
-        let selection = selection(month);
-        read.push((month, reports::parts(&mut *reading, &selection).await?, selection));
+    let (mut of_spans, mut of_days) = (Vec::new(), None);
+    for (_, _, [projects, keys]) in &spans {
+        let projects = reports::parts(&mut *reading, projects).await?;
+        of_spans.push((projects, reports::parts(&mut *reading, keys).await?));
+    }
+    if let Some(selection) = &days {
+        of_days = Some(reports::parts(&mut *reading, selection).await?);
     }
     // A dropped transaction would end some time later.
     reading.rollback().await?;
-    let mut amounts = Vec::new();
-    for (month, parts, selection) in read {
-        for row in reports::summed(store, &selection, parts).await? {
+    let mut spent = Spent { last_adjustment, ..Spent::default() };
+    for ((interval, range, [projects, keys]), parts) in spans.into_iter().zip(of_spans) {
+        for row in reports::summed(store, &projects, parts.0).await? {
             let Some(project) = row.project_id else { continue };
-            amounts.extend(row.lines.into_iter().map(|line| (month, project.clone(), line.amount)));
+            spent.by_project.push((interval, range, project, sum(&row.lines)?));
+        }
+        for row in reports::summed(store, &keys, parts.1).await? {
+            let Some(key) = row.api_key_id else { continue };
+            spent.by_key.push((interval, range, key, sum(&row.lines)?));
         }
     }
-    Ok(Spent { amounts, last_adjustment })
+    if let Some((selection, parts)) = days.zip(of_days) {
+        for row in reports::summed(store, &selection, parts).await? {
+            let Some(project) = row.project_id else { continue };
+            spent.by_day.push((UnixNanos::from_seconds(row.bucket_start_s), project, sum(&row.lines)?));
+        }
+    }
+    Ok(spent)
 }
 
-fn selection(month: Month) -> Selection {
-    let range = Range { start_s: month.start_s, end_s: month.end_s };
+fn sum(lines: &[Line]) -> Result<Total, StoreError> {
+    let sum = lines.iter().try_fold(Total::default(), |sum, line| sum.checked_add(line.amount));
+    sum.map_err(|_| StoreError::SumOverflow)
+}
+
+/// Keys in a range of whole days: one bucket for all of it.
+fn keys(range: Range) -> Selection {
+    Selection { bucket_starts: vec![range.start_s], callers: Detail::Keys, ..projects(range) }
+}
+
+/// Projects, a row for each day that is in `range`.
+fn projects(range: Range) -> Selection {
     Selection {
         pieces: vec![Piece { width: Width::Day, range }],
         bucket_width: Width::Day,
@@ -120,6 +155,7 @@ fn selection(month: Month) -> Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::report::LATEST_TIME_S;
     use crate::store::reports::seed::{Settled, seed};
 
     #[tokio::test]
@@ -128,7 +164,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tollgate.db");
         let store = Store::open(&path).await.unwrap();
-        let month = Month::of(UnixNanos::from_seconds(MARCH_2026 + 1_000_000));
+        let month = Interval::Month.around(UnixNanos::from_seconds(MARCH_2026 + 1_000_000));
         let entry = |at_s, project_id, api_key_id, pico: &'static [(LineItem, i64, i64)]| Settled {
             at_s,
             project_id,
@@ -148,11 +184,29 @@ mod tests {
             ],
         )
         .await;
-        let spent = spent(&store, [month].into_iter()).await.unwrap();
-        let of = |id: &str| {
-            let amounts = spent.amounts.iter().filter(|(_, project, _)| project.as_str() == id);
-            amounts.map(|(_, _, amount)| amount.pico()).sum::<i128>()
+        let all = Range { start_s: 0, end_s: LATEST_TIME_S };
+        let now = UnixNanos::from_seconds(month.end_s - 1);
+        let spent = spent(&store, now, Some(all)).await.unwrap();
+        let of = |id: &str, interval: Interval| {
+            let range = interval.around(now);
+            let amounts = spent.by_project.iter().filter(|(_, of, project, _)| *of == range && project.as_str() == id);
+            amounts.map(|(_, _, _, amount)| amount.pico()).sum::<i128>()
         };
-        assert_eq!((of("proj_a"), of("proj_b")), (6, 5));
+        let of_projects = |interval| ["proj_a", "proj_b"].map(|project| of(project, interval));
+        assert_eq!((of_projects(Interval::Month), of_projects(Interval::Day)), ([6, 5], [1, 5]));
+        let of = |id: &str, interval: Interval| {
+            let range = interval.around(now);
+            let amounts = spent.by_key.iter().filter(|(_, of, key, _)| *of == range && key.as_str() == id);
+            amounts.map(|(_, _, _, amount)| amount.pico()).sum::<i128>()
+        };
+        let of_keys = |interval| ["key_a", "key_b", "key_c"].map(|key| of(key, interval));
+        assert_eq!((of_keys(Interval::Month), of_keys(Interval::Day)), ([5, 1, 5], [0, 1, 5]));
+        let days = |id: &str| {
+            let days = spent.by_day.iter().filter(|(_, project, _)| project.as_str() == id);
+            days.map(|(at, _, amount)| (at.seconds(), amount.pico())).collect::<Vec<_>>()
+        };
+        let last = month.end_s - 86_400;
+        assert_eq!(days("proj_a"), [(MARCH_2026 - 86_400, 1), (MARCH_2026, 5), (last, 1)]);
+        assert_eq!(days("proj_b"), [(last, 5), (month.end_s, 1)]);
     }
 }

@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn only_listed_headers_pass() {
         let mut headers = HeaderMap::new();
-        for name in ["authorization", "cookie", "x-forwarded-host", "openai-organization", "host", "content-type"] {
+        for name in ["authorization", "cookie", "x-forwarded-host", "x-tollgate-dry-run", "host", "content-type"] {
             headers.insert(name, HeaderValue::from_static("x"));
         }
         let passed = forwarded(&headers);

@@ -263,11 +263,15 @@ impl Gateway {
     /// A key in a project of its own, with the widest tier and `limits` of its own.
     pub async fn new_key(&self, limits: &Value) -> Key {
         let project = self.admin_post("projects", &json!({"name": "crash tests", "tier": "tier5"})).await;
-        let project_id = project["id"].as_str().unwrap().to_owned();
+        self.key_of(project["id"].as_str().unwrap(), limits).await
+    }
+
+    /// One more key of a project.
+    pub async fn key_of(&self, project_id: &str, limits: &Value) -> Key {
         let accounts = format!("projects/{project_id}/service_accounts");
         let account = self.admin_post(&accounts, &json!({"name": "worker", "limits": limits})).await;
         let text = |field: &str| account["api_key"][field].as_str().unwrap().to_owned();
-        Key { id: text("id"), plain: text("value"), project_id }
+        Key { id: text("id"), plain: text("value"), project_id: project_id.to_owned() }
     }
 
     pub async fn chat(&self, key: &Key, body: &Value) -> Answer {

@@ -222,14 +222,19 @@ async fn every_kind_of_refusal_is_explained_at_once() {
 
 #[tokio::test]
 async fn a_refusal_for_money_tells_what_was_spent_and_passes_when_it_says() {
-    for of in ["project", "organization"] {
+    for (of, interval) in [("project", "month"), ("organization", "month"), ("key", "day")] {
         let gateway = gateway().await;
         let (admin, team) = (gateway.admin(), gateway.project("tier1").await);
+        let project = format!("/v1/organization/projects/{}", team.project_id);
         let path = match of {
-            "project" => format!("/v1/organization/projects/{}/spend_limit", team.project_id),
+            "project" => format!("{project}/spend_limit"),
+            "key" => format!("{project}/api_keys/{}", team.key_id),
             _ => "/v1/organization/spend_limit".to_owned(),
         };
-        let limit = |cents| json!({"threshold_amount": cents, "currency": "USD", "interval": "month"});
+        let limit = |cents| match interval {
+            "day" => json!({"budget": {"daily_cents": cents, "monthly_cents": 100}}),
+            _ => json!({"threshold_amount": cents, "currency": "USD", "interval": interval}),
+        };
         assert_eq!(admin.post(&path, &limit(2)).await.status, 200);
         // A minute of speech is more than two cents.
         assert_eq!(team.chat_with_fault("audio-seconds=60", &spoken("wav")).await.status, 200);
@@ -243,6 +248,8 @@ async fn a_refusal_for_money_tells_what_was_spent_and_passes_when_it_says() {
         assert_eq!(amounts(&found.text(), "spent"), [spent]);
         let refusal = &found.json()["refusal"];
         assert_eq!((&refusal["spend_limit"]["of"], &refusal["limit"]), (&json!(of), &Value::Null));
+        assert_eq!(refusal["spend_limit"]["interval"], interval);
+        assert_eq!(amounts(&found.text(), "held"), [0]);
         let until = refusal["spend_limit"]["admissible_at_ms"].as_u64().unwrap() * MILLISECOND;
         gateway.clock.advance(until - gateway.clock.now().0 - 1);
         assert_eq!(team.say("Hi").await.status, 429, "a nanosecond too early");

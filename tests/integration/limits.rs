@@ -45,7 +45,7 @@ fn free_refusal(kind: &str, message: &str) -> Value {
 }
 
 /// A millisecond less than told is too early, and exactly as long as told is enough.
-async fn passes_exactly_when_told(gateway: &Gateway, refused: &Reply, again: impl AsyncFn() -> Reply) {
+pub async fn passes_exactly_when_told(gateway: &Gateway, refused: &Reply, again: impl AsyncFn() -> Reply) {
     let wait_ms: u64 = refused.header("retry-after-ms").parse().unwrap();
     assert_eq!(refused.header("retry-after"), wait_ms.div_ceil(1_000).to_string());
     gateway.clock.advance((wait_ms - 1) * MILLISECOND);

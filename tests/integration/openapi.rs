@@ -353,5 +353,8 @@ async fn answers_to_calls_fit_the_document_whatever_they_are() {
         let reply = team.chat(&body).await;
         assert_eq!(reply.status.as_u16(), status, "{body}: {}", reply.text());
         assert_eq!(document.problems(described, &reply), [""; 0]);
+        let dry = team.post_bytes(&described.path, &[("x-tollgate-dry-run", "true")], body.to_string()).await;
+        assert_eq!(dry.status, if status == 400 { 400 } else { 200 });
+        assert_eq!(document.problems(described, &dry), [""; 0]);
     }
 }

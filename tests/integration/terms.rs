@@ -200,6 +200,31 @@ async fn a_new_month_starts_at_nothing_with_and_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_limit_of_a_day_refuses_until_midnight_with_and_without_a_restart() {
+    for whose in ["project", "organization"] {
+        let mut gateway = gateway().await;
+        let mut team = gateway.project("tier1").await;
+        let path = match whose {
+            "project" => format!("{PROJECTS}/{}/spend_limit", team.project_id),
+            _ => ORGANIZATION.to_owned(),
+        };
+        let daily = with(cents(1), &json!({"interval": "day"}));
+        set(&gateway, &path, daily).await;
+        assert_eq!(gateway.admin().get(&path).await.json()["interval"], "day");
+        assert_eq!(speak(&team).await.status, 200);
+        assert_spent(&team.say("Hi").await, whose);
+        restart(&mut gateway, &mut [&mut team]).await;
+        assert_spent(&team.say("Hi").await, whose);
+        let second = gateway.clock.now().0 / 1_000_000_000;
+        gateway.clock.advance((86_399 - second % 86_400) * 1_000_000_000);
+        assert_spent(&team.say("Hi").await, whose);
+        gateway.clock.advance(1_000_000_000);
+        assert_eq!(speak(&team).await.status, 200);
+        assert_spent(&team.say("Hi").await, whose);
+    }
+}
+
+#[tokio::test]
 async fn all_projects_together_are_held_to_the_organizations_limit() {
     let mut gateway = gateway().await;
     let (mut one, mut two) = (gateway.project("tier1").await, gateway.project("tier1").await);

@@ -71,13 +71,13 @@ pub(in crate::api) async fn modify(
     OfProject(key): OfProject,
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
-    let KeyUpdateRequest { name, limits, allowed_models, expires_in_seconds } = KeyUpdateRequest::parse(&body)?;
+    let KeyUpdateRequest { name, limits, allowed_models, budget, expires_in_seconds } = KeyUpdateRequest::parse(&body)?;
     let by = admin.acts(clock.now());
     if expires_in_seconds.is_some() && key.terms.expires_at.is_some_and(|at| at <= by.at) {
         return Err(expired(key.id.as_str()));
     }
     let expires_at = expires_in_seconds.map(|seconds| seconds.map(|seconds| after(by.at, seconds)));
-    let update = KeyUpdate { name, limits, allowed_models, expires_at };
+    let update = KeyUpdate { name, limits, allowed_models, budget, expires_at };
     let modified = accounts.modify_key(&key.project.id, &key.id, update, &by).await;
     let key = modified.map_err(|error| refused(&error))?;
     Ok(Json(ApiKeyObject::from(&*key)).into_response())

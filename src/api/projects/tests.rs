@@ -37,6 +37,7 @@ async fn a_project_has_openais_fields_and_a_tier() {
     let expected = json!({
         "id": created["id"], "object": "organization.project", "name": "alpha", "created_at": NOW_SECONDS,
         "archived_at": null, "status": "active", "external_key_id": null, "tier": "tier2",
+        "automatic_tier": true,
     });
     assert_eq!((status, &created), (200, &expected));
     let id = created["id"].as_str().unwrap();
@@ -44,6 +45,13 @@ async fn a_project_has_openais_fields_and_a_tier() {
     assert_eq!(side.get(&format!("/{id}")).await, (200, expected));
     let (_, created) = side.post("", json!({"name": "beta"})).await;
     assert_eq!(created["tier"], "tier1");
+    let path = format!("/{}", created["id"].as_str().unwrap());
+    let (_, fixed) = side.post(&path, json!({"automatic_tier": false})).await;
+    assert_eq!((&fixed["automatic_tier"], &fixed["tier"]), (&json!(false), &json!("tier1")));
+    let (_, renamed) = side.post(&path, json!({"name": "gamma", "automatic_tier": null})).await;
+    assert_eq!(renamed["automatic_tier"], false);
+    let (_, created) = side.post("", json!({"name": "delta", "automatic_tier": false})).await;
+    assert_eq!(created["automatic_tier"], false);
 }
 
 #[tokio::test]
@@ -62,6 +70,7 @@ async fn a_service_account_comes_with_a_key_that_is_shown_once() {
         "api_key": {
             "object": "organization.project.service_account.api_key", "id": id, "name": "Secret Key", "value": value,
             "created_at": NOW_SECONDS, "expires_at": NOW_SECONDS + 60, "limits": limits, "allowed_models": null,
+            "budget": null,
         },
     });
     assert_eq!((status, &created), (200, &expected));
@@ -69,7 +78,7 @@ async fn a_service_account_comes_with_a_key_that_is_shown_once() {
         "object": "organization.project.api_key", "id": id, "name": "worker", "created_at": NOW_SECONDS,
         "redacted_value": format!("{}{}{}", &value[..8], "*".repeat(value.len() - 12), &value[value.len() - 4..]),
         "last_used_at": null, "expires_at": NOW_SECONDS + 60, "owner_project_access": "active", "limits": limits,
-        "previous_expires_at": null, "allowed_models": null,
+        "previous_expires_at": null, "allowed_models": null, "budget": null,
         "owner": {
             "type": "service_account",
             "service_account": {"id": created["id"], "name": "worker", "created_at": NOW_SECONDS, "role": "member"},
@@ -179,6 +188,7 @@ async fn each_mistake_in_a_request_is_named() {
         ("", json!({"name": "a\nb"}), "name", "invalid_value"),
         ("", json!({"name": "a", "tier": "gold"}), "tier", "invalid_value"),
         ("", json!({"name": "a", "tier": 1}), "tier", "invalid_type"),
+        ("", json!({"name": "a", "automatic_tier": "no"}), "automatic_tier", "invalid_type"),
         ("", json!({"name": "a", "teir": "free"}), "teir", "unknown_parameter"),
         (&there, json!({"teir": "free"}), "teir", "unknown_parameter"),
         (&accounts, json!({"name": "a", "limit": {"requests_per_day": 1}}), "limit", "unknown_parameter"),

@@ -92,8 +92,11 @@ pub(super) struct Refusal {
 #[derive(Debug, Deserialize)]
 pub(super) struct SpendLimit {
     pub(super) of: String,
+    pub(super) interval: String,
     pub(super) threshold: Amount,
     pub(super) spent: Amount,
+    pub(super) held: Amount,
+    pub(super) requested: Amount,
     pub(super) admissible_at_ms: i64,
 }
 

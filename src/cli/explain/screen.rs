@@ -158,13 +158,27 @@ fn refused(refusal: &Refusal) -> String {
 }
 
 fn over_spend_limit(limit: &SpendLimit) -> String {
+    let amount = |amount: &Amount| dollars(&amount.value);
+    let (whose, may_spend) = match limit.of.as_str() {
+        "tier" => ("project", "its tier allows"),
+        whose => (whose, "it may spend"),
+    };
+    let is_held = limit.held.value.get().bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    let (under_way, or_earlier) = if is_held {
+        let (held, requested) = (amount(&limit.held), amount(&limit.requested));
+        let under_way = format!("\n  requests under way held {held}, and this one was expected to cost {requested}");
+        (under_way, ", once those under way cost less")
+    } else {
+        (String::new(), "")
+    };
     format!(
-        "The {} had spent {} of the {} that it may spend in a month\n  would have been admitted at {}, when the month is \
-         over, or once an administrator raises the limit\nNothing was sent, and nothing is charged.",
-        limit.of,
-        dollars(&limit.spent.value),
-        dollars(&limit.threshold.value),
-        moment_ms(limit.admissible_at_ms)
+        "The {whose} had spent {} of the {} that {may_spend} in a {interval}{under_way}\n  would have been admitted at {}, \
+         when the {interval} is over{or_earlier}, or once an administrator raises the limit\nNothing was sent, and nothing is \
+         charged.",
+        amount(&limit.spent),
+        amount(&limit.threshold),
+        moment_ms(limit.admissible_at_ms),
+        interval = limit.interval,
     )
 }
 

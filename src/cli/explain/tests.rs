@@ -69,11 +69,22 @@ Nothing was sent, and nothing is charged.
 fn a_spend_limit_tells_what_was_spent_and_when_it_would_have_passed() {
     let text = shown(OVER_SPEND_LIMIT);
     let expected = "\
-The project had spent $50.00123456789 of the $50 that it may spend in a month
-  would have been admitted at 2026-10-01 00:00:00 UTC, when the month is over, or once an administrator raises the limit
+The project had spent $49.99876543211 of the $50 that it may spend in a month
+  requests under way held $0.001, and this one was expected to cost $0.0003
+  would have been admitted at 2026-10-01 00:00:00 UTC, when the month is over, once those under way cost less, or once an \
+                    administrator raises the limit
 Nothing was sent, and nothing is charged.
 ";
     assert!(text.ends_with(expected), "{text}");
+    let spent = OVER_SPEND_LIMIT.replace("\"value\": 49.99876543211", "\"value\": 50.1").replace("0.001", "0.0");
+    let (tier, day) = (spent.replace("\"of\": \"project\"", "\"of\": \"tier\""), spent.replace("\"month\"", "\"day\""));
+    let of = |text: &str| shown(text).lines().rev().nth(2).unwrap().to_owned();
+    assert_eq!(of(&tier), "The project had spent $50.1 of the $50 that its tier allows in a month");
+    assert_eq!(
+        of(&day.replace("\"project\"", "\"key\"")),
+        "The key had spent $50.1 of the $50 that it may spend in a day"
+    );
+    assert!(shown(&day).contains("UTC, when the day is over, or once an administrator raises the limit"), "{day}");
 }
 
 #[test]

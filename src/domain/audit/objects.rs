@@ -26,6 +26,7 @@ impl Audited for Project {
         json!({
             "name": self.name,
             "tier": self.tier,
+            "automatic_tier": self.automatic_tier,
             "status": if self.archived_at.is_some() { "archived" } else { "active" },
         })
     }
@@ -55,6 +56,7 @@ impl Audited for ApiKey {
             "service_account_id": self.service_account.id,
             "limits": self.terms.limits,
             "allowed_models": self.terms.allowed_models,
+            "budget": self.terms.budget,
             "expires_at": self.terms.expires_at.map(UnixNanos::seconds),
             "previous_expires_at": self.previous.as_ref().map(|previous| previous.expires_at.seconds()),
         })
@@ -86,6 +88,10 @@ impl Audited for ModelPermissions {
 
 impl Audited for SpendLimit {
     fn audited(&self) -> Value {
-        json!({ "threshold_amount": self.threshold_cents, "enforcement": { "status": self.enforcement.name() } })
+        json!({
+            "threshold_amount": self.threshold_cents,
+            "interval": self.interval.name(),
+            "enforcement": { "status": self.enforcement.name() },
+        })
     }
 }

@@ -42,6 +42,11 @@ impl Bucket {
         self.level = Level { unit_nanos, ..level };
     }
 
+    /// The clock was set back by `nanos`: the bucket is as full at the earlier time as it was.
+    pub const fn set_back(&mut self, nanos: u64) {
+        self.level.arrival = UnixNanos(self.level.arrival.0.saturating_sub(nanos));
+    }
+
     /// Takes `units` until they are settled, or takes nothing and says why.
     pub fn take(&mut self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<HoldNumber, Refusal> {
         let taken = self.level.take(units, rate, now)?;

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::KeyHash;
-use crate::domain::{limits::Limits, time::UnixNanos};
+use crate::domain::{limits::Limits, spend::Budget, time::UnixNanos};
 
 /// What is agreed on when a key is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub struct KeyTerms {
     pub limits: Limits,
     /// `None`: every model.
     pub allowed_models: Option<AllowedModels>,
+    pub budget: Option<Budget>,
     pub expires_at: Option<UnixNanos>,
 }
 

@@ -21,6 +21,7 @@ fn issued() -> (Arc<ApiKey>, PlainKey, Pepper) {
         id: ProjectId::parse("proj_a").unwrap(),
         name: "a".into(),
         tier: TierId::from("tier1"),
+        automatic_tier: true,
         terms: ProjectTerms::default(),
         created_at: UnixNanos(0),
         archived_at: None,

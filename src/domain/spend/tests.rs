@@ -1,11 +1,15 @@
 use super::*;
-use crate::domain::projects::{ProjectTerms, TierId};
+use crate::domain::{
+    ids::KeyId,
+    projects::{Project, ProjectTerms, TierId},
+};
 
 /// 2026-02-28, a second before midnight.
 const LAST_SECOND: u64 = 1_772_323_199;
 
 fn limit(threshold_cents: u64, enforcement: Enforcement) -> Option<SpendLimit> {
-    NonZeroU64::new(threshold_cents).map(|threshold_cents| SpendLimit { threshold_cents, enforcement })
+    let threshold_cents = NonZeroU64::new(threshold_cents)?;
+    Some(SpendLimit { threshold_cents, interval: Interval::Month, enforcement })
 }
 
 fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
@@ -13,6 +17,7 @@ fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
         id: ProjectId::parse(id).unwrap(),
         name: String::new(),
         tier: TierId::from("tier1"),
+        automatic_tier: true,
         terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
         created_at: UnixNanos::default(),
         archived_at: None,
@@ -23,8 +28,14 @@ fn at(seconds: u64) -> UnixNanos {
     UnixNanos::from_seconds(seconds)
 }
 
+fn reached(spending: &Spending, project: &Project, now: UnixNanos) -> Option<SpendLimitReached> {
+    let key = KeyId::parse("key_a").unwrap();
+    let payer = Payer { key: &key, budget: None, project, tier: None };
+    spending.without_room(&payer, &hold::HeldSums::default(), Total::default(), now)
+}
+
 fn whose(spending: &Spending, project: &Project, now: UnixNanos) -> Option<Spender> {
-    spending.reached(project, now).map(|reached| reached.spender)
+    reached(spending, project, now).map(|reached| reached.spender)
 }
 
 fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
@@ -77,11 +88,10 @@ fn a_limit_that_refuses_tells_its_threshold_what_was_spent_and_when_it_passes() 
     spending.add(&a.id, Total::from_pico(20_000_000_001), at(LAST_SECOND));
     spending.add(&b.id, Total::from_pico(20_000_000_000), at(LAST_SECOND));
     let told = |project| {
-        let reached = spending.reached(project, at(LAST_SECOND)).unwrap();
-        let amounts = (reached.threshold().to_string(), reached.spent.to_string());
-        assert!(spending.reached(project, at(reached.month_end_s)).is_none());
-        assert!(spending.reached(project, UnixNanos(at(reached.month_end_s).0 - 1)).is_some());
-        (reached.spender, amounts.0, amounts.1, reached.month_end_s)
+        let told = reached(&spending, project, at(LAST_SECOND)).unwrap();
+        assert!(reached(&spending, project, at(told.ends_s)).is_none());
+        assert!(reached(&spending, project, UnixNanos(at(told.ends_s).0 - 1)).is_some());
+        (told.spender, told.threshold().to_string(), told.spent.to_string(), told.ends_s)
     };
     let of = |spender, threshold: &str, spent: &str| (spender, threshold.into(), spent.into(), LAST_SECOND + 1);
     assert_eq!(told(&a), of(Spender::Project, "0.02", "0.020000000001"));
@@ -114,10 +124,11 @@ fn a_new_month_begins_at_nothing_and_a_late_settlement_of_the_old_does_not_count
 #[test]
 fn what_was_spent_before_a_restart_counts() {
     let (id, cent) = (ProjectId::parse("proj_a").unwrap(), Total::from_pico(10_000_000_000));
-    let month = Month::of(at(LAST_SECOND));
-    let spending = Spending::restored(Arc::default(), [(month, id.clone(), cent), (month, id, cent)]);
-    let reached = |cents| whose(&spending, &project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
-    assert_eq!((reached(2), reached(3)), (Some(Spender::Project), None));
+    let month = (Interval::Month, Interval::Month.around(at(LAST_SECOND)));
+    let spending =
+        Spending::restored(Arc::default(), [(month.0, month.1, id.clone(), cent), (month.0, month.1, id, cent)]);
+    let whose = |cents| whose(&spending, &project("proj_a", limit(cents, Enforcement::Enforcing)), at(LAST_SECOND));
+    assert_eq!((whose(2), whose(3)), (Some(Spender::Project), None));
 }
 
 #[test]
@@ -132,7 +143,7 @@ fn a_clock_that_jumps_over_the_months_end_and_back_switches_no_limit_off() {
         assert_eq!(whose(&spending, &project, at(LAST_SECOND + ahead)), None);
         spending.add(&project.id, Total::from_pico(1), at(LAST_SECOND));
         assert_eq!(whose(&spending, &project, at(LAST_SECOND)), Some(Spender::Project), "{ahead}");
-        assert!(spending.months.lock().unwrap().len() <= MAX_MONTHS);
+        assert!(spending.months.lock().unwrap().len() <= MOST_SPANS);
     }
 }
 
@@ -145,7 +156,7 @@ fn a_correction_may_lower_what_was_spent() {
     assert_eq!(whose(&spending, &project, at(LAST_SECOND)), None);
     // In the first second of the next month, of the last of this one.
     spending.adjust(&project.id, Total::from_pico(1), at(LAST_SECOND), at(LAST_SECOND + 1));
-    assert!(spending.reached(&project, at(LAST_SECOND)).is_some());
+    assert!(reached(&spending, &project, at(LAST_SECOND)).is_some());
 }
 
 #[test]
@@ -157,14 +168,15 @@ fn corrections_of_old_months_switch_no_limit_of_this_one_off() {
     for months_ago in (0..=12).rev() {
         let settled = at(LAST_SECOND - months_ago * 30 * DAY_S);
         spending.adjust(&project.id, Total::from_pico(1), settled, at(LAST_SECOND));
-        assert!(spending.reached(&project, at(LAST_SECOND)).is_some(), "{months_ago}");
+        assert!(reached(&spending, &project, at(LAST_SECOND)).is_some(), "{months_ago}");
     }
     assert!(spending.months.lock().unwrap().len() <= 2);
 }
 
 #[test]
 fn the_neighbours_of_a_month_are_those_of_the_calendar() {
-    let starts = |at| Month::of(at).with_neighbours().map(|month| month.start_s).collect::<Vec<_>>();
+    let starts = |at| Interval::Month.near(at).map(|month| month.start_s).collect::<Vec<_>>();
     assert_eq!(starts(at(LAST_SECOND)), [1_767_225_600, 1_772_323_200, 1_769_904_000]);
     assert_eq!(starts(at(0)), [31 * DAY_S, 0]);
+    assert_eq!(Interval::Day.near(at(5)).count(), 2);
 }

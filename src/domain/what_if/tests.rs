@@ -137,6 +137,10 @@ fn a_guess_gives_way_to_a_limit_unless_all_that_is_stated_is_reserved() {
         replay(all(), |_| Terms { guess_gives_way, ..terms(limits(0, 100), Limits::default()) }).refused
     };
     assert_eq!((told(true), told(false)), (0, 1));
+    let daily = Limits { tokens_per_day: NonZeroU32::new(100), ..Limits::default() };
+    for (project, key) in [(daily, Limits::default()), (Limits::default(), daily)] {
+        assert_eq!(replay(all(), |_| Terms { guess_gives_way: true, ..terms(project, key) }).refused, 0);
+    }
     let mut large = booked(0, "key_a1", 0, 0, (300, 5));
     large.held.as_mut().unwrap().estimate = Usage::default().with(LineItem::InputText, 101);
     let found = replay([large], |_| Terms { guess_gives_way: true, ..terms(limits(0, 100), Limits::default()) });

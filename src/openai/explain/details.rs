@@ -63,7 +63,7 @@ pub(super) struct Head<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct EstimateObject {
+pub(in crate::openai) struct EstimateObject {
     input_tokens: u64,
     output_tokens: u64,
     /// Taken from the limit of tokens, or asked of it.
@@ -222,7 +222,11 @@ impl<'a> Head<'a> {
 
 impl EstimateObject {
     fn held(under: &AdmittedUnder) -> Self {
-        Self { reserved_tokens: Some(under.held.reserved_tokens), ..Self::new(&under.held.estimate) }
+        Self::reserving(&under.held.estimate, under.held.reserved_tokens)
+    }
+
+    pub(in crate::openai) fn reserving(usage: &Usage, reserved_tokens: u64) -> Self {
+        Self { reserved_tokens: Some(reserved_tokens), ..Self::new(usage) }
     }
 
     /// Only a limit of tokens was asked for them.
@@ -242,7 +246,7 @@ impl EstimateObject {
     }
 }
 
-pub(super) const fn unit(dimension: Dimension) -> &'static str {
+pub(in crate::openai) const fn unit(dimension: Dimension) -> &'static str {
     match dimension {
         Dimension::AudioSecondsPerDay => "seconds",
         _ if dimension.is_tokens() || dimension.is_audio() => "tokens",

@@ -9,4 +9,5 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::details::{EstimateObject, unit};
 pub use self::{details::RequestObject, list::RequestPage, query::RequestsQuery};

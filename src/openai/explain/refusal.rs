@@ -35,9 +35,13 @@ struct HitLimitObject<'a> {
 #[derive(Debug, Serialize)]
 struct SpendLimitObject {
     of: &'static str,
+    interval: &'static str,
     threshold: Amount,
-    /// This month, when it was refused.
+    /// In the interval, when it was refused.
     spent: Amount,
+    /// What requests under way were expected to cost then.
+    held: Amount,
+    requested: Amount,
     admissible_at_ms: Option<u64>,
 }
 
@@ -72,8 +76,11 @@ impl<'a> RefusalObject<'a> {
         });
         let spend_limit = it.spend_limit().map(|reached| SpendLimitObject {
             of: reached.spender.name(),
+            interval: reached.interval.name(),
             threshold: Amount::of(reached.threshold()),
             spent: Amount::of(reached.spent),
+            held: Amount::of(reached.held),
+            requested: Amount::of(reached.requested),
             admissible_at_ms,
         });
         Self {

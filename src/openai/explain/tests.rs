@@ -13,7 +13,7 @@ use crate::domain::{
     limits::{Dimension, Headrooms, LimitExceeded, Scope},
     money::Total,
     refusals::{OverLimit, Reason, RefusedRequest},
-    spend::{SpendLimitReached, Spender},
+    spend::{Interval, SpendLimitReached, Spender},
     tariff::{Tariff, TariffKind},
     time::UnixNanos,
     usage::{LineItem, Usage},
@@ -95,8 +95,11 @@ fn over_spend_limit(spender: Spender) -> Reason {
     Reason::SpendLimit(Box::new(SpendLimitReached {
         spender,
         threshold_cents: std::num::NonZeroU64::new(5_000).unwrap(),
-        spent: Total::from_pico(50_001_234_567_890),
-        month_end_s: 1_790_812_800,
+        interval: Interval::Month,
+        spent: Total::from_pico(49_998_765_432_110),
+        held: Total::from_pico(1_000_000_000),
+        requested: Total::from_pico(300_000_000),
+        ends_s: 1_790_812_800,
     }))
 }
 
@@ -146,6 +149,8 @@ fn reasons_other_than_a_limit_have_none() {
     for (reason, spender) in [
         (over_spend_limit(Spender::Project), Some("project")),
         (over_spend_limit(Spender::Organization), Some("organization")),
+        (over_spend_limit(Spender::Tier), Some("tier")),
+        (over_spend_limit(Spender::Key), Some("key")),
         (Reason::UnknownModel, None),
     ] {
         let name = reason.name();

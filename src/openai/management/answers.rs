@@ -8,6 +8,7 @@ use crate::{
         keys::{AllowedModels, ApiKey},
         limits::Limits,
         projects::{Project, ServiceAccount},
+        spend::Budget,
         time::UnixNanos,
     },
     openai::error::ApiError,
@@ -23,6 +24,7 @@ pub struct ProjectObject<'a> {
     status: &'static str,
     external_key_id: Option<&'a str>,
     tier: &'a str,
+    automatic_tier: bool,
 }
 
 impl<'a> From<&'a Project> for ProjectObject<'a> {
@@ -36,6 +38,7 @@ impl<'a> From<&'a Project> for ProjectObject<'a> {
             status: if project.archived_at.is_some() { "archived" } else { "active" },
             external_key_id: None,
             tier: project.tier.as_str(),
+            automatic_tier: project.automatic_tier,
         }
     }
 }
@@ -88,6 +91,7 @@ pub struct AccountKeyCreated<'a> {
     expires_at: Option<u64>,
     limits: &'a Limits,
     allowed_models: Option<&'a AllowedModels>,
+    budget: Option<&'a Budget>,
 }
 
 impl<'a> AccountKeyCreated<'a> {
@@ -106,6 +110,7 @@ impl<'a> AccountKeyCreated<'a> {
             expires_at: key.terms.expires_at.map(UnixNanos::seconds),
             limits: &key.terms.limits,
             allowed_models: key.terms.allowed_models.as_ref(),
+            budget: key.terms.budget.as_ref(),
         }
     }
 }
@@ -125,6 +130,7 @@ pub struct ApiKeyObject<'a> {
     owner_project_access: &'static str,
     limits: &'a Limits,
     allowed_models: Option<&'a AllowedModels>,
+    budget: Option<&'a Budget>,
 }
 
 #[derive(Debug, Serialize)]
@@ -166,6 +172,7 @@ impl<'a> From<&'a ApiKey> for ApiKeyObject<'a> {
             owner_project_access: project_access(&key.project),
             limits: &key.terms.limits,
             allowed_models: key.terms.allowed_models.as_ref(),
+            budget: key.terms.budget.as_ref(),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Fields of request bodies, each with its words for what is wrong with it.
 
-use std::{fmt::Display, num::NonZeroU32};
+use std::{
+    fmt::Display,
+    num::{NonZeroU32, NonZeroU64},
+};
 
 use serde_json::{Map, Value};
 
@@ -9,12 +12,15 @@ use crate::{
     domain::{
         keys::AllowedModels,
         limits::{Limits, MAX_AUDIO_SECONDS},
+        spend::{Budget, Enforcement},
     },
-    openai::error::ApiError,
+    openai::{error::ApiError, report::query::choice},
 };
 
 const MAX_NAME_CHARACTERS: usize = 128;
 const MAX_LISTED_MODELS: usize = 500;
+/// Exact in every reader of JSON, and more money than there is.
+pub(super) const MAX_CENTS: u64 = (1 << 53) - 1;
 const MAX_TOKENS_IN_A_QUEUE: u64 = u64::MAX >> 1;
 
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
@@ -142,6 +148,31 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
     })
 }
 
+/// `None` when it is left out or null. Without a word on enforcement it is enforced.
+pub(super) fn budget(fields: &Map<String, Value>) -> Result<Option<Budget>, ApiError> {
+    const NAMES: [&str; 3] = ["monthly_cents", "daily_cents", "enforcement"];
+    const ENFORCEMENT: &str = "budget.enforcement";
+    let budget = match fields.get("budget") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Object(budget)) => budget,
+        Some(other) => return Err(wrong_type("budget", "an object", other)),
+    };
+    if let Some(unknown) = budget.keys().find(|name| !NAMES.contains(&name.as_str())) {
+        return Err(ApiError::unknown_parameter(&format!("budget.{}", shown(unknown))));
+    }
+    let cents = |name| Ok(integer(budget, "budget.", name, MAX_CENTS)?.and_then(NonZeroU64::new));
+    let (monthly_cents, daily_cents): (_, Option<NonZeroU64>) = (cents(NAMES[0])?, cents(NAMES[1])?);
+    if monthly_cents.is_none() && daily_cents.is_none() {
+        return Err(ApiError::missing_parameter("budget.monthly_cents"));
+    }
+    let enforcement = match budget.get(NAMES[2]) {
+        None | Some(Value::Null) => Enforcement::Enforcing,
+        Some(Value::String(text)) => choice(ENFORCEMENT, text, &Enforcement::ALL, Enforcement::name)?,
+        Some(other) => return Err(wrong_type(ENFORCEMENT, "a string", other)),
+    };
+    Ok(Some(Budget { monthly_cents, daily_cents, enforcement }))
+}
+
 /// A whole number from 1 to `maximum`; `None` when it is left out or null.
 pub(super) fn integer(
     fields: &Map<String, Value>,
@@ -159,6 +190,15 @@ pub(super) fn integer(
         Some(value) if value > maximum => Err(above_maximum(&param, maximum, value)),
         Some(0) | None => Err(below_minimum(&param, 1, number)),
         Some(value) => Ok(Some(value)),
+    }
+}
+
+/// `None` when it is left out or null.
+pub(super) fn boolean(fields: &Map<String, Value>, param: &str) -> Result<Option<bool>, ApiError> {
+    match fields.get(param) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(other) => Err(wrong_type(param, "a boolean", other)),
     }
 }
 

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::fields::{
-    above_maximum, allowed_models, below_minimum, integer, limits, name, object, only, optional_name, wrong_type,
+    above_maximum, allowed_models, below_minimum, boolean, budget, integer, limits, name, object, only, optional_name,
+    wrong_type,
 };
 use crate::{
     domain::{
@@ -11,6 +12,7 @@ use crate::{
         keys::{AllowedModels, KeyTerms},
         limits::Limits,
         projects::{Role, TierId},
+        spend::Budget,
         time::UnixNanos,
     },
     openai::{error::ApiError, report::query::enumeration},
@@ -26,10 +28,11 @@ const DEFAULT_OVERLAP_SECONDS: u64 = 86_400;
 const MAX_OVERLAP_SECONDS: u64 = 7 * 86_400;
 /// What `OpenAI` takes for a project, and we have no use for. Whoever manages projects there may send it here.
 const OF_OPENAI_PROJECTS: &[&str] = &["residency", "geography", "external_key_id"];
-const OF_PROJECTS: &[&str] = &["name", "tier"];
+const AUTOMATIC_TIER: &str = "automatic_tier";
+const OF_PROJECTS: &[&str] = &["name", "tier", AUTOMATIC_TIER];
 const EXPIRES_IN_SECONDS: &str = "expires_in_seconds";
 /// The name of a key, and its terms.
-const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", EXPIRES_IN_SECONDS];
+const OF_KEYS: &[&str] = &["name", "scopes", "limits", "allowed_models", "budget", EXPIRES_IN_SECONDS];
 /// The name that `OpenAI` gives to a service account's key.
 const KEY_NAME: &str = "Secret Key";
 
@@ -38,6 +41,7 @@ const KEY_NAME: &str = "Secret Key";
 pub struct NewProject {
     pub name: String,
     pub tier: Option<TierId>,
+    pub automatic_tier: Option<bool>,
 }
 
 /// `POST /v1/organization/projects/{project_id}`; what is `None` stays.
@@ -45,6 +49,7 @@ pub struct NewProject {
 pub struct ProjectUpdate {
     pub name: Option<String>,
     pub tier: Option<TierId>,
+    pub automatic_tier: Option<bool>,
 }
 
 /// `POST /v1/organization/projects/{project_id}/service_accounts`.
@@ -77,6 +82,7 @@ pub struct NewKey {
 pub struct NewKeyTerms {
     pub limits: Limits,
     pub allowed_models: Option<AllowedModels>,
+    pub budget: Option<Budget>,
     pub expires_in_seconds: Option<u64>,
 }
 
@@ -86,6 +92,7 @@ pub struct KeyUpdateRequest {
     pub name: Option<String>,
     pub limits: Option<Limits>,
     pub allowed_models: Option<Option<AllowedModels>>,
+    pub budget: Option<Option<Budget>>,
     /// `Some(None)`: the key does not expire any more.
     pub expires_in_seconds: Option<Option<u64>>,
 }
@@ -101,7 +108,7 @@ impl NewProject {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
         only(&fields, &[OF_PROJECTS, OF_OPENAI_PROJECTS])?;
-        Ok(Self { tier: tier(&fields)?, name: name(&fields)? })
+        Ok(Self { tier: tier(&fields)?, automatic_tier: boolean(&fields, AUTOMATIC_TIER)?, name: name(&fields)? })
     }
 }
 
@@ -109,7 +116,8 @@ impl ProjectUpdate {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
         only(&fields, &[OF_PROJECTS, OF_OPENAI_PROJECTS])?;
-        Ok(Self { tier: tier(&fields)?, name: optional_name(&fields)? })
+        let automatic_tier = boolean(&fields, AUTOMATIC_TIER)?;
+        Ok(Self { tier: tier(&fields)?, automatic_tier, name: optional_name(&fields)? })
     }
 }
 
@@ -117,11 +125,7 @@ impl NewServiceAccount {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let fields = object(body)?;
         only(&fields, &[OF_KEYS, &["create_service_account_only"]])?;
-        let without_key = match fields.get("create_service_account_only") {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(without_key)) => *without_key,
-            Some(other) => return Err(wrong_type("create_service_account_only", "a boolean", other)),
-        };
+        let without_key = boolean(&fields, "create_service_account_only")?.unwrap_or(false);
         let terms = NewKeyTerms::read(&fields)?;
         Ok(Self { name: name(&fields)?, key: (!without_key).then_some(terms) })
     }
@@ -175,13 +179,13 @@ impl NewKey {
 impl NewKeyTerms {
     fn read(fields: &Map<String, Value>) -> Result<Self, ApiError> {
         no_scopes(fields)?;
-        let (limits, allowed_models) = (limits(fields)?, allowed_models(fields)?);
-        Ok(Self { limits, allowed_models, expires_in_seconds: expiry_seconds(fields)? })
+        let (limits, allowed_models, budget) = (limits(fields)?, allowed_models(fields)?, budget(fields)?);
+        Ok(Self { limits, allowed_models, budget, expires_in_seconds: expiry_seconds(fields)? })
     }
 
     pub fn from(self, now: UnixNanos) -> KeyTerms {
-        let Self { limits, allowed_models, expires_in_seconds } = self;
-        KeyTerms { limits, allowed_models, expires_at: expires_in_seconds.map(|seconds| after(now, seconds)) }
+        let Self { limits, allowed_models, budget, expires_in_seconds } = self;
+        KeyTerms { limits, allowed_models, budget, expires_at: expires_in_seconds.map(|seconds| after(now, seconds)) }
     }
 }
 
@@ -196,6 +200,7 @@ impl KeyUpdateRequest {
             // Null takes them away.
             limits: given("limits").then(|| limits(&fields)).transpose()?,
             allowed_models: given("allowed_models").then(|| allowed_models(&fields)).transpose()?,
+            budget: given("budget").then(|| budget(&fields)).transpose()?,
             expires_in_seconds: given(EXPIRES_IN_SECONDS).then(|| expiry_seconds(&fields)).transpose()?,
         })
     }

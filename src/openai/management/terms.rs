@@ -7,14 +7,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    fields::{integer, model_names, object, wrong_type},
+    fields::{MAX_CENTS, integer, model_names, object, wrong_type},
     requests::shown,
 };
 use crate::{
     domain::{
         limits::{Limits, MAX_AUDIO_SECONDS},
         projects::{ModelPermissions, PermissionMode, RateLimitUpdate},
-        spend::{Enforcement, SpendLimit},
+        spend::{Enforcement, Interval, SpendLimit},
     },
     openai::{error::ApiError, report::query::choice},
 };
@@ -22,8 +22,6 @@ use crate::{
 /// What is shown for a limit that there is not, where `OpenAI`'s schema demands a number: the largest that can be set.
 pub const NO_LIMIT: u32 = u32::MAX;
 const MAX_BATCH_TOKENS: u64 = u64::MAX >> 1;
-/// Exact in every reader of JSON, and more money than there is.
-const MAX_THRESHOLD_CENTS: u64 = (1 << 53) - 1;
 
 const RATES: [&str; 9] = [
     "max_requests_per_1_minute",
@@ -183,15 +181,15 @@ impl<'a> From<&'a ModelPermissions> for ModelPermissionsObject<'a> {
 // === spend limits ===
 
 /// `POST /v1/organization/spend_limit` and `POST /v1/organization/projects/{project_id}/spend_limit`. Without a word on
-/// enforcement the limit is enforced.
+/// enforcement the limit is enforced. An interval of a day is ours.
 pub fn spend_limit(body: &[u8]) -> Result<SpendLimit, ApiError> {
     let fields = object(body)?;
     only(&fields, &["threshold_amount", "currency", "interval", "enforcement"])?;
-    let threshold_cents = integer(&fields, "", "threshold_amount", MAX_THRESHOLD_CENTS)?;
+    let threshold_cents = integer(&fields, "", "threshold_amount", MAX_CENTS)?;
     let threshold_cents = threshold_cents.and_then(std::num::NonZeroU64::new);
     let threshold_cents = threshold_cents.ok_or_else(|| ApiError::missing_parameter("threshold_amount"))?;
     choice("currency", text(&fields, "currency", "currency")?, &["USD"], |name| name)?;
-    choice("interval", text(&fields, "interval", "interval")?, &["month"], |name| name)?;
+    let interval = choice("interval", text(&fields, "interval", "interval")?, &Interval::ALL, Interval::name)?;
     let enforcement = match fields.get("enforcement") {
         None | Some(Value::Null) => Enforcement::Enforcing,
         Some(Value::Object(enforcement)) => {
@@ -203,7 +201,7 @@ pub fn spend_limit(body: &[u8]) -> Result<SpendLimit, ApiError> {
         }
         Some(other) => return Err(wrong_type("enforcement", "an object", other)),
     };
-    Ok(SpendLimit { threshold_cents, enforcement })
+    Ok(SpendLimit { threshold_cents, interval, enforcement })
 }
 
 #[derive(Debug, Serialize)]
@@ -234,7 +232,7 @@ impl SpendLimitObject {
             object,
             threshold_amount: limit.threshold_cents.get(),
             currency: "USD",
-            interval: "month",
+            interval: limit.interval.name(),
             enforcement: EnforcementObject { status: limit.enforcement.name() },
         }
     }
@@ -325,7 +323,7 @@ mod tests {
             (json!({"threshold_amount": null}), "threshold_amount", "missing_required_parameter"),
             (json!({"threshold_amount": 1.5}), "threshold_amount", "invalid_type"),
             (json!({"currency": "EUR"}), "currency", "invalid_value"),
-            (json!({"interval": "day"}), "interval", "invalid_value"),
+            (json!({"interval": "week"}), "interval", "invalid_value"),
             (json!({"interval": null}), "interval", "missing_required_parameter"),
             (json!({"enforcement": {}}), "enforcement.status", "missing_required_parameter"),
             (json!({"enforcement": {"status": "on"}}), "enforcement.status", "invalid_value"),

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::openai::estimate::text_tokens;
 
 const MESSAGES: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
 
@@ -56,6 +57,30 @@ fn text_images_and_audio_are_counted() {
     assert_eq!((request.messages, request.images, request.audio.clips, request.choices), (4, 1, 1, 3));
     assert_eq!(request.text_bytes, "café 😀".len() as u64 + 2 + 1);
     assert!(request.wants_audio);
+}
+
+/// A megabyte of it, wherever it may stand.
+#[test]
+fn base64_is_never_counted_as_text() {
+    let large = "QUJD".repeat(1 << 18);
+    let image = format!("data:image/png;base64,{large}");
+    for part in [
+        json!({"type": "input_audio", "input_audio": {"data": &large, "format": "mp3"}}),
+        json!({"input_audio": {"format": "wav", "data": &large}, "type": "input_audio"}),
+        json!({"type": "image_url", "image_url": {"url": &image, "detail": "low"}}),
+        json!({"type": "file", "file": {"filename": "a.pdf", "file_data": format!("data:application/pdf;base64,{large}")}}),
+    ] {
+        let body =
+            json!({"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "abcd"}, part]}]});
+        let body = body.to_string();
+        let request = scan(body.as_bytes()).unwrap();
+        assert_eq!(request.text_bytes, 4, "{:.60}", part.to_string());
+        let images = u64::from(request.images);
+        assert_eq!(text_tokens(&request), 1 + 1 + 1 + 765 * images, "{:.60}", part.to_string());
+    }
+    let replayed =
+        json!({"model": "m", "messages": [{"role": "assistant", "audio": {"id": "audio_1", "data": &large}}]});
+    assert_eq!(scan(replayed.to_string().as_bytes()).unwrap().text_bytes, 0);
 }
 
 #[test]

@@ -22,13 +22,17 @@ fn keys<const COUNT: usize>(limiter: &Limiter) -> [Arc<Buckets>; COUNT] {
     std::array::from_fn(|n| limiter.buckets(&project, &KeyId::parse(&format!("key_{n}")).unwrap(), &group))
 }
 
+fn text(tokens: u32) -> Asked {
+    Asked { tokens: some(tokens).unwrap(), audio: Audio::NONE, stream: false }
+}
+
 fn reserve(
     buckets: &Arc<Buckets>,
     limits: &ByScope<Limits>,
     tokens: u32,
     now: UnixNanos,
 ) -> Result<Reservation, LimitExceeded> {
-    buckets.reserve(limits, Asked { tokens: some(tokens).unwrap(), audio: Audio::NONE, stream: false }, now)
+    buckets.reserve(limits, text(tokens), now)
 }
 
 fn used(tokens: u64) -> Used {
@@ -99,6 +103,39 @@ fn an_idle_key_takes_little_memory() {
     // Beside them two places in lists and one in a map, of 24 bytes each, and the counts of what is shared.
     assert!(size_of::<Buckets>() + size_of::<Groups<Buckets>>() <= 112);
     assert!(size_of::<Cells>() <= 216, "of its own, where it has narrower limits");
+}
+
+/// Of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1_024
+}
+
+/// Alone in its process, or other tests are measured too: `cargo test --lib hundred_thousand -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures the whole process"]
+fn a_hundred_thousand_idle_keys_in_memory_take_less_than_four_hundred_bytes_each() {
+    const KEYS: u64 = 100_000;
+    let narrow = ByScope { project: tokens_per_minute(300_000_000), key: tokens_per_minute(50) };
+    for (limits, what) in [(of_project(narrow.project), "without limits"), (narrow, "with limits")] {
+        let (limiter, group) = (Limiter::default(), Arc::from("m"));
+        // A thousand keys in each project. The accounts have made these ids before, and share them.
+        let ids: Vec<_> = (0..KEYS)
+            .map(|n| {
+                let project = ProjectId::parse(&format!("proj_{:024}", n / 1_000)).unwrap();
+                (project, KeyId::parse(&format!("key_{n:024}")).unwrap())
+            })
+            .collect();
+        let before = resident();
+        for (project, key) in &ids {
+            let buckets = limiter.buckets(project, key, &group);
+            reserve(&buckets, &limits, 10, at(0)).unwrap().settle(used(10), at(0));
+        }
+        let each = (resident() - before) / KEYS;
+        println!("an idle key {what} of its own: {each} bytes");
+        assert!((50..400).contains(&each), "{each} bytes {what} of its own");
+    }
 }
 
 #[test]
@@ -353,4 +390,31 @@ fn seconds_of_audio_are_counted_by_the_tick_and_told_in_seconds() {
     assert!(speak(&one, &limits, (94, 1), at(0)).is_ok());
     let large = speak(&one, &limits, (601, 0), at(0)).unwrap_err();
     assert_eq!((large.limit, large.requested, large.wait_nanos), (60, 61, None));
+}
+
+#[test]
+fn asking_takes_nothing_and_tells_what_reserving_does() {
+    let project = Limits { requests_per_minute: some(3), ..tokens_per_minute(300) };
+    let limits = ByScope { project, key: Limits { tokens_per_day: some(250), ..Limits::default() } };
+    let limiter = Limiter::default();
+    let [one, two] = keys(&limiter);
+    let mut held = Vec::new();
+    for (tokens, left) in [(100, [2, 200, 150]), (150, [1, 50, 0]), (1, [0, 49, 0])] {
+        let before = one.headrooms(&limits, at(0));
+        let would = one.would_reserve(&limits, text(tokens), at(0));
+        assert_eq!((one.headrooms(&limits, at(0)), would.headrooms), (before, before));
+        assert_eq!(would.limits.iter().map(|it| it.left_after().unwrap_or(0)).collect::<Vec<_>>(), left);
+        let reserved = reserve(&one, &limits, tokens, at(0));
+        assert_eq!(reserved.as_ref().err(), would.refused.as_ref());
+        held.extend(reserved.ok().into_iter().inspect(|reserved| {
+            for it in &would.limits {
+                assert_eq!(reserved.hold().used_before[it.scope][it.dimension.index()], it.used_before);
+                assert_eq!(u64::from(reserved.hold().units(it.dimension)), it.reserved);
+            }
+        }));
+    }
+    let refused = one.would_reserve(&limits, text(1), at(0)).refused.unwrap();
+    assert_eq!((refused.scope, refused.dimension), (Scope::Key, Dimension::TokensPerDay));
+    assert_eq!(two.would_reserve(&limits, text(50), at(0)).refused, None, "the key's limit is its own");
+    assert_eq!(held.len(), 2);
 }

@@ -15,23 +15,27 @@ use crate::{
 
 pub async fn insert_project(store: &Store, project: &Project, event: &AuditEvent) -> Result<(), StoreError> {
     let mut change = Change::begin(store, event).await?;
-    sqlx::query("INSERT INTO projects (id, name, tier, created_at, archived_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(project.id.as_str())
-        .bind(&project.name)
-        .bind(project.tier.as_str())
-        .bind(stored(project.created_at))
-        .bind(project.archived_at.map(stored))
-        .execute(change.connection())
-        .await?;
+    sqlx::query(
+        "INSERT INTO projects (id, name, tier, automatic_tier, created_at, archived_at) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(project.id.as_str())
+    .bind(&project.name)
+    .bind(project.tier.as_str())
+    .bind(project.automatic_tier)
+    .bind(stored(project.created_at))
+    .bind(project.archived_at.map(stored))
+    .execute(change.connection())
+    .await?;
     change.commit().await
 }
 
 /// Writes what of a project can change.
 pub async fn update_project(store: &Store, project: &Project, event: &AuditEvent) -> Result<(), StoreError> {
     let mut change = Change::begin(store, event).await?;
-    sqlx::query("UPDATE projects SET name = ?, tier = ?, archived_at = ? WHERE id = ?")
+    sqlx::query("UPDATE projects SET name = ?, tier = ?, automatic_tier = ?, archived_at = ? WHERE id = ?")
         .bind(&project.name)
         .bind(project.tier.as_str())
+        .bind(project.automatic_tier)
         .bind(project.archived_at.map(stored))
         .bind(project.id.as_str())
         .execute(change.connection())
@@ -97,7 +101,7 @@ pub async fn update_key(store: &Store, key: &ApiKey, event: &AuditEvent) -> Resu
     let previous = key.previous.as_ref();
     sqlx::query(
         "UPDATE api_keys SET name = ?, hash = ?, previous_hash = ?, previous_expires_at = ?, redacted_value = ?, \
-         limits = ?, allowed_models = ?, expires_at = ? WHERE id = ?",
+         limits = ?, allowed_models = ?, budget = ?, expires_at = ? WHERE id = ?",
     )
     .bind(&key.name)
     .bind(key.hash.as_bytes().as_slice())
@@ -106,6 +110,7 @@ pub async fn update_key(store: &Store, key: &ApiKey, event: &AuditEvent) -> Resu
     .bind(&key.redacted_value)
     .bind(json(&key.terms.limits)?)
     .bind(key.terms.allowed_models.as_ref().map(json).transpose()?)
+    .bind(key.terms.budget.as_ref().map(json).transpose()?)
     .bind(key.terms.expires_at.map(stored))
     .bind(key.id.as_str())
     .execute(change.connection())
@@ -123,7 +128,7 @@ pub async fn revoke_key(store: &Store, key: &ApiKey, event: &AuditEvent) -> Resu
 async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO api_keys (id, project_id, service_account_id, name, hash, redacted_value, limits, allowed_models, \
-         created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         budget, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(key.id.as_str())
     .bind(key.project.id.as_str())
@@ -133,6 +138,7 @@ async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), S
     .bind(&key.redacted_value)
     .bind(json(&key.terms.limits)?)
     .bind(key.terms.allowed_models.as_ref().map(json).transpose()?)
+    .bind(key.terms.budget.as_ref().map(json).transpose()?)
     .bind(stored(key.created_at))
     .bind(key.terms.expires_at.map(stored))
     .execute(connection)

@@ -59,7 +59,7 @@ pub(crate) async fn clear(path: &Path) {
 async fn insert(connection: &mut SqliteConnection, entry: &Settled<'_>) {
     let account = entry.project_id.replace("proj_", "sa_");
     for statement in [
-        "INSERT OR IGNORE INTO projects VALUES (?1, ?1, 'tier1', 0, NULL)",
+        "INSERT OR IGNORE INTO projects (id, name, tier, created_at) VALUES (?1, ?1, 'tier1', 0)",
         "INSERT OR IGNORE INTO service_accounts (id, project_id, name, created_at) VALUES (?2, ?1, '', 0)",
         "INSERT OR IGNORE INTO api_keys (id, project_id, service_account_id, name, hash, redacted_value, limits, created_at)
          SELECT ?3, ?1, ?2, '', zeroblob(32), '', '{}', 0",

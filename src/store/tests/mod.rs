@@ -29,7 +29,7 @@ use crate::domain::{
 pub(crate) async fn store(dir: &Path) -> Store {
     let store = Store::open(&dir.join("tollgate.db")).await.unwrap();
     sqlx::raw_sql(
-        "INSERT OR IGNORE INTO projects VALUES ('proj_a', 'A', 'free', 0, NULL);
+        "INSERT OR IGNORE INTO projects (id, name, tier, created_at) VALUES ('proj_a', 'A', 'free', 0);
          INSERT OR IGNORE INTO service_accounts (id, project_id, name, created_at) VALUES ('sa_a', 'proj_a', 'A', 0);
          INSERT OR IGNORE INTO api_keys
              (number, id, project_id, service_account_id, name, hash, redacted_value, limits, created_at, expires_at, revoked_at)

@@ -73,6 +73,10 @@ async fn an_admission_is_kept_until_its_settlement_is_in_the_ledger() {
     let mut projector = Projector::new(Arc::clone(&journal), store.clone());
     projector.catch_up().await.unwrap();
     assert_eq!(entries(&store).await, 100);
+    // The last record tells the next start the time: it goes when there is a later one.
+    assert_eq!(journal.start().segment, journal.end().segment - 1);
+    finish(&journal, 100);
+    projector.catch_up().await.unwrap();
     assert_eq!(journal.start().segment, journal.end().segment);
     assert_balanced(&store).await;
 }

@@ -12,8 +12,9 @@ use crate::{
         ledger::Entry,
         money::{Money, Total},
         pricing::{Prices, Rates},
+        report::{LATEST_TIME_S, Range},
         reprice::{Booked, Repriced},
-        spend::Month,
+        spend::Interval,
         time::UnixNanos,
         usage::{LineItem, Usage},
     },
@@ -224,20 +225,20 @@ async fn adjustments_are_found_by_whoever_counts_what_was_spent() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     append(&store, vec![entry(1), entry(2)]).await;
-    let month = Month::of(NOW).with_neighbours();
-    assert_eq!(spent(&store, month).await.unwrap().last_adjustment, 0);
+    assert_eq!(spent(&store, NOW, None).await.unwrap().last_adjustment, 0);
     reprice(&store, &stretch(), &catalog(10)).await.unwrap();
     let adjusted = adjusted_after(&store, 0).await.unwrap();
     let found: Vec<_> = adjusted.iter().map(|it| (it.number, it.project.as_str(), it.amount.pico())).collect();
     assert_eq!(found, [(1, "proj_a", 114), (2, "proj_a", 114)]);
     assert_eq!(adjusted[0].settled_at.millis(), entry(1).settlement.settled_at.millis());
     assert_eq!(adjusted_after(&store, 1).await.unwrap(), adjusted[1..]);
-    let spent = spent(&store, Month::of(NOW).with_neighbours()).await.unwrap();
+    let spent = spent(&store, NOW, None).await.unwrap();
     assert_eq!((sum(&spent), spent.last_adjustment), (2 * 230, 2));
 }
 
 fn sum(spent: &Spent) -> i128 {
-    spent.amounts.iter().map(|(_, _, amount)| amount.pico()).sum()
+    let months = spent.by_project.iter().filter(|it| it.0 == Interval::Month);
+    months.map(|it| it.3.pico()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,9 +257,14 @@ async fn what_was_spent_holds_just_the_adjustments_up_to_the_one_that_it_names()
     });
     let (base, first) = (i128::from(ENTRIES) * 230, i128::from(ENTRIES));
     let mut seen = std::collections::BTreeSet::new();
+    let ever = Range { start_s: 0, end_s: LATEST_TIME_S };
     while !run.is_finished() {
-        let spent = spent(&gateway, Month::of(NOW).with_neighbours()).await.unwrap();
-        assert_eq!(sum(&spent), base + (i128::from(spent.last_adjustment) - first) * 23);
+        let spent = spent(&gateway, NOW, Some(ever)).await.unwrap();
+        let expected = base + (i128::from(spent.last_adjustment) - first) * 23;
+        assert_eq!(sum(&spent), expected);
+        let by_keys = |of| spent.by_key.iter().filter(move |it| it.0 == of).map(|it| it.3.pico()).sum::<i128>();
+        assert_eq!(Interval::ALL.map(by_keys), [expected; 2]);
+        assert_eq!(spent.by_day.iter().map(|it| it.2.pico()).sum::<i128>(), expected);
         seen.insert(spent.last_adjustment);
     }
     run.await.unwrap();

@@ -6,7 +6,7 @@ use tollgate::domain::{
     money::Total,
     pricing::ServiceTier,
     refusals::Reason,
-    spend::{SpendLimitReached, Spender},
+    spend::{Interval, SpendLimitReached, Spender},
     usage::{Basis, LineItem},
 };
 
@@ -138,8 +138,11 @@ async fn words_of_requests_are_the_ones_of_the_code() {
     let spend_limit = Reason::SpendLimit(Box::new(SpendLimitReached {
         spender: Spender::Project,
         threshold_cents: std::num::NonZeroU64::MIN,
+        interval: Interval::Month,
         spent: Total::default(),
-        month_end_s: 0,
+        held: Total::default(),
+        requested: Total::default(),
+        ends_s: 0,
     }));
     let refused = [Reason::UnknownModel, Reason::ModelNotAllowed, Reason::WrongEndpoint, Reason::UnpricedModel];
     let refused = refused.iter().chain([&spend_limit, &Reason::NotRecorded]).map(Reason::name);
@@ -159,7 +162,11 @@ async fn words_of_requests_are_the_ones_of_the_code() {
         ("/schemas/RequestLimit/properties/name", Dimension::ALL.map(Dimension::name).to_vec()),
         (
             "/schemas/RequestRefusal/properties/spend_limit/properties/of",
-            [Spender::Project, Spender::Organization].map(Spender::name).to_vec(),
+            [Spender::Key, Spender::Project, Spender::Tier, Spender::Organization].map(Spender::name).to_vec(),
+        ),
+        (
+            "/schemas/RequestRefusal/properties/spend_limit/properties/interval",
+            Interval::ALL.map(Interval::name).to_vec(),
         ),
         ("/schemas/RequestRefusal/properties/limit/properties/name", Dimension::ALL.map(Dimension::name).to_vec()),
     ] {

@@ -107,3 +107,23 @@ test("a client that waits as told is served", async () => {
   const completion = await gateway.client(key, { maxRetries: 1 }).chat.completions.create(hello);
   assert.ok(completion.choices[0].message.content);
 });
+
+/** How often a key's own requests per minute were refused since the start. */
+async function refusals() {
+  const headers = { authorization: `Bearer ${gateway.adminKey}` };
+  const page = await (await fetch(`${gateway.adminURL}/metrics`, { headers })).text();
+  const name = 'tollgate_requests_refused_total{limit="requests_per_minute",scope="key"} ';
+  const line = page.split("\n").find((line) => line.startsWith(name));
+  return line ? Number(line.slice(name.length)) : 0;
+}
+
+test("the SDK's own retry makes it through a refusal without a second one", async () => {
+  const client = gateway.client(await gateway.key({ limits: { requests_per_minute: 20 } }), { maxRetries: 2 });
+  const before = await refusals();
+  // Twenty at once, and one comes back every three seconds: in the end one call is refused.
+  for (let n = 0; n < 40 && (await refusals()) === before; n += 1) {
+    const completion = await client.chat.completions.create(hello);
+    assert.ok(completion.choices[0].message.content);
+  }
+  assert.equal((await refusals()) - before, 1);
+});

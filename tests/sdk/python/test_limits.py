@@ -2,6 +2,7 @@
 
 import re
 import time
+import urllib.request
 
 import openai
 import pytest
@@ -59,6 +60,29 @@ def test_a_client_that_waits_as_told_is_served(gateway):
     assert raw.status_code == 200
     assert raw.retries_taken <= 1
     assert time.monotonic() - started < 5
+
+
+def refusals(gateway) -> int:
+    """How often a key's own requests per minute were refused since the start."""
+    headers = {"authorization": f"Bearer {gateway.admin_key}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{gateway.admin_url}/metrics", headers=headers)) as answer:
+        page = answer.read().decode()
+    name = 'tollgate_requests_refused_total{limit="requests_per_minute",scope="key"}'
+    return next((int(line.split()[-1]) for line in page.splitlines() if line.startswith(name)), 0)
+
+
+def test_the_sdks_own_retry_makes_it_through_a_refusal_without_a_second_one(gateway):
+    client = gateway.client(gateway.key(requests_per_minute=20), max_retries=2)
+    before = refusals(gateway)
+    call = client.chat.completions.with_raw_response.create
+    # Twenty at once, and one comes back every three seconds: in the end one call is refused.
+    for _ in range(40):
+        raw = call(model=TEXT_MODEL, messages=user("Hi."))
+        assert raw.status_code == 200
+        if raw.retries_taken > 0:
+            break
+    assert raw.retries_taken == 1
+    assert refusals(gateway) - before == 1
 
 
 def test_a_limit_refuses_nobody_while_it_has_room_and_nothing_past_it(gateway):

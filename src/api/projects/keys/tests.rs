@@ -43,7 +43,7 @@ async fn a_key_is_made_with_an_account_of_its_own_or_for_one_that_is_there() {
         "object": "organization.project.api_key", "id": key["id"], "name": "ci", "redacted_value": key["redacted_value"],
         "created_at": NOW_SECONDS, "last_used_at": null, "expires_at": NOW_SECONDS + 60, "previous_expires_at": null,
         "owner": owner, "owner_project_access": "active", "limits": {"tokens_per_minute": 9},
-        "allowed_models": ["gpt-4o"], "value": key["value"],
+        "allowed_models": ["gpt-4o"], "budget": null, "value": key["value"],
     });
     assert_eq!((status, &key), (200, &expected));
     let (status, second) =
@@ -95,6 +95,22 @@ async fn what_is_modified_holds_at_once_and_the_rest_stays() {
     let (status, modified) = side.post(&there, json!({"name": "nightly"})).await;
     assert_eq!((status, &modified["name"], &modified["value"]), (200, &json!("nightly"), &Value::Null));
     assert_eq!((&modified["limits"], &modified["allowed_models"]), (&key["limits"], &key["allowed_models"]));
+    let (_, modified) = side.post(&there, json!({"budget": {"daily_cents": 5}})).await;
+    let budget = json!({"monthly_cents": null, "daily_cents": 5, "enforcement": "enforcing"});
+    assert_eq!((&modified["budget"], &modified["limits"]), (&budget, &key["limits"]));
+    for (budget, param, code) in [
+        (json!({}), "budget.monthly_cents", "missing_required_parameter"),
+        (json!({"daily_cents": 0}), "budget.daily_cents", "integer_below_min_value"),
+        (json!({"daily_cents": 5, "enforcement": "soft"}), "budget.enforcement", "invalid_value"),
+        (json!({"weekly_cents": 5}), "budget.weekly_cents", "unknown_parameter"),
+        (json!(5), "budget", "invalid_type"),
+    ] {
+        let (status, refused) = side.post(&there, json!({"budget": budget})).await;
+        let error = &refused["error"];
+        assert_eq!((status, &error["param"], &error["code"]), (400, &json!(param), &json!(code)), "{refused}");
+    }
+    let (_, modified) = side.post(&there, json!({"budget": null})).await;
+    assert_eq!(modified["budget"], Value::Null);
     let (_, modified) = side.post(&there, json!({"limits": {"requests_per_day": 2}, "allowed_models": null})).await;
     assert_eq!((&modified["limits"], &modified["allowed_models"]), (&json!({"requests_per_day": 2}), &Value::Null));
     for accounts in [Arc::clone(&side.accounts), side.reloaded().await] {

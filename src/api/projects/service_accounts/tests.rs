@@ -46,6 +46,7 @@ async fn an_account_can_be_made_alone_and_given_keys_later() {
     let expected = json!({
         "object": "organization.project.service_account.api_key", "id": key["id"], "name": "Secret Key",
         "value": key["value"], "created_at": NOW_SECONDS, "expires_at": null, "limits": {}, "allowed_models": null,
+        "budget": null,
     });
     assert_eq!((status, &key), (200, &expected));
     let narrow = json!({"name": "ci", "limits": {"requests_per_minute": 3}, "expires_in_seconds": 9});

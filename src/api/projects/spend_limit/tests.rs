@@ -35,6 +35,7 @@ async fn both_limits_are_set_replaced_shown_and_taken_away() {
         assert_eq!(call(&side, of, Method::POST, &body).await, (200, expected.clone()));
         assert_eq!(call(&side, of, Method::GET, &Value::Null).await, (200, expected.clone()));
         (body["enforcement"], expected["enforcement"]) = (json!({"status": "inactive"}), json!({"status": "inactive"}));
+        (body["interval"], expected["interval"]) = ("day".into(), "day".into());
         assert_eq!(call(&side, of, Method::POST, &body).await, (200, expected.clone()));
         assert_eq!(call(&side, of, Method::GET, &Value::Null).await, (200, expected));
         let deleted = json!({"object": format!("{object}.deleted"), "deleted": true});
@@ -69,7 +70,8 @@ async fn both_limits_are_the_same_after_a_restart() {
 async fn changes_are_in_the_audit_log() {
     let side = AdminSide::new().await;
     let project = project(&side, "alpha").await;
-    let facts = |cents: u64| json!({"threshold_amount": cents, "enforcement": {"status": "enforcing"}});
+    let facts =
+        |cents: u64| json!({"threshold_amount": cents, "interval": "month", "enforcement": {"status": "enforcing"}});
     for (of, object_id, in_project) in
         [(Some(project.as_str()), project.as_str(), json!(project)), (None, "organization", Value::Null)]
     {

@@ -1,0 +1,61 @@
+//! What the parts of the app want of the settings.
+
+use std::time::Duration;
+
+use super::{StartError, data_dir::DataDir};
+use crate::{
+    config::{self, Settings},
+    journal,
+    openai::endpoint::Endpoint,
+    proxy::{self, StreamTimes, drain::DrainOptions},
+    upstream::{self, Upstream},
+};
+
+pub(super) fn connect_upstream(settings: &Settings) -> Result<Upstream, StartError> {
+    let key = settings.upstream_key.as_ref().ok_or(StartError::NoUpstreamKey)?;
+    let bearer = format!("Bearer {}", key.reveal());
+    let authorization = http::HeaderValue::try_from(bearer).map_err(|_| StartError::BadUpstreamKey)?;
+    let options = upstream::Options {
+        url: settings.upstream_url.uri().clone(),
+        paths: Endpoint::ALL.map(Endpoint::upstream_path).to_vec(),
+        authorization,
+        connect_timeout: Duration::from_secs(settings.upstream_connect_timeout_s),
+        first_byte_timeout: Duration::from_secs(settings.upstream_first_byte_timeout_s),
+        idle_connections: settings.upstream_idle_connections,
+    };
+    Upstream::new(options).map_err(StartError::Tls)
+}
+
+pub(super) fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options {
+    const MIB: u64 = 1 << 20;
+    journal::Options {
+        dir: data_dir.journal(),
+        segment_bytes: settings.journal_segment_mib.saturating_mul(MIB),
+        max_bytes: settings.journal_max_mib.saturating_mul(MIB),
+        durability: match settings.durability {
+            config::Durability::Process => journal::Durability::Process,
+            config::Durability::Power => journal::Durability::Power,
+        },
+    }
+}
+
+pub(super) fn drain_options(settings: &Settings) -> DrainOptions {
+    DrainOptions {
+        policy: settings.on_client_disconnect,
+        max_time: Duration::from_secs(settings.drain_max_s),
+        max_bytes: settings.drain_max_bytes as u64,
+        max_requests: settings.drain_max_requests,
+    }
+}
+
+pub(super) fn proxy_options(settings: &Settings) -> proxy::Options {
+    proxy::Options {
+        reserve: settings.reserve,
+        allow_unpriced: settings.allow_unpriced,
+        stream_times: StreamTimes {
+            idle: Duration::from_secs(settings.stream_idle_timeout_s),
+            max: Duration::from_secs(settings.stream_max_s),
+        },
+        max_answer_bytes: settings.max_answer_bytes as u64,
+    }
+}

@@ -1,0 +1,107 @@
+//! Which limits a request is held to, and how much is spent of each.
+
+use std::{num::NonZeroU64, sync::PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, dollars, hold::HeldSums};
+use crate::domain::{
+    ids::{KeyId, ProjectId},
+    money::Total,
+    time::UnixNanos,
+};
+
+/// A limit, and who it is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LimitOf {
+    pub(super) spender: Spender,
+    pub(super) limit: SpendLimit,
+}
+
+/// A spend limit that refused a request, as it was then: all of it was spent, or what was left was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpendLimitReached {
+    pub spender: Spender,
+    #[serde(default)]
+    pub interval: Interval,
+    pub threshold_cents: NonZeroU64,
+    /// In the interval of the refusal, by all who count for this limit.
+    pub spent: Total,
+    /// What their requests under way were expected to cost.
+    #[serde(default)]
+    pub held: Total,
+    /// What this request was expected to cost.
+    #[serde(default)]
+    pub requested: Total,
+    /// Unix seconds: the end of that interval, when requests pass again, whatever becomes of those under way.
+    #[serde(alias = "month_end_s")]
+    pub ends_s: u64,
+}
+
+impl SpendLimitReached {
+    pub fn threshold(&self) -> Total {
+        dollars(self.threshold_cents)
+    }
+
+    /// A request that is alone needs only that something is left.
+    fn leaves_room(&self) -> bool {
+        let sum = |a: Total, b: Total| Total::from_pico(a.pico().saturating_add(b.pico()));
+        let needed = sum(sum(self.spent, self.held), self.requested);
+        self.spent < self.threshold() && (self.held == Total::default() || needed <= self.threshold())
+    }
+}
+
+impl Spending {
+    /// The enforced limit that has no room for a request that is expected to cost `requested`, if one has none: the key's
+    /// before the project's own, before its tier's, and the organization's last.
+    pub(super) fn without_room(
+        &self,
+        payer: &Payer<'_>,
+        held: &HeldSums,
+        requested: Total,
+        now: UnixNanos,
+    ) -> Option<SpendLimitReached> {
+        let mut enforced = self.limits(payer).filter(|limit| limit.limit.is_enforced());
+        enforced.find_map(|limit| {
+            let LimitOf { spender, limit: SpendLimit { threshold_cents, interval, .. } } = limit;
+            let reached = SpendLimitReached {
+                spender,
+                interval,
+                threshold_cents,
+                spent: self.spent(&limit, payer.key, &payer.project.id, now),
+                held: held.of(spender, payer),
+                requested,
+                ends_s: interval.around(now).end_s,
+            };
+            (!reached.leaves_room()).then_some(reached)
+        })
+    }
+
+    pub(super) fn limits(&self, payer: &Payer<'_>) -> impl Iterator<Item = LimitOf> + use<> {
+        let of = |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, limit });
+        let [monthly, daily] = payer.budget.map_or([None, None], Budget::limits);
+        let limits = [
+            of(Spender::Key, monthly),
+            of(Spender::Key, daily),
+            of(Spender::Project, payer.project.terms.spend_limit),
+            of(Spender::Tier, payer.tier),
+            of(Spender::Organization, self.organization_limit.current()),
+        ];
+        limits.into_iter().flatten()
+    }
+
+    /// What counts for a limit, in its month or day around `now`.
+    pub(super) fn spent(&self, limit: &LimitOf, key: &KeyId, project: &ProjectId, now: UnixNanos) -> Total {
+        let interval = limit.limit.interval;
+        if limit.spender == Spender::Key {
+            return self.spent_by_key(key, interval, now);
+        }
+        let range = interval.around(now);
+        let spans = self.sums(interval).lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sums) = spans.iter().find(|sums| sums.range == range) else { return Total::default() };
+        match limit.spender {
+            Spender::Organization => sums.organization,
+            _ => sums.projects.get(project).copied().unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Tiers as teams meet them: which models, how much money a month, and how a project gets to a higher one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tollgate::{clock::Clock, config::Settings, domain::time::UnixNanos, simulator};
+
+use crate::{
+    schema::Specification,
+    support::{Actor, Gateway, MODEL, TEXT_MODEL, amounts, change_price, spoken, text, with},
+};
+
+const PROJECTS: &str = "/v1/organization/projects";
+/// 2026-09-21, ten days before the month ends.
+const SEPTEMBER: u64 = 1_790_000_000;
+const DAY_NANOS: u64 = 86_400_000_000_000;
+
+const TIERS: &str = r#"
+tiers = [
+    { id = "tier1", name = "One", monthly_usage_limit_dollars = 3, default_limits = { requests_per_minute = 100 } },
+    { id = "build", name = "Build", qualification = { spent_dollars = 1 }, default_limits = { requests_per_minute = 200 } },
+    { id = "launch", name = "Launch", qualification = { paid_dollars = 1, days_since_first_payment = 7 },
+      default_limits = { requests_per_minute = 300 } },
+    { id = "grow", name = "Grow", qualification = { spent_dollars = 1000000 }, default_limits = { requests_per_minute = 400 } },
+    { id = "partners", name = "By hand", default_limits = { requests_per_minute = 500 } },
+]
+"#;
+
+/// A gateway of those tiers, where each answer in text costs more than a dollar.
+async fn gateway(change: impl FnOnce(&mut Settings)) -> Gateway {
+    let clock = Clock::manual(UnixNanos::from_seconds(SEPTEMBER));
+    Gateway::start_at(clock, simulator::Options::default(), |settings| {
+        change_price(settings, TEXT_MODEL, "output_text = \"0.6\"", "output_text = \"1000000\"");
+        let file = settings.data_dir.with_file_name("tiers.toml");
+        std::fs::write(&file, TIERS).unwrap();
+        settings.tiers_file = Some(file);
+        change(settings);
+    })
+    .await
+}
+
+async fn promoting() -> Gateway {
+    gateway(|settings| settings.promote_projects = true).await
+}
+
+async fn project(gateway: &Gateway, team: &Actor) -> Value {
+    gateway.admin().get(&format!("{PROJECTS}/{}", team.project_id)).await.json()
+}
+
+async fn modify(gateway: &Gateway, team: &Actor, body: Value) {
+    let reply = gateway.admin().post(&format!("{PROJECTS}/{}", team.project_id), &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+async fn await_tier(gateway: &Gateway, team: &Actor, tier: &str) {
+    for _ in 0..200 {
+        if project(gateway, team).await["tier"] == tier {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not in {tier} after two seconds: {}", project(gateway, team).await);
+}
+
+/// What a promotion under way would have done by then.
+async fn stays_in(gateway: &Gateway, team: &Actor, tier: &str) {
+    gateway.at_rest().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(project(gateway, team).await["tier"], tier);
+}
+
+async fn spend(team: &Actor) {
+    let reply = team.say("Hi").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+/// A model without limits of its own: the tier's are told.
+async fn limit_of(team: &Actor) -> String {
+    let reply = team.say("Hi").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.header("x-ratelimit-limit-requests").to_owned()
+}
+
+/// The changes of tier, newest first.
+async fn moves(gateway: &Gateway, team: &Actor) -> Vec<Value> {
+    let path = format!(
+        "/v1/organization/audit_logs?limit=100&event_types[]=project.updated&project_ids[]={}",
+        team.project_id
+    );
+    let log = gateway.admin().get(&path).await.json();
+    let rows = log["data"].as_array().unwrap().iter();
+    rows.filter(|row| row["before"]["tier"] != row["after"]["tier"]).cloned().collect()
+}
+
+// === promotion ===
+
+#[tokio::test]
+async fn a_project_moves_up_when_it_has_spent_enough_and_the_audit_log_has_the_figures() {
+    let mut gateway = promoting().await;
+    let (mut team, idle) = (gateway.project("tier1").await, gateway.project("tier1").await);
+    spend(&team).await;
+    await_tier(&gateway, &team, "build").await;
+    let spent = gateway.ledger().await[0].cost_pico.unwrap();
+    assert!(spent > 1_000_000_000_000);
+    let rows = moves(&gateway, &team).await;
+    let row = &rows[0];
+    assert_eq!((rows.len(), &row["actor"]["api_key"]["id"]), (1, &json!("gateway")), "{row}");
+    assert_eq!((&row["before"]["tier"], &row["after"]["tier"]), (&json!("tier1"), &json!("build")));
+    let figures = &row["after"]["qualified_by"];
+    assert_eq!(
+        amounts(&figures.to_string().replace(":\"", ":").replace("\",", ",").replace("\"}", "}"), "spent_dollars"),
+        [i128::from(spent)]
+    );
+    assert_eq!(figures["days_since_first_spend"], 0);
+    let document = Specification(gateway.admin().get("/v1/organization/openapi.json").await.json());
+    assert_eq!(document.problems_of("AuditLog", row), [""; 0]);
+    // At once, for the keys that there are.
+    assert_eq!(limit_of(&team).await, "200");
+    gateway.clock.advance(7 * DAY_NANOS);
+    assert_eq!(limit_of(&team).await, "200");
+    await_tier(&gateway, &team, "launch").await;
+    assert_eq!(moves(&gateway, &team).await[0]["after"]["qualified_by"]["days_since_first_spend"], 7);
+    gateway.stop().await;
+    gateway.run().await;
+    team.url.clone_from(&gateway.calls_url);
+    assert_eq!(limit_of(&team).await, "300");
+    stays_in(&gateway, &team, "launch").await;
+    assert_eq!((moves(&gateway, &team).await.len(), &project(&gateway, &idle).await["tier"]), (2, &json!("tier1")));
+}
+
+#[tokio::test]
+async fn what_was_earned_before_the_start_counts_and_tiers_between_are_skipped() {
+    let mut gateway = gateway(|_| {}).await;
+    let team = gateway.project("tier1").await;
+    spend(&team).await;
+    // Off unless it is asked for.
+    stays_in(&gateway, &team, "tier1").await;
+    gateway.clock.advance(8 * DAY_NANOS);
+    gateway.stop().await;
+    gateway.settings.promote_projects = true;
+    gateway.run().await;
+    await_tier(&gateway, &team, "launch").await;
+    let rows = moves(&gateway, &team).await;
+    assert_eq!((rows.len(), &rows[0]["after"]["qualified_by"]["days_since_first_spend"]), (1, &json!(8)));
+}
+
+#[tokio::test]
+async fn an_administrators_word_stands() {
+    let gateway = promoting().await;
+    let team = gateway.project("tier1").await;
+    modify(&gateway, &team, json!({"automatic_tier": false})).await;
+    spend(&team).await;
+    stays_in(&gateway, &team, "tier1").await;
+    // Further up than it has earned: never down by itself, and no tier is reached that asks for nothing.
+    modify(&gateway, &team, json!({"automatic_tier": true, "tier": "grow"})).await;
+    spend(&team).await;
+    stays_in(&gateway, &team, "grow").await;
+    modify(&gateway, &team, json!({"tier": "tier1"})).await;
+    gateway.clock.advance(40 * DAY_NANOS);
+    spend(&team).await;
+    await_tier(&gateway, &team, "launch").await;
+}
+
+// === the monthly usage limit ===
+
+#[tokio::test]
+async fn a_tiers_monthly_limit_refuses_until_the_tier_is_another() {
+    let mut gateway = gateway(|_| {}).await;
+    let mut team = gateway.project("tier1").await;
+    while gateway.ledger().await.iter().filter_map(|row| row.cost_pico).sum::<i64>() < 3_000_000_000_000 {
+        spend(&team).await;
+    }
+    let calls = gateway.metric("upstream_calls_total").await;
+    let expected = json!({
+        "message": "Your project reached the monthly usage limit of its tier.", "type": "insufficient_quota", "param": null,
+        "code": "project_usage_limit_exceeded",
+    });
+    let refused = team.say("Hi").await;
+    assert_eq!((refused.status.as_u16(), refused.error()), (429, expected.clone()));
+    assert_eq!(refused.header("x-should-retry"), "false");
+    assert_eq!(gateway.metric("upstream_calls_total").await, calls);
+    assert_eq!(gateway.metric("requests_over_spend_limit_total").await, 1);
+    let path = format!("/v1/organization/requests/{}", refused.header("x-request-id"));
+    let explained = gateway.admin().get(&path).await;
+    assert!(explained.text().contains("\"tier\""), "{}", explained.text());
+    gateway.stop().await;
+    gateway.run().await;
+    team.url.clone_from(&gateway.calls_url);
+    assert_eq!(team.say("Hi").await.error(), expected);
+    modify(&gateway, &team, json!({"tier": "partners"})).await;
+    spend(&team).await;
+    modify(&gateway, &team, json!({"tier": "tier1"})).await;
+    assert_eq!(team.say("Hi").await.error(), expected);
+    gateway.clock.advance(11 * DAY_NANOS);
+    spend(&team).await;
+}
+
+// === money held ===
+
+#[tokio::test]
+async fn many_requests_at_once_do_not_pass_a_spend_limit_together() {
+    let gateway = gateway(|_| {}).await;
+    let team = gateway.project("partners").await;
+    spend(&team).await;
+    let one = gateway.ledger().await[0].cost_pico.unwrap();
+    // Room for four more of these, which are all under way before the first has ended.
+    let body = json!({"threshold_amount": 5 * one / 10_000_000_000 + 1, "currency": "USD", "interval": "month"});
+    let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &body).await.status, 200);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let team = team.clone();
+        calls.spawn(async move { team.chat_with_fault("delay-ms=1500", &text(TEXT_MODEL, "Hi")).await });
+    }
+    let replies = calls.join_all().await;
+    let count = |status: u16| replies.iter().filter(|reply| reply.status == status).count();
+    assert_eq!((count(200), count(429)), (4, 16));
+    // Nothing is held for those that have ended, or were refused.
+    let costs: Vec<_> = gateway.ledger().await.iter().filter_map(|row| row.cost_pico).collect();
+    assert_eq!(costs, [one; 5]);
+    spend(&team).await;
+    assert_eq!(team.say("Hi").await.error()["code"], "project_spend_limit_exceeded");
+}
+
+#[tokio::test]
+async fn a_keys_budget_is_its_own_and_counts_by_the_month_and_the_day() {
+    let mut gateway = gateway(|_| {}).await;
+    let mut team = gateway.project("partners").await;
+    let sibling = gateway.key_of(&team.project_id, json!({})).await;
+    let path = format!("{PROJECTS}/{}/api_keys/{}", team.project_id, team.key_id);
+    let set = async |gateway: &Gateway, budget: Value| {
+        assert_eq!(gateway.admin().post(&path, &json!({"budget": budget})).await.status, 200);
+    };
+    set(&gateway, json!({"daily_cents": 1})).await;
+    spend(&team).await;
+    let expected = json!({
+        "message": "Your API key reached its enforced spend limit.", "type": "insufficient_quota", "param": null,
+        "code": "api_key_spend_limit_exceeded",
+    });
+    let refused = team.say("Hi").await;
+    assert_eq!((refused.status.as_u16(), refused.error()), (429, expected.clone()));
+    assert_eq!(refused.header("x-should-retry"), "false");
+    spend(&sibling).await;
+    gateway.clock.advance(DAY_NANOS);
+    spend(&team).await;
+    // What was spent before the budget was set, before the restart and on other days counts for the month.
+    set(&gateway, json!({"monthly_cents": 1})).await;
+    gateway.clock.advance(DAY_NANOS);
+    gateway.stop().await;
+    gateway.run().await;
+    team.url.clone_from(&gateway.calls_url);
+    assert_eq!(team.say("Hi").await.error(), expected);
+    set(&gateway, json!({"daily_cents": 1})).await;
+    spend(&team).await;
+    gateway.stop().await;
+    gateway.run().await;
+    team.url.clone_from(&gateway.calls_url);
+    assert_eq!(team.say("Hi").await.error(), expected);
+    set(&gateway, json!({"daily_cents": 1, "enforcement": "inactive"})).await;
+    spend(&team).await;
+    set(&gateway, Value::Null).await;
+    spend(&team).await;
+}
+
+#[tokio::test]
+async fn soft_limits_refuse_nothing_and_tell_how_far_they_are_used() {
+    let gateway = gateway(|_| {}).await;
+    let team = gateway.project("partners").await;
+    spend(&team).await;
+    let one = gateway.ledger().await[0].cost_pico.unwrap() / 10_000_000_000 + 1;
+    let soft = json!({"threshold_amount": 4 * one, "currency": "USD", "interval": "month", "enforcement": {"status": "inactive"}});
+    let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &soft).await.status, 200);
+    let mut told = Vec::new();
+    for stream in [false, true, false, true, false] {
+        let reply = team.chat(&with(text(TEXT_MODEL, "Hi"), &json!({ "stream": stream }))).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        told.push(reply.header("x-tollgate-budget-percent").parse::<u64>().ok());
+    }
+    // Before each request: a quarter and a little less than a half go unsaid.
+    assert_eq!(told[..2], [None, None]);
+    assert!(told[2..].is_sorted() && told[2] >= Some(70) && told[4] >= Some(110), "{told:?}");
+    for (percent, passed) in [(50, 1), (80, 1), (100, 1)] {
+        let name = format!("soft_limits_passed_total{{percent=\"{percent}\"}}");
+        assert_eq!(gateway.metric(&name).await, passed, "{percent}");
+    }
+}
+
+// === the models of a tier ===
+
+#[tokio::test]
+async fn the_free_tier_is_for_its_models_only() {
+    let gateway = Gateway::start().await;
+    let team = gateway.project("free").await;
+    for model in ["gpt-4o-audio-preview", "gpt-4o"] {
+        let refused = team.chat(&text(model, "Hi")).await;
+        let expected = json!({
+            "message": format!("Project `{}` does not have access to model `{model}`", team.project_id),
+            "type": "invalid_request_error", "param": null, "code": "model_not_found",
+        });
+        assert_eq!((refused.status.as_u16(), refused.error()), (403, expected));
+        assert_eq!(team.get(&format!("/v1/models/{model}")).await.status, 404);
+    }
+    assert_eq!(team.say("Hi").await.status, 200);
+    let list = team.get("/v1/models").await.json();
+    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert!(ids.contains(&MODEL) && ids.iter().all(|id| id.starts_with(TEXT_MODEL)), "{ids:?}");
+    // From the next request on.
+    modify(&gateway, &team, json!({"tier": "tier1"})).await;
+    let body = with(spoken("wav"), &json!({"model": "gpt-4o-audio-preview"}));
+    assert_eq!(team.chat(&body).await.status, 200);
+}
