@@ -91,14 +91,18 @@ pub fn room_when_refused(admitted: &[Admitted], refused: &[Refused], limit: u32)
     refused.sort_unstable_by_key(|request| request.answered);
     // At each start: how full the requests that may have been admitted since then can have made the bucket.
     let mut tree = Tree::new(starts.clone());
-    let (mut waiting, mut room) = (by_sending.iter().peekable(), 0);
+    let (mut waiting, mut sent, mut room) = (by_sending.iter().peekable(), 0, 0);
     for refusal in refused {
         while let Some(request) = waiting.next_if(|request| request.sent <= refusal.answered) {
             let until = starts.partition_point(|start| *start <= request.arrived);
             tree.add(0..until, unit);
+            sent += 1;
         }
         let until = starts.partition_point(|start| *start <= refusal.answered);
         let full = if until == 0 { 0 } else { tree.max(0..until).0 - refusal.sent };
+        // Those that were sent and have not arrived may have been admitted a nanosecond before.
+        let on_their_way = sent - starts.partition_point(|start| *start < refusal.answered);
+        let full = full.max(i64::try_from(on_their_way).unwrap() * unit - 1);
         room = room.max((limit - 1) * unit - full);
     }
     u64::try_from(room.max(0)).unwrap().div_ceil(unit.unsigned_abs())
@@ -225,5 +229,14 @@ mod tests {
         assert_eq!(room_when_refused(&admitted, &refused(21), 3), 1);
         assert_eq!(room_when_refused(&admitted[..2], &refused(1), 3), 1);
         assert_eq!(room_when_refused(&admitted, &refused(45), 3), 2);
+        // Sent before the refusal, and arrived after it: they can have filled the bucket.
+        let mut slow = requests(&[4, 4, 5]);
+        for request in &mut slow {
+            request.sent = 0;
+        }
+        assert_eq!(room_when_refused(&slow, &refused(1), 3), 0);
+        assert_eq!(room_when_refused(&slow[..2], &refused(1), 3), 1);
+        slow[2].sent = 2 * SECOND;
+        assert_eq!(room_when_refused(&slow, &refused(1), 3), 1);
     }
 }
