@@ -12,13 +12,19 @@ use std::{
 
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Store, StoreError, accounts::unreadable, check_schema, retention, spend, tariffs};
+use super::{
+    Store, StoreError,
+    accounts::unreadable,
+    check_schema,
+    columns::{request_id, usage},
+    retention, spend, tariffs,
+};
 use crate::domain::{
     export::{Adjusted, ExportedEntry},
     ids::RequestId,
     tariff::Tariff,
     time::UnixNanos,
-    usage::{LineItem, Usage},
+    usage::LineItem,
 };
 
 /// Entries that are looked at in one transaction.
@@ -204,19 +210,4 @@ fn read(
         usage: usage(row)?,
         adjusted: adjusted.get(&request_id).copied(),
     })
-}
-
-fn request_id(row: &SqliteRow) -> Result<RequestId, StoreError> {
-    let bytes: &[u8] = row.try_get("request_id")?;
-    let bytes = bytes.try_into().map_err(|_| unreadable("entries.request_id"))?;
-    Ok(RequestId::from_bytes(bytes))
-}
-
-fn usage(row: &SqliteRow) -> Result<Usage, StoreError> {
-    let mut usage = Usage::default();
-    for item in LineItem::ALL {
-        let quantity: i64 = row.try_get(item.name())?;
-        usage.set(item, u64::try_from(quantity).map_err(|_| StoreError::Unreadable(quantity.to_string()))?);
-    }
-    Ok(usage)
 }

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod batch_queue;
 pub mod buckets;
 mod change;
+mod columns;
 pub mod error;
 pub mod export;
 pub mod last_used;

@@ -7,8 +7,9 @@ use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
     Store, StoreError,
+    columns::{duration_ms, request_id, usage, whole},
     refusals::read_id,
-    requests::{held, usage, whole},
+    requests::held,
     retention,
 };
 use crate::domain::{
@@ -115,10 +116,10 @@ fn read(row: &SqliteRow) -> Result<Booked, StoreError> {
     let unknown = |text: &str| StoreError::Unreadable(text.to_owned());
     let (key_id, project_id) = (text("key_id")?, text("project_id")?);
     let admitted_at_ms = whole(row, "admitted_at_ms")?;
-    let settled_at_ms = admitted_at_ms.saturating_add(whole(row, "duration_ms")?);
+    let settled_at_ms = admitted_at_ms.saturating_add(duration_ms(row)?);
     let is_from_before = sqlx::ValueRef::is_null(&row.try_get_raw("held")?);
     Ok(Booked {
-        request_id: read_id(row.try_get("request_id")?)?,
+        request_id: request_id(row)?,
         admitted_at: UnixNanos::from_millis(admitted_at_ms),
         settled_at: UnixNanos::from_millis(settled_at_ms),
         project_id: ProjectId::parse(project_id).ok_or_else(|| unknown(project_id))?,

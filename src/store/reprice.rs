@@ -11,6 +11,7 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use super::{
     Store, StoreError,
     change::Change,
+    columns::{request_id, usage, whole},
     names::Names,
     reports::Directory,
     rollups::{self, Rollups},
@@ -194,16 +195,16 @@ fn judged(
     let mut places = HashMap::new();
     for row in &rows.entries {
         let id = request_id(row)?;
-        let times = [rollups::whole(row, "admitted_at_ms")?, rollups::whole(row, "settled_at_ms")?];
+        let times = [whole(row, "admitted_at_ms")?, whole(row, "settled_at_ms")?];
         let (times, tariff) = (times.map(UnixNanos::from_millis), tariff(row)?.clone());
         places.insert(id, requests.len());
-        requests.push(Booked::new(id, times, row.try_get("api_key")?, rollups::usage(row)?, tariff));
+        requests.push(Booked::new(id, times, row.try_get("api_key")?, usage(row)?, tariff));
     }
     for row in &rows.adjustments {
         let id = request_id(row)?;
         let booked = places.get(&id).and_then(|at| requests.get_mut(*at));
         if let Some(booked) = booked {
-            let usage = rollups::usage(row)?;
+            let usage = usage(row)?;
             booked.adjust(tariff(row)?, &usage, row.try_get("requests")?).map_err(|_| StoreError::Overflow(id))?;
         }
     }
@@ -212,12 +213,6 @@ fn judged(
         Ok((booked, verdict))
     });
     judged.collect()
-}
-
-fn request_id(row: &SqliteRow) -> Result<RequestId, StoreError> {
-    let bytes: &[u8] = row.try_get("request_id")?;
-    let id = bytes.try_into().map_err(|_| StoreError::Unreadable("a request's id".to_owned()))?;
-    Ok(RequestId::from_bytes(id))
 }
 
 /// One adjustment, and what it adds to the sums.

@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, TypeInfo as _, ValueRef as
 
 use super::{
     Store, StoreError,
-    accounts::unreadable,
-    refusals::{self, id, read_id},
+    columns::{duration_ms, request_id, usage, whole},
+    refusals::{self, id},
     reports::Directory,
 };
 use crate::domain::{
@@ -22,7 +22,7 @@ use crate::domain::{
     ledger::Outcome,
     limits::WrittenLimits,
     time::UnixNanos,
-    usage::{Basis, LineItem, Usage},
+    usage::{Basis, LineItem},
 };
 
 /// Which requests a page shows. An empty list is no filter.
@@ -124,15 +124,14 @@ async fn finished(store: &Store, filter: &Filter, limit: usize) -> Result<Vec<Fi
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *reading)
         .await?;
-    let ids: Vec<RequestId> =
-        rows.iter().map(|row| read_id(row.try_get("request_id")?)).collect::<Result<_, sqlx::Error>>()?;
+    let ids: Vec<RequestId> = rows.iter().map(request_id).collect::<Result<_, _>>()?;
     let corrections = adjustments(&mut reading, &ids).await?;
     reading.commit().await?;
     // Read afterwards: it holds every tariff that the rows can name.
     let directory = store.directory().await?;
     let mut adjustments: HashMap<RequestId, Vec<Adjustment>> = HashMap::new();
     for row in corrections {
-        let request_id = read_id(row.try_get("request_id")?)?;
+        let request_id = request_id(&row)?;
         adjustments.entry(request_id).or_default().push(adjustment(&row, &directory)?);
     }
     let finished = rows.iter().zip(ids).map(|(row, id)| {
@@ -239,7 +238,7 @@ fn read(
         outcome: Outcome::ALL.into_iter().find(|it| it.name() == outcome).ok_or_else(|| unknown(outcome))?,
         status: row.try_get("status")?,
         admitted_at_ms: whole(row, "admitted_at_ms")?,
-        duration_ms: whole(row, "duration_ms")?,
+        duration_ms: duration_ms(row)?,
         basis: Basis::ALL.into_iter().find(|it| it.name() == basis).ok_or_else(|| unknown(basis))?,
         usage: usage(row)?,
         tariff: directory.tariff(row.try_get("tariff")?).cloned().ok_or_else(|| unknown("a tariff"))?,
@@ -278,18 +277,4 @@ fn adjustment(row: &SqliteRow, directory: &Directory) -> Result<Adjustment, Stor
         tariff: directory.tariff(row.try_get("tariff")?).cloned().ok_or_else(unknown)?,
         gives_price: row.try_get("requests")?,
     })
-}
-
-pub(super) fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
-    LineItem::ALL.into_iter().try_fold(Usage::default(), |usage, item| Ok(usage.with(item, whole(row, item.name())?)))
-}
-
-/// A clock that was set back can make a duration negative; no time passed then.
-pub(super) fn whole(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
-    let number: i64 = row.try_get(column)?;
-    match u64::try_from(number) {
-        Ok(number) => Ok(number),
-        Err(_) if column == "duration_ms" => Ok(0),
-        Err(_) => Err(unreadable("a count below zero")),
-    }
 }

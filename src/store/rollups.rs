@@ -8,12 +8,16 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Row as _, SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
 
-use super::{Store, StoreError, ledger::Row};
+use super::{
+    Store, StoreError,
+    columns::{usage, whole},
+    ledger::Row,
+};
 use crate::domain::{
     rollup::{Cell, Cells, Detail, Rollup, RollupError},
-    usage::{LineItem, Usage},
+    usage::LineItem,
 };
 
 /// Seconds in a minute, an hour and a day.
@@ -293,15 +297,4 @@ fn read(row: &SqliteRow) -> Result<(u64, Cell), StoreError> {
     let small = |column| u32::try_from(whole(row, column)?).map_err(|_| StoreError::SumOverflow);
     let (api_key, tariff, requests) = (small("api_key")?, small("tariff")?, whole(row, "requests")?);
     Ok((whole(row, "settled_s")?, Cell { api_key, tariff, requests, usage: usage(row)? }))
-}
-
-/// A number that is never negative.
-pub(super) fn whole(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
-    let value: i64 = row.try_get(column)?;
-    u64::try_from(value).map_err(|_| StoreError::Unreadable(value.to_string()))
-}
-
-/// The quantities of an entry or an adjustment.
-pub(super) fn usage(row: &SqliteRow) -> Result<Usage, StoreError> {
-    LineItem::ALL.into_iter().try_fold(Usage::default(), |usage, item| Ok(usage.with(item, whole(row, item.name())?)))
 }

@@ -3,9 +3,8 @@
 use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{
-    Store, StoreError,
+    Store, StoreError, columns,
     reports::{self, Directory},
-    rollups,
 };
 use crate::domain::{
     ids::{KeyId, ProjectId},
@@ -76,11 +75,11 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
     let tariff: i64 = row.try_get("tariff")?;
     let tariff = directory.tariff(tariff).ok_or_else(|| StoreError::Unreadable(format!("tariff {tariff}")))?;
     let mut amount = Total::default();
-    for (item, quantity) in rollups::usage(row)?.items() {
+    for (item, quantity) in columns::usage(row)?.items() {
         let line = tariff.amount(item, quantity).and_then(|line| amount.checked_add(line));
         amount = line.map_err(|_| StoreError::SumOverflow)?;
     }
-    let settled_at = UnixNanos::from_millis(rollups::whole(row, "settled_at_ms")?);
+    let settled_at = UnixNanos::from_millis(columns::whole(row, "settled_at_ms")?);
     Ok(Adjusted { number: row.try_get("number")?, project, key, amount, settled_at })
 }
 
