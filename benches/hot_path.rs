@@ -111,7 +111,7 @@ fn limits() -> Limits {
 }
 
 fn limiter(criterion: &mut Criterion) {
-    const USED: Used = Used { request: true, tokens: 20, audio: Audio::NONE };
+    const USED: Used = Used { request: true, tokens: 20, ..Used::NOTHING };
     const KEYS: usize = 100_000;
     let (limiter, project, group) = (Limiter::default(), ProjectId::parse("proj_one").unwrap(), Arc::from(MODEL));
     let keys: Vec<_> = (0..KEYS).map(|n| KeyId::parse(&format!("key_{n}")).unwrap()).collect();

@@ -132,20 +132,26 @@ pub struct Used {
     /// That of the usage, from which it is read back: the journal does not write it twice.
     #[serde(skip)]
     pub audio: Audio,
+    /// Where it is not that of the usage: what a request held that the end of the process interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_audio: Option<Audio>,
 }
 
 impl Used {
-    pub const NOTHING: Self = Self { request: false, tokens: 0, audio: Audio::NONE };
+    pub const NOTHING: Self = Self { request: false, tokens: 0, audio: Audio::NONE, held_audio: None };
 
     /// Of a request that the upstream has seen, if it is one.
     pub fn of(request: bool, usage: &Usage) -> Self {
-        Self { request, tokens: usage.total(), audio: Audio::of(usage) }
+        Self { request, tokens: usage.total(), audio: Audio::of(usage), held_audio: None }
     }
 
     pub const fn units(&self, dimension: Dimension) -> u64 {
         match dimension {
             _ if dimension.is_tokens() => self.tokens,
-            _ if dimension.is_audio() => self.audio.units(dimension),
+            _ if dimension.is_audio() => match self.held_audio {
+                Some(held) => held.units(dimension),
+                None => self.audio.units(dimension),
+            },
             _ => self.request as u64,
         }
     }
@@ -196,8 +202,11 @@ impl Entry {
 }
 
 impl Admission {
-    /// How a request is settled that was still open when the process ended: at its estimate.
+    /// How a request is settled that was still open when the process ended: at its estimate. Its limits keep what it held:
+    /// there may be more of it than the estimate, and where the estimate is more, it gave way to a limit.
     pub fn interrupted(&self, now: UnixNanos) -> Settlement {
+        let used = Used::of(true, &self.estimate);
+        let held_audio = Some(self.hold.audio).filter(|held| *held != used.audio);
         Settlement {
             request_id: self.request_id,
             settled_at: now,
@@ -209,7 +218,7 @@ impl Admission {
             prices_from: self.prices_from,
             usage: self.estimate,
             charges: self.charges.clone(),
-            used: Used { tokens: u64::from(self.hold.tokens.get()), ..Used::of(true, &self.estimate) },
+            used: Used { tokens: u64::from(self.hold.tokens.get()), held_audio, ..used },
         }
     }
 }
@@ -217,7 +226,10 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::samples::{admission, settlement};
+    use crate::{
+        domain::usage::LineItem,
+        journal::samples::{admission, settlement},
+    };
 
     #[test]
     fn a_tariff_has_the_date_of_the_prices_that_were_really_used() {
@@ -230,6 +242,24 @@ mod tests {
         assert_eq!(date(Some(7), Some(5)), Some(7));
         // As in journals of before the settlement had one.
         assert_eq!((date(None, Some(5)), date(None, None)), (Some(5), None));
+    }
+
+    #[test]
+    fn what_the_end_of_the_process_interrupts_keeps_what_it_held_of_every_limit() {
+        let estimate = Usage::default().with(LineItem::InputAudio, 30).with(LineItem::OutputAudio, 200);
+        for output in [70, 200, 250] {
+            let mut admission = Admission { estimate, ..admission(1) };
+            admission.hold.audio = Audio { input: 30, output };
+            let settlement = admission.interrupted(UnixNanos(1));
+            for dimension in Dimension::ALL {
+                assert_eq!(
+                    settlement.used.units(dimension),
+                    u64::from(admission.hold.units(dimension)),
+                    "{dimension:?}"
+                );
+            }
+            assert_eq!((settlement.usage, settlement.used.held_audio.is_some()), (estimate, output != 200));
+        }
     }
 
     #[test]

@@ -68,12 +68,12 @@ fn work(thread: u64, buckets: &Arc<Buckets>, held: &AtomicU64) -> (u64, u64) {
                 0 => drop(reservation),
                 1 => {
                     used = (used.0 + 1, used.1 + tokens);
-                    reservation.settle(Used { request: true, tokens, audio: Audio::NONE }, NOW);
+                    reservation.settle(Used { request: true, tokens, ..Used::NOTHING }, NOW);
                 }
                 _ => {
                     let tokens = below(tokens);
                     used = (used.0 + 1, used.1 + tokens);
-                    reservation.settle(Used { request: true, tokens, audio: Audio::NONE }, NOW);
+                    reservation.settle(Used { request: true, tokens, ..Used::NOTHING }, NOW);
                 }
             }
         }
@@ -113,7 +113,7 @@ fn eight_threads_at_once_get_exactly_the_limit() {
                 scope.spawn(|| {
                     (0..REQUESTS / 4)
                         .filter_map(|_| reserve(&buckets, 100))
-                        .map(|taken| taken.settle(Used { request: true, tokens: 100, audio: Audio::NONE }, NOW))
+                        .map(|taken| taken.settle(Used { request: true, tokens: 100, ..Used::NOTHING }, NOW))
                         .count()
                 })
             })

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt, fs,
     path::Path,
+    time::{Duration, Instant},
 };
 
 use serde::Deserialize;
@@ -13,7 +14,10 @@ use sqlx::{
 };
 use tollgate::domain::{rollup::Cells, usage::LineItem};
 
-use crate::load::{Tally, Team};
+use crate::{
+    load::{Tally, Team},
+    process::log_of,
+};
 
 /// A request as the look-alike wrote it down before it answered.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,7 +51,7 @@ pub struct Row {
     input_cached_text: i64,
     pub input_audio: i64,
     output_text: i64,
-    output_audio: i64,
+    pub output_audio: i64,
     pub cost_pico: Option<i64>,
     priced: i64,
 }
@@ -103,6 +107,15 @@ fn cost_pico(row: &Row) -> i64 {
 pub fn read_log(path: &Path) -> Vec<Seen> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until the look-alike in `dir` has written down so many requests.
+pub async fn until_seen(dir: &tempfile::TempDir, requests: usize) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while read_log(&log_of(dir.path())).len() < requests {
+        assert!(Instant::now() < deadline, "the upstream was not called");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// The ledger's database, beside the gateway that writes it.

@@ -96,7 +96,7 @@ impl Load {
     /// `in_flight` clients, each with one request at a time.
     pub fn start(gateway: SocketAddr, teams: &Arc<Vec<Team>>, in_flight: u64) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let clip = Arc::new(clip());
+        let clip = Arc::new(clip(5));
         let mut clients = JoinSet::new();
         for _ in 0..in_flight {
             clients.spawn(client(gateway, Arc::clone(teams), Arc::clone(&clip), Arc::clone(&over)));
@@ -157,10 +157,6 @@ async fn hang_up(gateway: SocketAddr, request: &[u8], dice: &mut Dice) -> bool {
 fn body(team: &Team, clip: &str, dice: &mut Dice) -> Value {
     let words = "Count the cars at the gate. ".repeat(1 + usize::try_from(dice.roll(6)).unwrap());
     let text = json!([{"role": "user", "content": words}]);
-    let heard = json!([{"role": "user", "content": [
-        {"type": "text", "text": "What is said here?"},
-        {"type": "input_audio", "input_audio": {"data": clip, "format": "wav"}},
-    ]}]);
     let spoken = json!({"model": team.audio_model, "modalities": ["text", "audio"]});
     match dice.roll(8) {
         0..3 => json!({"model": team.text_model, "messages": text}),
@@ -170,8 +166,16 @@ fn body(team: &Team, clip: &str, dice: &mut Dice) -> Value {
         }),
         5 => with(spoken, json!({"messages": text, "audio": {"voice": "alloy", "format": "mp3"}})),
         6 => with(spoken, json!({"messages": text, "audio": {"voice": "alloy", "format": "pcm16"}, "stream": true})),
-        _ => json!({"model": team.audio_model, "modalities": ["text"], "messages": heard}),
+        _ => json!({"model": team.audio_model, "modalities": ["text"], "messages": heard(clip)}),
     }
+}
+
+/// A question about a clip.
+pub fn heard(clip: &str) -> Value {
+    json!([{"role": "user", "content": [
+        {"type": "text", "text": "What is said here?"},
+        {"type": "input_audio", "input_audio": {"data": clip, "format": "wav"}},
+    ]}])
 }
 
 fn with(mut body: Value, more: Value) -> Value {
@@ -180,11 +184,11 @@ fn with(mut body: Value, more: Value) -> Value {
     body
 }
 
-/// Half a second of silence: WAV, 16 bits, 8,000 samples a second.
-fn clip() -> String {
-    const SAMPLES: u32 = 4_000;
+/// Silence of so many tenths of a second, which are as many tokens: WAV, 16 bits, 8,000 samples a second.
+pub fn clip(tenths: u32) -> String {
+    let samples = 800 * tenths;
     let mut wav = Vec::from(*b"RIFF");
-    wav.extend((36 + 2 * SAMPLES).to_le_bytes());
+    wav.extend((36 + 2 * samples).to_le_bytes());
     wav.extend(b"WAVEfmt ");
     wav.extend(16_u32.to_le_bytes());
     wav.extend([1, 0, 1, 0]);
@@ -192,7 +196,7 @@ fn clip() -> String {
     wav.extend(16_000_u32.to_le_bytes());
     wav.extend([2, 0, 16, 0]);
     wav.extend(b"data");
-    wav.extend((2 * SAMPLES).to_le_bytes());
-    wav.resize(wav.len() + usize::try_from(2 * SAMPLES).unwrap(), 0);
+    wav.extend((2 * samples).to_le_bytes());
+    wav.resize(wav.len() + usize::try_from(2 * samples).unwrap(), 0);
     BASE64_STANDARD.encode(wav)
 }

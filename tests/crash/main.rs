@@ -4,6 +4,7 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod audio_and_places;
 mod client;
 mod exact_limits;
 mod judge;

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{get, open, request, rest},
-    ledger::{Ledger, read_log},
-    process::{Gateway, Key, LookAlike, Setup, log_of},
+    ledger::{Ledger, until_seen},
+    process::{Gateway, Key, LookAlike, Setup},
     survival::text,
 };
 
@@ -17,14 +17,6 @@ fn stream() -> Value {
 
 fn chat(key: &Key, body: &Value) -> Vec<u8> {
     request("POST", "/v1/chat/completions", &key.plain, &[], &body.to_string())
-}
-
-async fn seen(dir: &tempfile::TempDir, requests: usize) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while read_log(&log_of(dir.path())).len() < requests {
-        assert!(Instant::now() < deadline, "the upstream was not called");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]
@@ -63,7 +55,7 @@ async fn sigterm_lets_open_streams_finish_and_exits_0() {
     // This client leaves, and its answer is read to its end without it.
     let (leaving, _) = open(gateway.calls, &chat(&key, &stream()), 400).await.unwrap();
     drop(leaving);
-    seen(&dir, 3).await;
+    until_seen(&dir, 3).await;
     gateway.tell_to_stop();
     let told = Instant::now();
     while get(gateway.calls, "/health", "").await.is_ok() {
@@ -104,7 +96,7 @@ async fn a_second_sigterm_stops_at_once_and_loses_nothing() {
     let (_upstream, setup, mut gateway, key) = slow(&dir, "60").await;
     let hang = request("POST", "/v1/chat/completions", &key.plain, &[("x-simulate", "hang")], &text().to_string());
     let _hanging = open(gateway.calls, &hang, 0).await.unwrap();
-    seen(&dir, 1).await;
+    until_seen(&dir, 1).await;
     gateway.tell_to_stop();
     let told = Instant::now();
     while get(gateway.calls, "/health", "").await.is_ok() {

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, get, open, request},
-    ledger::{Ledger, read_log},
+    ledger::{Ledger, until_seen},
     load::Dice,
-    process::{ADMIN_KEY, Key, LookAlike, Setup, log_of},
+    process::{ADMIN_KEY, Key, LookAlike, Setup},
 };
 
 const MODEL: &str = "gpt-4o-mini";
@@ -38,9 +38,7 @@ async fn limits_survive_kill_9() {
     for _ in 0..2 {
         connections.push(open(gateway.calls, &hanging, 0).await.unwrap());
     }
-    while read_log(&log_of(dir.path())).len() < 5 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_seen(&dir, 5).await;
     let before = gateway.chat(&key, &text()).await;
     assert_eq!((before.status, remaining(&before, "requests")), (429, 0));
     gateway.kill();
@@ -83,9 +81,7 @@ async fn the_limits_of_a_project_and_of_its_key_survive_kill_9() {
     let fault = [("x-simulate", "hang")];
     let hanging = request("POST", "/v1/chat/completions", &sibling.plain, &fault, &text().to_string());
     let connection = open(gateway.calls, &hanging, 0).await.unwrap();
-    while read_log(&log_of(dir.path())).len() < 5 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_seen(&dir, 5).await;
     gateway.kill();
 
     let gateway = setup.start();

@@ -60,12 +60,24 @@ fn the_largest_settlement_fits_the_room_that_is_kept_for_it() {
         prices_from: Some(UnixNanos(u64::MAX)),
         usage,
         charges,
-        used: Used { request: false, tokens: u64::MAX, audio: Audio::of(&usage) },
+        used: Used { request: false, tokens: u64::MAX, audio: Audio::of(&usage), held_audio: None },
     };
     let mut line = Vec::new();
     encode_settled(&mut line, &largest).unwrap();
     assert!(line.len() <= MAX_SETTLEMENT_BYTES, "{}", line.len());
     assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if read == largest));
+
+    // Only what is estimated tells its hold, and an estimate has fewer line items.
+    let estimated = [LineItem::InputText, LineItem::InputAudio, LineItem::OutputText, LineItem::OutputAudio];
+    let mut interrupted = Settlement {
+        usage: estimated.into_iter().fold(Usage::default(), |usage, item| usage.with(item, u64::MAX)),
+        ..largest.clone()
+    };
+    interrupted.charges.retain(|charge| estimated.contains(&charge.line_item));
+    interrupted.used.held_audio = Some(Audio { input: u64::MAX, output: u64::MAX });
+    encode_settled(&mut line, &interrupted).unwrap();
+    assert!(line.len() <= MAX_SETTLEMENT_BYTES, "{}", line.len());
+    assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if read == interrupted));
 
     largest.billed_model = "é".repeat(4_000).into();
     encode_settled(&mut line, &largest).unwrap();

@@ -38,7 +38,7 @@ fn reserve(
 }
 
 fn used(tokens: u64) -> Used {
-    Used { request: true, tokens, audio: Audio::NONE }
+    Used { request: true, tokens, ..Used::NOTHING }
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn threads_of_many_keys_never_get_more_than_the_projects_limit() {
                 let mut taken = 0;
                 for n in 0..500_u64 {
                     if let Ok(reservation) = reserve(key, &limits, 7, at(0)) {
-                        let used = Used { request: true, tokens: n % 7, audio: Audio::NONE };
+                        let used = Used { request: true, tokens: n % 7, ..Used::NOTHING };
                         taken += used.tokens;
                         reservation.settle(used, at(0));
                     }

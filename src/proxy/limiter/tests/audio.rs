@@ -12,7 +12,7 @@ fn speak(
 }
 
 fn spoken(input: u64, output: u64) -> Used {
-    Used { request: true, tokens: 1, audio: Audio { input, output } }
+    Used { request: true, tokens: 1, audio: Audio { input, output }, held_audio: None }
 }
 
 #[test]
