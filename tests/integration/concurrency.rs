@@ -73,6 +73,28 @@ async fn a_client_that_leaves_keeps_its_place_while_its_answer_is_read_on_and_no
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_its_answer_begins_keeps_its_place_until_that_has_come() {
+    let gate = Gate::closed();
+    let upstream = Scripted::start({
+        let gate = gate.clone();
+        move |connection| if connection == 0 { vec![Step::Gate(gate.clone()), good_json()] } else { vec![good_json()] }
+    })
+    .await;
+    let gateway = upstream.gateway(|_| {}).await;
+    let team = gateway.project_with("tier1", json!({"concurrent_requests": 1})).await;
+    let request = {
+        let team = team.clone();
+        tokio::spawn(async move { team.say("Hi").await })
+    };
+    eventually("the request is there", async || upstream.requests().len() == 1).await;
+    request.abort();
+    eventually("the answer is read on", async || gateway.metric("drains").await == 1).await;
+    assert_eq!(team.say("Hi").await.status, 429);
+    gate.open();
+    eventually("the place is free", async || team.say("Hi").await.status == 200).await;
+}
+
+#[tokio::test]
 async fn no_place_is_lost_to_failures_refusals_or_a_restart() {
     let mut gateway = Gateway::start().await;
     let limits = json!({"concurrent_requests": 1, "concurrent_streams": 1});
@@ -109,4 +131,5 @@ async fn the_keys_of_a_project_share_its_places() {
     drop((one, two));
     tokio::time::sleep(Duration::from_millis(10)).await;
     eventually("both are settled", async || gateway.metric("open_admissions").await == 0).await;
+    assert_eq!(team.open(&[], &streamed()).await.status(), 200, "the project has its places again");
 }
