@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tollgate::config::KEYS;
+use tollgate::{
+    config::KEYS,
+    domain::limits::{Dimension, Limits},
+};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -29,6 +32,19 @@ fn the_readme_lists_every_setting_with_its_default() {
         })
         .collect();
     assert_eq!(rows, expected, "\nthe table should be:\n{}\n", expected.join("\n"));
+}
+
+#[test]
+fn every_limit_is_in_the_readme_and_in_the_example_of_the_tiers() {
+    let tiers = read("config/tiers.toml");
+    let example: Vec<&str> = tiers.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
+    let limits: Limits = toml::from_str(&example.join("\n")).unwrap();
+    let readme = read("README.md");
+    for dimension in Dimension::ALL {
+        assert!(limits.ceiling(dimension).is_some(), "{} is not in the example", dimension.name());
+        assert!(readme.contains(dimension.name()), "{} is not in the README", dimension.name());
+    }
+    assert!(limits.batch_queue_tokens.is_some());
 }
 
 #[test]
