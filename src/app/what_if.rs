@@ -36,9 +36,9 @@ pub struct Question {
 
 #[derive(Clone, Debug)]
 pub enum Against {
-    /// As if all projects were in this tier. What an administrator set for a project itself stays.
+    /// As if all projects were in this tier, with its models and its limits. What an administrator set for a project itself stays.
     Tier(TierId),
-    /// In place of what tier and administrator say.
+    /// In place of what tier and administrator say. Every model that was called may be called.
     Limits(OtherLimits),
 }
 
@@ -137,6 +137,7 @@ impl Question {
 struct Otherwise<'a> {
     catalog: &'a Catalog,
     limits: Option<&'a OtherLimits>,
+    tier: Option<&'a TierId>,
     projects: HashMap<&'a ProjectId, Arc<Project>>,
     keys: HashMap<&'a KeyId, &'a ApiKey>,
     guess_gives_way: bool,
@@ -149,12 +150,14 @@ impl<'a> Otherwise<'a> {
             Against::Tier(tier) => Arc::new(Project { tier: tier.clone(), ..Project::clone(project) }),
             Against::Limits(_) => Arc::clone(project),
         };
+        let (tier, limits) = match &question.against {
+            Against::Tier(tier) => (Some(tier), None),
+            Against::Limits(limits) => (None, Some(limits)),
+        };
         Self {
             catalog,
-            limits: match &question.against {
-                Against::Tier(_) => None,
-                Against::Limits(limits) => Some(limits),
-            },
+            limits,
+            tier,
             projects: accounts.projects.iter().map(|(id, found)| (id, project(found))).collect(),
             keys: accounts.keys.iter().map(|key| (&key.id, key)).collect(),
             guess_gives_way: settings.reserve != Reserve::Strict,
@@ -167,7 +170,9 @@ impl<'a> Otherwise<'a> {
         let (project, key) = (self.projects.get(&booked.project_id)?, self.keys.get(&booked.key_id)?);
         let page = self.catalog.resolve(&booked.requested_model).map(|named| named.model.as_ref());
         let other = self.limits.and_then(|limits| limits.limits(page));
+        let has_model = |tier| self.catalog.tier_has(tier, &booked.requested_model, page);
         Some(Terms {
+            is_allowed: self.tier.is_none_or(has_model),
             limit_group: page.map_or(&self.unlisted, |page| &page.limit_group).clone(),
             project: other.unwrap_or_else(|| self.catalog.limits_of(project, page)),
             key: key.terms.limits,

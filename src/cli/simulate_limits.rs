@@ -40,8 +40,9 @@ A file of limits, for all models and for some; a limit that is left out is no li
 /// hold for all its keys together, on each model or group of models that share them; a key has limits of its own where it is
 /// narrower. The day before --from is replayed too, so that the limits are as used as they would have been.
 ///
-/// With --tier all projects are in that tier; what an administrator has set for a project stays in force. With --limits the file
-/// takes the place of both, for the models that it speaks of.
+/// With --tier all projects are in that tier; what an administrator has set for a project stays in force, and a request on a
+/// model that the tier does not list is refused for that. With --limits the file takes the place of both, for the models that it
+/// speaks of, and no model is refused.
 ///
 /// Requests that were refused at the time are no part of the ledger and are not replayed, and nobody tries again what is refused
 /// here. Spend limits are not looked at. A gateway may run meanwhile; nothing is written.

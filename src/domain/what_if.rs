@@ -18,8 +18,11 @@ use std::{
     sync::Arc,
 };
 
-pub use self::found::{Found, FoundKey, Hit, Slot, Timeline};
-use self::lanes::{Lanes, Numbers};
+pub use self::found::{Found, FoundKey, Hit, RefusedBy, Slot, Timeline};
+use self::{
+    found::Refused,
+    lanes::{Lanes, Numbers},
+};
 use super::{
     bucket::{DAY_NANOS, Rate},
     held::Held,
@@ -54,6 +57,8 @@ pub struct Booked {
 /// The limits that a request is told to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
+    /// Its model may be called at all.
+    pub is_allowed: bool,
     pub limit_group: Arc<str>,
     pub project: Limits,
     /// The key's own; they count where they are narrower.
@@ -221,7 +226,7 @@ impl WhatIf {
     }
 
     fn admit(&mut self, past: Past) {
-        let reserved = self.lanes.reserve(&past);
+        let reserved = if past.terms.is_allowed { self.lanes.reserve(&past) } else { Err(Refused::MODEL) };
         if past.admitted_at >= self.from {
             self.found.add(&past, reserved.as_ref().err());
         }

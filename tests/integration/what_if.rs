@@ -1,5 +1,6 @@
 //! `tollgate simulate-limits` beside gateways that had these limits.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
 
@@ -94,6 +95,30 @@ async fn a_what_if_refuses_exactly_whom_a_gateway_with_these_limits_refused() {
     assert!(screen.contains(&format!("{} of 90", refused.len())) && screen.contains("█"), "{screen}");
     let other = simulated(&wide, &["--tier", "free", "--model", "gpt-4.1-mini"]).await.out;
     assert!(other.starts_with("0 requests, ") && other.contains("nobody would have been refused"), "{other}");
+}
+
+#[tokio::test]
+async fn a_what_if_refuses_the_models_that_the_tier_does_not_list_as_a_gateway_does() {
+    let gateway = gateway().await;
+    let models = ["gpt-4o", "gpt-4o-mini", "gpt-4o"];
+    let (team, free) = (gateway.project("tier1").await, gateway.project("free").await);
+    for (model, as_free) in models.into_iter().zip([403, 200, 403]) {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "Hi"}]});
+        assert_eq!((team.chat(&body).await.status, free.chat(&body).await.status.as_u16()), (StatusCode::OK, as_free));
+    }
+    gateway.at_rest().await;
+    let answer = simulated(&gateway, &["--tier", "free", "--json"]).await.json();
+    assert_eq!(summary(&answer), (2, Some(START_MS), Some(START_MS)));
+    let row = &answer["refusals"][0];
+    assert_eq!((&row["reason"], &row["limit_group"]), (&json!("model_not_allowed"), &json!("gpt-4o")));
+    assert_eq!(row["api_key_id"], team.key_id.as_str());
+    let screen = simulated(&gateway, &["--tier", "free"]).await.out;
+    assert!(screen.contains("model not in the tier"), "{screen}");
+    // A file speaks of limits alone.
+    let file = gateway.dir.path().join("wide.toml");
+    std::fs::write(&file, "[default_limits]\nrequests_per_minute = 90\n").unwrap();
+    let answer = simulated(&gateway, &["--limits", file.to_str().unwrap(), "--json"]).await.json();
+    assert_eq!(summary(&answer), (0, None, None));
 }
 
 #[tokio::test]

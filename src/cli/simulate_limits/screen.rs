@@ -15,7 +15,7 @@ use crate::{
         figures::grouped,
         limits::Scope,
         time::UnixNanos,
-        what_if::{FoundKey, Hit, Timeline},
+        what_if::{FoundKey, Hit, RefusedBy, Timeline},
     },
     openai::headers::go_duration,
 };
@@ -85,11 +85,19 @@ fn table(replayed: &Replayed) -> String {
 
 /// `3 requests per minute`, and whose it is if not the project's.
 fn limit(hit: &Hit) -> String {
-    let whose = if hit.scope == Scope::Key { " of its own" } else { "" };
-    format!("{} {}{whose}", grouped(hit.limit), hit.dimension.name().replace('_', " "))
+    match hit.by {
+        RefusedBy::Model => "model not in the tier".to_owned(),
+        RefusedBy::Limit { scope, dimension, limit } => {
+            let whose = if scope == Scope::Key { " of its own" } else { "" };
+            format!("{} {}{whose}", grouped(limit), dimension.name().replace('_', " "))
+        }
+    }
 }
 
 fn wait(hit: &Hit) -> String {
+    if hit.by == RefusedBy::Model {
+        return "-".to_owned();
+    }
     if hit.too_large == hit.refused {
         return "too large".to_owned();
     }
