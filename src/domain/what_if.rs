@@ -33,8 +33,11 @@ use super::{
     usage::Usage,
 };
 
-/// How far before the first request that counts the replay begins: no limit remembers more than a day.
-pub const WARM_UP_NANOS: u64 = DAY_NANOS;
+/// How far before the first request that counts the replay begins. Only what was used beyond a limit is remembered for longer
+/// than the limit's own time: a day is enough for 1,440 times a limit per minute, and a week for seven times one per day.
+pub const fn warm_up_nanos(any_per_day: bool) -> u64 {
+    if any_per_day { 7 * DAY_NANOS } else { DAY_NANOS }
+}
 
 /// What the ledger says of a finished request, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +203,7 @@ impl WhatIf {
         Self { from, events: BinaryHeap::new(), lanes: Lanes::default(), found }
     }
 
-    /// The next request, in the order of ids. Those from [`WARM_UP_NANOS`] before are told and not counted.
+    /// The next request, in the order of ids. Those from [`warm_up_nanos`] before are told and not counted.
     pub fn add(&mut self, booked: Booked, terms: Terms) {
         // Nobody who comes later was admitted before this one arrived.
         self.run_before(booked.request_id.arrived_at());

@@ -1,5 +1,7 @@
 //! `tollgate simulate-limits` beside gateways that had these limits.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
@@ -119,6 +121,51 @@ async fn a_what_if_refuses_the_models_that_the_tier_does_not_list_as_a_gateway_d
     std::fs::write(&file, "[default_limits]\nrequests_per_minute = 90\n").unwrap();
     let answer = simulated(&gateway, &["--limits", file.to_str().unwrap(), "--json"]).await.json();
     assert_eq!(summary(&answer), (0, None, None));
+}
+
+#[tokio::test]
+async fn what_was_used_beyond_a_limit_per_day_is_owed_longer_than_a_day_in_a_what_if_too() {
+    const DAY_NANOS: u64 = 86_400_000 * MILLISECOND;
+    let clock = Clock::manual(UnixNanos::from_millis(START_MS));
+    let talkative = simulator::Options { chunks: 5_000, ..simulator::Options::default() };
+    let mut gateway = Gateway::start_at(clock, talkative, |settings| settings.retention_days = 3).await;
+    let wide = gateway.project("tier1").await;
+    let narrow = gateway.key_of(&wide.project_id, json!({"tokens_per_day": 1_000})).await;
+    let file = gateway.dir.path().join("daily.toml");
+    std::fs::write(&file, "[default_limits]\ntokens_per_day = 1_000\n").unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    for expected in [200, 429] {
+        assert_eq!((wide.say("Hi").await.status, narrow.say("Hi").await.status.as_u16()), (StatusCode::OK, expected));
+        gateway.at_rest().await;
+        gateway.clock.advance(26 * DAY_NANOS / 24);
+    }
+    let range = ["simulate-limits", "--from", "2026-09-22T15:00:00Z", "--to", "2026-09-23"];
+    let answer = async |gateway: &Gateway| {
+        command(gateway, &[&range[..], &["--limits", &file, "--project", &wide.project_id, "--json"]].concat(), &[])
+            .await
+    };
+    let all = answer(&gateway).await;
+    assert_eq!((summary(&all.json()).0, all.err.as_str()), (1, ""), "{all:?}");
+
+    // 2026-09-24: what was said at the start is more than three days old, what was said later is not.
+    gateway.clock.advance(DAY_NANOS);
+    assert_eq!(wide.say("Good evening").await.status, StatusCode::OK);
+    gateway.at_rest().await;
+    gateway.stop().await;
+    gateway.run().await;
+    let dropped = async {
+        while gateway.metric("entries_dropped_total").await < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), dropped).await.unwrap();
+    let rest = answer(&gateway).await;
+    assert_eq!((&rest.json()["requests"], summary(&rest.json()).0), (&json!(1), 0), "{rest:?}");
+    let said = "may be missing, and the replay begins at 2026-09-15T15:00:00Z";
+    assert!(
+        rest.err.contains("Entries that were settled before 2026-09-21T18:13:20Z") && rest.err.contains(said),
+        "{rest:?}"
+    );
 }
 
 #[tokio::test]

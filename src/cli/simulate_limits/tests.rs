@@ -68,7 +68,7 @@ fn replay(all: impl Iterator<Item = Booked>, requests_per_minute: u32) -> Replay
     }
     let names = [("key_slow", "nightly"), ("key_fast", "crawler")]
         .map(|(id, key)| (KeyId::parse(id).unwrap(), app::Names { key: key.to_owned(), project: "Search".to_owned() }));
-    Replayed { found: what_if.finish(), names: names.into(), dropped_before: UnixNanos(0) }
+    Replayed { found: what_if.finish(), names: names.into(), replayed_from: UnixNanos(0), dropped_before: UnixNanos(0) }
 }
 
 #[test]
