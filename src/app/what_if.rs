@@ -140,7 +140,7 @@ struct Otherwise<'a> {
     tier: Option<&'a TierId>,
     projects: HashMap<&'a ProjectId, Arc<Project>>,
     keys: HashMap<&'a KeyId, &'a ApiKey>,
-    guess_gives_way: bool,
+    reserve: Reserve,
     unlisted: Arc<str>,
 }
 
@@ -160,7 +160,7 @@ impl<'a> Otherwise<'a> {
             tier,
             projects: accounts.projects.iter().map(|(id, found)| (id, project(found))).collect(),
             keys: accounts.keys.iter().map(|key| (&key.id, key)).collect(),
-            guess_gives_way: settings.reserve != Reserve::Strict,
+            reserve: settings.reserve,
             unlisted: UNLISTED.into(),
         }
     }
@@ -188,7 +188,13 @@ impl<'a> Otherwise<'a> {
             limit_group: page.map_or(&self.unlisted, |page| &page.limit_group).clone(),
             project: self.limits_of(project, page),
             key: key.terms.limits,
-            guess_gives_way: self.guess_gives_way,
+            guess_gives_way: self.guess_gives_way(booked, page),
         })
+    }
+
+    /// Where maxima are reserved whole, there is a guess only when neither the request nor the model's page states one.
+    fn guess_gives_way(&self, booked: &Booked, page: Option<&Model>) -> bool {
+        let is_unstated = || page.is_none_or(|page| page.max_output_tokens.is_none());
+        self.reserve != Reserve::Strict || is_unstated() && booked.held.is_some_and(|held| held.may_be_guess())
     }
 }

@@ -66,8 +66,8 @@ pub struct Terms {
     pub project: Limits,
     /// The key's own; they count where they are narrower.
     pub key: Limits,
-    /// A guess at the answer's length gives way to a limit that it alone would exceed, as it does unless the whole of what
-    /// a request may use is reserved.
+    /// What is reserved for the answer gives way to a limit that it alone would exceed, as a guess does; a stated maximum that
+    /// is reserved whole does not.
     pub guess_gives_way: bool,
 }
 

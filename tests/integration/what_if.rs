@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
+use tollgate::{clock::Clock, config::Reserve, domain::time::UnixNanos, simulator};
 
 use crate::support::{Actor, Ended, Gateway, command};
 
@@ -166,6 +166,38 @@ async fn what_was_used_beyond_a_limit_per_day_is_owed_longer_than_a_day_in_a_wha
         rest.err.contains("Entries that were settled before 2026-09-21T18:13:20Z") && rest.err.contains(said),
         "{rest:?}"
     );
+}
+
+#[tokio::test]
+async fn where_maxima_are_reserved_whole_a_what_if_lets_a_guess_give_way_as_the_gateway_does() {
+    let clock = Clock::manual(UnixNanos::from_millis(START_MS));
+    let gateway = Gateway::start_at(clock, simulator::Options::default(), |settings| {
+        settings.reserve = Reserve::Strict;
+        settings.allow_unpriced = true;
+    });
+    let gateway = gateway.await;
+    let file = gateway.dir.path().join("narrow.toml");
+    std::fs::write(&file, "[default_limits]\ntokens_per_minute = 100\n").unwrap();
+    let wide = gateway.project("tier1").await;
+    // Neither this model nor the first request states a maximum; the second does.
+    let mut bodies = [json!({"model": "sim-own", "messages": [{"role": "user", "content": "Hi"}]}), Value::Null];
+    bodies[1] = bodies[0].clone();
+    bodies[1]["max_tokens"] = json!(500);
+    for (body, as_narrow) in bodies.iter().zip([200, 429]) {
+        let narrow = gateway.project_with("tier1", json!({"tokens_per_minute": 100})).await;
+        let statuses = (wide.chat(body).await.status, narrow.chat(body).await.status.as_u16());
+        assert_eq!(statuses, (StatusCode::OK, as_narrow), "{body}");
+        gateway.at_rest().await;
+        gateway.clock.advance(120_000 * MILLISECOND);
+    }
+    let env = [("TOLLGATE_RESERVE", "strict"), ("TOLLGATE_ALLOW_UNPRICED", "true")];
+    let words = ["simulate-limits", "--from", "2026-09-21", "--to", "2026-09-22", "--project", &wide.project_id];
+    let limits = ["--limits", file.to_str().unwrap(), "--json"];
+    let ended = command(&gateway, &[&words[..], &limits].concat(), &env).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
+    let answer = ended.json();
+    assert_eq!(summary(&answer), (1, Some(START_MS + 120_000), Some(START_MS + 120_000)), "{answer}");
+    assert_eq!((&answer["requests"], &answer["refusals"][0]["too_large"]), (&json!(2), &json!(1)));
 }
 
 #[tokio::test]
