@@ -47,7 +47,7 @@ struct Refusal<'a> {
     too_large: u64,
     first_at_ms: u64,
     last_at_ms: u64,
-    /// `null` where no waiting helps.
+    /// `null` where no waiting helps, and where it takes until something ends that is under way.
     longest_wait_ms: Option<u64>,
 }
 
@@ -76,7 +76,6 @@ fn refusals(replayed: &Replayed) -> Vec<Refusal<'_>> {
                 RefusedBy::Model => None,
                 RefusedBy::Limit { scope, dimension, limit } => Some((scope.name(), dimension.name(), limit)),
             };
-            let is_waiting = limit.is_some() && hit.too_large < hit.refused;
             Refusal {
                 project_id: project_id.as_str(),
                 project_name: names.map_or("", |names| names.project.as_str()),
@@ -92,7 +91,7 @@ fn refusals(replayed: &Replayed) -> Vec<Refusal<'_>> {
                 too_large: hit.too_large,
                 first_at_ms: hit.first.millis(),
                 last_at_ms: hit.last.millis(),
-                longest_wait_ms: is_waiting.then(|| whole_ms(hit.longest_wait_nanos)),
+                longest_wait_ms: hit.longest_wait_nanos.map(whole_ms),
             }
         })
     });

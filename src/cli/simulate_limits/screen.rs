@@ -101,7 +101,9 @@ fn wait(hit: &Hit) -> String {
     if hit.too_large == hit.refused {
         return "too large".to_owned();
     }
-    let wait = go_duration(UnixNanos::from_millis(whole_ms(hit.longest_wait_nanos)).0);
+    // Nobody knows how long what is under way takes.
+    let Some(nanos) = hit.longest_wait_nanos else { return "unknown".to_owned() };
+    let wait = go_duration(UnixNanos::from_millis(whole_ms(nanos)).0);
     if hit.too_large == 0 { wait } else { format!("{wait}, {} too large", grouped(hit.too_large)) }
 }
 

@@ -141,6 +141,24 @@ fn a_model_that_the_tier_does_not_have_is_a_row_of_its_own_without_a_limit() {
 }
 
 #[test]
+fn how_long_to_wait_for_what_is_under_way_is_told_as_unknown() {
+    let mut what_if = WhatIf::new(args(&["--tier", "free"]).from, args(&["--tier", "free"]).to);
+    let project = Limits { concurrent_requests: NonZeroU32::new(1), ..Limits::default() };
+    for number in 0..3 {
+        let (limit_group, key) = ("gpt-4o-mini".into(), Limits::default());
+        let terms = Terms { is_allowed: true, limit_group, project, key, guess_gives_way: true };
+        what_if.add(booked(number, "key_slow", 0, 20), terms);
+    }
+    let replayed = Replayed { found: what_if.finish(), ..replayed(3) };
+    let screen = screen::screen(&args(&["--tier", "free"]), &replayed);
+    assert!(screen.contains("1 concurrent requests   2 of 3  66.6%       unknown  2026-09-21 14:13:20"), "{screen}");
+    let json: serde_json::Value =
+        serde_json::from_str(&answer::json(&args(&["--tier", "free"]), &replayed).unwrap()).unwrap();
+    let row = &json["refusals"][0];
+    assert_eq!((&row["refused"], &row["longest_wait_ms"]), (&2.into(), &serde_json::Value::Null));
+}
+
+#[test]
 fn either_a_tier_or_a_file_is_named() {
     let parse = |words: &[&str]| {
         let all = ["tollgate", "simulate-limits", "--from", "2026-09-21", "--to", "2026-09-22"];

@@ -50,8 +50,17 @@ pub enum RefusedBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub by: RefusedBy,
-    /// `None`: no waiting helps.
-    pub wait_nanos: Option<u64>,
+    pub wait: Wait,
+}
+
+/// How long it would have been until a request is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wait {
+    /// Until something ends that is under way. Any other refusal says more, so it is the shortest.
+    Unknown,
+    Nanos(u64),
+    /// It is larger than the whole limit, or its model may not be called.
+    Endless,
 }
 
 /// What one limit, or the lack of a model, refused of one key.
@@ -64,7 +73,8 @@ pub struct Hit {
     pub too_large: u64,
     pub first: UnixNanos,
     pub last: UnixNanos,
-    pub longest_wait_nanos: u64,
+    /// Of those that are known; `None` where no waiting helps, or nobody knows how long it takes.
+    pub longest_wait_nanos: Option<u64>,
 }
 
 /// Requests and refusals in stretches of the same length, a few dozen of them at most.
@@ -100,12 +110,7 @@ impl RefusedBy {
 }
 
 impl Refused {
-    pub(super) const MODEL: Self = Self { by: RefusedBy::Model, wait_nanos: None };
-
-    /// Never is longest.
-    pub(super) fn length(self) -> u64 {
-        self.wait_nanos.unwrap_or(u64::MAX)
-    }
+    pub(super) const MODEL: Self = Self { by: RefusedBy::Model, wait: Wait::Endless };
 }
 
 impl Found {
@@ -150,19 +155,20 @@ impl Found {
 
 impl FoundKey {
     fn refuse(&mut self, refused: &Refused, at: UnixNanos) {
-        let Refused { by, wait_nanos } = *refused;
+        let Refused { by, wait } = *refused;
         let known = self.hits.iter().position(|hit| hit.by.place() == by.place());
         let place = known.unwrap_or_else(|| {
-            self.hits.push(Hit { by, refused: 0, too_large: 0, first: at, last: at, longest_wait_nanos: 0 });
+            self.hits.push(Hit { by, refused: 0, too_large: 0, first: at, last: at, longest_wait_nanos: None });
             self.hits.len() - 1
         });
         let Some(hit) = self.hits.get_mut(place) else { return };
         hit.by = by;
         hit.refused += 1;
         hit.last = at;
-        match wait_nanos {
-            Some(nanos) => hit.longest_wait_nanos = hit.longest_wait_nanos.max(nanos),
-            None => hit.too_large += u64::from(by != RefusedBy::Model),
+        match wait {
+            Wait::Nanos(nanos) => hit.longest_wait_nanos = hit.longest_wait_nanos.max(Some(nanos)),
+            Wait::Endless => hit.too_large += u64::from(by != RefusedBy::Model),
+            Wait::Unknown => {}
         }
     }
 

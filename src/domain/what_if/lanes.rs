@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Past,
-    found::{Refused, RefusedBy},
+    found::{Refused, RefusedBy, Wait},
 };
 use crate::domain::{
     bucket::{Bucket, HoldNumber, Refusal},
@@ -52,13 +52,13 @@ impl Lanes {
             match taken {
                 Ok(number) => put(&mut numbers, scope, dimension, number),
                 Err(refusal) => {
-                    let wait_nanos = match refusal {
-                        Refusal::Wait { nanos } => Some(nanos),
-                        Refusal::TooLarge => None,
+                    let wait = match refusal {
+                        Refusal::Wait { nanos } => Wait::Nanos(nanos),
+                        Refusal::TooLarge => Wait::Endless,
                     };
                     let limit = u32::try_from(dimension.shown(rate.limit().into())).unwrap_or(u32::MAX);
-                    let refused = Refused { by: RefusedBy::Limit { scope, dimension, limit }, wait_nanos };
-                    if worst.is_none_or(|worst| refused.length() > worst.length()) {
+                    let refused = Refused { by: RefusedBy::Limit { scope, dimension, limit }, wait };
+                    if worst.is_none_or(|worst| refused.wait > worst.wait) {
                         worst = Some(refused);
                     }
                 }
@@ -68,8 +68,7 @@ impl Lanes {
             let Some(limit) = past.concurrent(scope, dimension) else { continue };
             let is_full = self.under_way(past, scope, dimension).is_some_and(|under_way| *under_way >= limit);
             if is_full && worst.is_none() {
-                // Nobody knows for how long: any other refusal says more.
-                worst = Some(Refused { by: RefusedBy::Limit { scope, dimension, limit }, wait_nanos: Some(0) });
+                worst = Some(Refused { by: RefusedBy::Limit { scope, dimension, limit }, wait: Wait::Unknown });
             }
         }
         if worst.is_none() {

@@ -78,7 +78,7 @@ fn refusals_are_told_by_key_and_limit_with_their_times() {
         too_large: 0,
         first: at(3_000),
         last: at(5_000),
-        longest_wait_nanos: 17_000 * MILLI,
+        longest_wait_nanos: Some(17_000 * MILLI),
     };
     assert_eq!(hits(&found), [("key_a1", expected)]);
     assert_eq!((found.requests, found.refused, found.refused_keys(), found.all_keys()), (6, 3, 1, 1));
@@ -94,7 +94,7 @@ fn a_refused_request_takes_nothing_from_any_limit() {
     let found = replay(all, |_| terms(limits(2, 50), Limits::default()));
     let [("key_a1", hit)] = hits(&found)[..] else { panic!("{found:?}") };
     assert_eq!((limit(&hit).1, hit.refused, hit.too_large), (Dimension::TokensPerMinute, 1, 1));
-    assert_eq!(hit.longest_wait_nanos, 0);
+    assert_eq!(hit.longest_wait_nanos, None);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_model_that_may_not_be_called_is_refused_apart_from_limits_and_takes_nothing
         too_large: 0,
         first: at(1_000),
         last: at(5_000),
-        longest_wait_nanos: 0,
+        longest_wait_nanos: None,
     };
     assert_eq!(model, expected);
     assert_eq!((limit(&third).1, third.refused, third.first), (Dimension::RequestsPerMinute, 1, at(4_000)));
@@ -142,7 +142,7 @@ fn what_was_not_used_is_there_again_from_the_settlement_on() {
 fn what_was_used_beyond_the_hold_is_a_debt() {
     let all = [booked(0, "key_a1", 0, 100, (10, 200)), booked(1, "key_a1", 200, 0, (1, 1))];
     let found = replay(all, |_| terms(limits(0, 100), Limits::default()));
-    assert_eq!(hits(&found)[0].1.longest_wait_nanos, (101 * 600 - 200) * MILLI);
+    assert_eq!(hits(&found)[0].1.longest_wait_nanos, Some((101 * 600 - 200) * MILLI));
 }
 
 #[test]
@@ -213,6 +213,20 @@ fn audio_is_told_as_it_was_reserved_and_used() {
     };
     // The first alone has the whole limit for its guess.
     assert_eq!((refused(true), refused(false)), (2, 3));
+}
+
+#[test]
+fn nobody_knows_how_long_to_wait_for_what_is_under_way() {
+    let all = (0..3).map(|n| booked(n, "key_a1", n * 10, 25, (1, 1)));
+    let one = Limits { concurrent_requests: NonZeroU32::new(1), ..Limits::default() };
+    let found = replay(all, |_| terms(one, Limits::default()));
+    let [("key_a1", hit)] = hits(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((hit.refused, hit.too_large, hit.longest_wait_nanos), (2, 0, None));
+    // Any other limit that refuses too is told instead, because its wait is known.
+    let all = (0..3).map(|n| booked(n, "key_a1", n * 10, 25, (1, 1)));
+    let found = replay(all, |_| terms(Limits { concurrent_requests: one.concurrent_requests, ..limits(1, 0) }, one));
+    let [("key_a1", hit)] = hits(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((limit(&hit).1, hit.longest_wait_nanos), (Dimension::RequestsPerMinute, Some(59_990 * MILLI)));
 }
 
 #[test]
