@@ -6,12 +6,13 @@ use super::ledger::{LedgerError, open_ledger};
 use crate::{
     config::{OtherLimits, Reserve, Settings},
     domain::{
-        catalog::Catalog,
+        catalog::{Catalog, Model},
         ids::{KeyId, ProjectId},
         keys::ApiKey,
+        limits::Limits,
         projects::{Project, TierId},
         time::UnixNanos,
-        what_if::{Booked, Found, Terms, WARM_UP_NANOS, WhatIf},
+        what_if::{Booked, Found, Terms, WhatIf, warm_up_nanos},
     },
     proxy::UNLISTED,
     store::{
@@ -36,9 +37,9 @@ pub struct Question {
 
 #[derive(Clone, Debug)]
 pub enum Against {
-    /// As if all projects were in this tier. What an administrator set for a project itself stays.
+    /// As if all projects were in this tier, with its models and its limits. What an administrator set for a project itself stays.
     Tier(TierId),
-    /// In place of what tier and administrator say.
+    /// In place of what tier and administrator say. Every model that was called may be called.
     Limits(OtherLimits),
 }
 
@@ -47,6 +48,8 @@ pub enum Against {
 pub struct Replayed {
     pub found: Found,
     pub names: HashMap<KeyId, Names>,
+    /// Requests admitted from here on were replayed; those before [`Question::from`] only for what they leave of the limits.
+    pub replayed_from: UnixNanos,
     /// Entries that ended before then may be missing.
     pub dropped_before: UnixNanos,
 }
@@ -89,11 +92,8 @@ pub async fn what_if(
         return Err(WhatIfError::NoSuchProject(id.clone()));
     }
     let otherwise = Otherwise::new(settings, catalog, question, &accounts);
-    let admitted = Admitted {
-        from: UnixNanos(question.from.0.saturating_sub(WARM_UP_NANOS)),
-        until: question.until,
-        project_id: question.project.clone(),
-    };
+    let replayed_from = UnixNanos(question.from.0.saturating_sub(warm_up_nanos(otherwise.has_daily_rates())));
+    let admitted = Admitted { from: replayed_from, until: question.until, project_id: question.project.clone() };
     let mut past = Past::of(&store, admitted);
     let mut what_if = WhatIf::new(question.from, question.until);
     let mut requests = 0;
@@ -112,7 +112,7 @@ pub async fn what_if(
         .keys
         .into_iter()
         .map(|(id, key)| (id.clone(), Names { key: key.name.clone(), project: key.project.name.clone() }));
-    Ok(Replayed { names: names.collect(), found, dropped_before })
+    Ok(Replayed { names: names.collect(), found, replayed_from, dropped_before })
 }
 
 impl Question {
@@ -137,9 +137,10 @@ impl Question {
 struct Otherwise<'a> {
     catalog: &'a Catalog,
     limits: Option<&'a OtherLimits>,
+    tier: Option<&'a TierId>,
     projects: HashMap<&'a ProjectId, Arc<Project>>,
     keys: HashMap<&'a KeyId, &'a ApiKey>,
-    guess_gives_way: bool,
+    reserve: Reserve,
     unlisted: Arc<str>,
 }
 
@@ -149,29 +150,51 @@ impl<'a> Otherwise<'a> {
             Against::Tier(tier) => Arc::new(Project { tier: tier.clone(), ..Project::clone(project) }),
             Against::Limits(_) => Arc::clone(project),
         };
+        let (tier, limits) = match &question.against {
+            Against::Tier(tier) => (Some(tier), None),
+            Against::Limits(limits) => (None, Some(limits)),
+        };
         Self {
             catalog,
-            limits: match &question.against {
-                Against::Tier(_) => None,
-                Against::Limits(limits) => Some(limits),
-            },
+            limits,
+            tier,
             projects: accounts.projects.iter().map(|(id, found)| (id, project(found))).collect(),
             keys: accounts.keys.iter().map(|key| (&key.id, key)).collect(),
-            guess_gives_way: settings.reserve != Reserve::Strict,
+            reserve: settings.reserve,
             unlisted: UNLISTED.into(),
         }
+    }
+
+    fn limits_of(&self, project: &Project, page: Option<&Model>) -> Limits {
+        let other = self.limits.and_then(|limits| limits.limits(page));
+        other.unwrap_or_else(|| self.catalog.limits_of(project, page))
+    }
+
+    /// Some request may be told to a limit per day.
+    fn has_daily_rates(&self) -> bool {
+        let pages = || self.catalog.models().iter().map(|page| Some(page.as_ref())).chain([None]);
+        let of_project = |project: &Project| pages().any(|page| self.limits_of(project, page).has_daily_rates());
+        self.keys.values().any(|key| key.terms.limits.has_daily_rates())
+            || self.projects.values().any(|project| of_project(project))
     }
 
     /// `None` for a key that was made since the accounts were read.
     fn terms(&self, booked: &Booked) -> Option<Terms> {
         let (project, key) = (self.projects.get(&booked.project_id)?, self.keys.get(&booked.key_id)?);
         let page = self.catalog.resolve(&booked.requested_model).map(|named| named.model.as_ref());
-        let other = self.limits.and_then(|limits| limits.limits(page));
+        let has_model = |tier| self.catalog.tier_has(tier, &booked.requested_model, page);
         Some(Terms {
+            is_allowed: self.tier.is_none_or(has_model),
             limit_group: page.map_or(&self.unlisted, |page| &page.limit_group).clone(),
-            project: other.unwrap_or_else(|| self.catalog.limits_of(project, page)),
+            project: self.limits_of(project, page),
             key: key.terms.limits,
-            guess_gives_way: self.guess_gives_way,
+            guess_gives_way: self.guess_gives_way(booked, page),
         })
+    }
+
+    /// Where maxima are reserved whole, there is a guess only when neither the request nor the model's page states one.
+    fn guess_gives_way(&self, booked: &Booked, page: Option<&Model>) -> bool {
+        let is_unstated = || page.is_none_or(|page| page.max_output_tokens.is_none());
+        self.reserve != Reserve::Strict || is_unstated() && booked.held.is_some_and(|held| held.may_be_guess())
     }
 }

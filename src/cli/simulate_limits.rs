@@ -38,10 +38,12 @@ A file of limits, for all models and for some; a limit that is left out is no li
 ///
 /// Each request takes what it took when it was admitted, and gives back or books the rest when it ended. The limits of a project
 /// hold for all its keys together, on each model or group of models that share them; a key has limits of its own where it is
-/// narrower. The day before --from is replayed too, so that the limits are as used as they would have been.
+/// narrower. The day before --from is replayed too, or the week before it where there is a limit per day, so that the limits are as
+/// used as they would have been. What was used beyond a limit before that is forgotten.
 ///
-/// With --tier all projects are in that tier; what an administrator has set for a project stays in force. With --limits the file
-/// takes the place of both, for the models that it speaks of.
+/// With --tier all projects are in that tier; what an administrator has set for a project stays in force, and a request on a
+/// model that the tier does not list is refused for that. With --limits the file takes the place of both, for the models that it
+/// speaks of, and no model is refused.
 ///
 /// Requests that were refused at the time are no part of the ledger and are not replayed, and nobody tries again what is refused
 /// here. Spend limits are not looked at. A gateway may run meanwhile; nothing is written.
@@ -120,10 +122,12 @@ impl SimulateLimitsArgs {
             }
         };
         let replayed = app::what_if(settings, catalog, &question, progress).await?;
-        if replayed.dropped_before > self.from {
+        if replayed.dropped_before > replayed.replayed_from {
             eprintln!(
-                "Entries that were settled before {} may be missing: they are not kept longer (retention_days).",
-                shown(replayed.dropped_before)
+                "Entries that were settled before {} may be missing, and the replay begins at {}: they are not kept longer \
+                 (retention_days).",
+                shown(replayed.dropped_before),
+                shown(replayed.replayed_from)
             );
         }
         Ok(if self.json { answer::json(self, &replayed)? } else { screen::screen(self, &replayed) })

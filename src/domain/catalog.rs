@@ -188,9 +188,14 @@ impl Catalog {
     /// Whether the model called `requested` may be called, by the terms of the key and its project and by the project's tier;
     /// `named` is what the catalog has under that name.
     pub fn may_use(&self, caller: &Caller, requested: &str, named: Option<&Named<'_>>) -> bool {
-        let models = self.tier(&caller.project().tier).and_then(|tier| tier.models.as_ref());
-        let page = named.map(|named| named.model.id.as_ref());
-        models.is_none_or(|models| models.allows(requested, page)) && caller.may_use(requested, named)
+        let page = named.map(|named| named.model.as_ref());
+        self.tier_has(&caller.project().tier, requested, page) && caller.may_use(requested, named)
+    }
+
+    /// Whether the projects of a tier may call the model `requested`; `page` is what the catalog has under that name.
+    pub fn tier_has(&self, tier: &TierId, requested: &str, page: Option<&Model>) -> bool {
+        let models = self.tier(tier).and_then(|tier| tier.models.as_ref());
+        models.is_none_or(|models| models.allows(requested, page.map(|page| page.id.as_ref())))
     }
 
     /// The limits of a tier for a model; for a name that is not in the catalog the tier's defaults.

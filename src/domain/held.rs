@@ -71,6 +71,12 @@ impl Held {
         Self { reserved_tokens, reserved_audio, used_before: hold.used_before, estimate }
     }
 
+    /// What was reserved for the answer may be a guess, because no more was reserved than was guessed. It may as well be a
+    /// maximum that the request stated and that is no larger: the ledger does not tell them apart.
+    pub fn may_be_guess(&self) -> bool {
+        self.reserved_tokens <= self.estimate.total()
+    }
+
     fn number(&self, number: Number) -> Option<u64> {
         match number {
             Number::Used(scope, dimension) => self.used_before[scope].get(dimension.index()).copied().flatten(),

@@ -168,6 +168,11 @@ impl Limits {
         Dimension::ALL.into_iter().any(|dimension| self.rate(dimension).is_some())
     }
 
+    /// There is a bucket that takes a day to fill again.
+    pub fn has_daily_rates(&self) -> bool {
+        Dimension::ALL.into_iter().any(|dimension| dimension.is_per_day() && self.rate(dimension).is_some())
+    }
+
     /// There is something to check requests against.
     pub fn are_checked(&self) -> bool {
         Dimension::ALL.into_iter().any(|dimension| self.ceiling(dimension).is_some())

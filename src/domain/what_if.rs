@@ -18,8 +18,11 @@ use std::{
     sync::Arc,
 };
 
-pub use self::found::{Found, FoundKey, Hit, Slot, Timeline};
-use self::lanes::{Lanes, Numbers};
+pub use self::found::{Found, FoundKey, Hit, RefusedBy, Slot, Timeline};
+use self::{
+    found::Refused,
+    lanes::{Lanes, Numbers},
+};
 use super::{
     bucket::{DAY_NANOS, Rate},
     held::Held,
@@ -30,8 +33,11 @@ use super::{
     usage::Usage,
 };
 
-/// How far before the first request that counts the replay begins: no limit remembers more than a day.
-pub const WARM_UP_NANOS: u64 = DAY_NANOS;
+/// How far before the first request that counts the replay begins. Only what was used beyond a limit is remembered for longer
+/// than the limit's own time: a day is enough for 1,440 times a limit per minute, and a week for seven times one per day.
+pub const fn warm_up_nanos(any_per_day: bool) -> u64 {
+    if any_per_day { 7 * DAY_NANOS } else { DAY_NANOS }
+}
 
 /// What the ledger says of a finished request, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +60,14 @@ pub struct Booked {
 /// The limits that a request is told to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
+    /// Its model may be called at all.
+    pub is_allowed: bool,
     pub limit_group: Arc<str>,
     pub project: Limits,
     /// The key's own; they count where they are narrower.
     pub key: Limits,
-    /// A guess at the answer's length gives way to a limit that it alone would exceed, as it does unless the whole of what
-    /// a request may use is reserved.
+    /// What is reserved for the answer gives way to a limit that it alone would exceed, as a guess does; a stated maximum that
+    /// is reserved whole does not.
     pub guess_gives_way: bool,
 }
 
@@ -195,7 +203,7 @@ impl WhatIf {
         Self { from, events: BinaryHeap::new(), lanes: Lanes::default(), found }
     }
 
-    /// The next request, in the order of ids. Those from [`WARM_UP_NANOS`] before are told and not counted.
+    /// The next request, in the order of ids. Those from [`warm_up_nanos`] before are told and not counted.
     pub fn add(&mut self, booked: Booked, terms: Terms) {
         // Nobody who comes later was admitted before this one arrived.
         self.run_before(booked.request_id.arrived_at());
@@ -221,7 +229,7 @@ impl WhatIf {
     }
 
     fn admit(&mut self, past: Past) {
-        let reserved = self.lanes.reserve(&past);
+        let reserved = if past.terms.is_allowed { self.lanes.reserve(&past) } else { Err(Refused::MODEL) };
         if past.admitted_at >= self.from {
             self.found.add(&past, reserved.as_ref().err());
         }

@@ -113,8 +113,7 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
     let audio = match reserve {
         // All that may be said may be spoken.
         Reserve::Strict if size.wants_audio => {
-            let spoken = size.max_output().unwrap_or(audio.output);
-            Audio { output: spoken, ..audio }
+            size.max_output().map_or_else(|| audio.within(limits), |spoken| Audio { output: spoken, ..audio })
         }
         // OpenAI has no such limits, so there is nothing of its own to follow.
         Reserve::Strict | Reserve::Learned | Reserve::Openai => audio.within(limits),
@@ -246,6 +245,8 @@ mod tests {
             (spoken, Reserve::Learned, 50, (69, 0)),
             (Size { stated_max_output: Some(4_000), ..spoken }, Reserve::Strict, 100, (69, 4_000)),
             (Size { model_max_output: Some(16_384), ..spoken }, Reserve::Strict, 0, (69, 16_384)),
+            // Nobody states how much may be said, so it is a guess here too.
+            (spoken, Reserve::Strict, 100, (69, 31)),
         ] {
             assert_eq!(audio(&size, reserve, limit), expected, "{size:?} {reserve:?} {limit}");
         }

@@ -1,7 +1,10 @@
 //! `tollgate simulate-limits` beside gateways that had these limits.
 
+use std::time::Duration;
+
+use http::StatusCode;
 use serde_json::{Value, json};
-use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
+use tollgate::{clock::Clock, config::Reserve, domain::time::UnixNanos, simulator};
 
 use crate::support::{Actor, Ended, Gateway, command};
 
@@ -94,6 +97,107 @@ async fn a_what_if_refuses_exactly_whom_a_gateway_with_these_limits_refused() {
     assert!(screen.contains(&format!("{} of 90", refused.len())) && screen.contains("█"), "{screen}");
     let other = simulated(&wide, &["--tier", "free", "--model", "gpt-4.1-mini"]).await.out;
     assert!(other.starts_with("0 requests, ") && other.contains("nobody would have been refused"), "{other}");
+}
+
+#[tokio::test]
+async fn a_what_if_refuses_the_models_that_the_tier_does_not_list_as_a_gateway_does() {
+    let gateway = gateway().await;
+    let models = ["gpt-4o", "gpt-4o-mini", "gpt-4o"];
+    let (team, free) = (gateway.project("tier1").await, gateway.project("free").await);
+    for (model, as_free) in models.into_iter().zip([403, 200, 403]) {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "Hi"}]});
+        assert_eq!((team.chat(&body).await.status, free.chat(&body).await.status.as_u16()), (StatusCode::OK, as_free));
+    }
+    gateway.at_rest().await;
+    let answer = simulated(&gateway, &["--tier", "free", "--json"]).await.json();
+    assert_eq!(summary(&answer), (2, Some(START_MS), Some(START_MS)));
+    let row = &answer["refusals"][0];
+    assert_eq!((&row["reason"], &row["limit_group"]), (&json!("model_not_allowed"), &json!("gpt-4o")));
+    assert_eq!(row["api_key_id"], team.key_id.as_str());
+    let screen = simulated(&gateway, &["--tier", "free"]).await.out;
+    assert!(screen.contains("model not in the tier"), "{screen}");
+    // A file speaks of limits alone.
+    let file = gateway.dir.path().join("wide.toml");
+    std::fs::write(&file, "[default_limits]\nrequests_per_minute = 90\n").unwrap();
+    let answer = simulated(&gateway, &["--limits", file.to_str().unwrap(), "--json"]).await.json();
+    assert_eq!(summary(&answer), (0, None, None));
+}
+
+#[tokio::test]
+async fn what_was_used_beyond_a_limit_per_day_is_owed_longer_than_a_day_in_a_what_if_too() {
+    const DAY_NANOS: u64 = 86_400_000 * MILLISECOND;
+    let clock = Clock::manual(UnixNanos::from_millis(START_MS));
+    let talkative = simulator::Options { chunks: 5_000, ..simulator::Options::default() };
+    let mut gateway = Gateway::start_at(clock, talkative, |settings| settings.retention_days = 3).await;
+    let wide = gateway.project("tier1").await;
+    let narrow = gateway.key_of(&wide.project_id, json!({"tokens_per_day": 1_000})).await;
+    let file = gateway.dir.path().join("daily.toml");
+    std::fs::write(&file, "[default_limits]\ntokens_per_day = 1_000\n").unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    for expected in [200, 429] {
+        assert_eq!((wide.say("Hi").await.status, narrow.say("Hi").await.status.as_u16()), (StatusCode::OK, expected));
+        gateway.at_rest().await;
+        gateway.clock.advance(26 * DAY_NANOS / 24);
+    }
+    let range = ["simulate-limits", "--from", "2026-09-22T15:00:00Z", "--to", "2026-09-23"];
+    let answer = async |gateway: &Gateway| {
+        command(gateway, &[&range[..], &["--limits", &file, "--project", &wide.project_id, "--json"]].concat(), &[])
+            .await
+    };
+    let all = answer(&gateway).await;
+    assert_eq!((summary(&all.json()).0, all.err.as_str()), (1, ""), "{all:?}");
+
+    // 2026-09-24: what was said at the start is more than three days old, what was said later is not.
+    gateway.clock.advance(DAY_NANOS);
+    assert_eq!(wide.say("Good evening").await.status, StatusCode::OK);
+    gateway.at_rest().await;
+    gateway.stop().await;
+    gateway.run().await;
+    let dropped = async {
+        while gateway.metric("entries_dropped_total").await < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), dropped).await.unwrap();
+    let rest = answer(&gateway).await;
+    assert_eq!((&rest.json()["requests"], summary(&rest.json()).0), (&json!(1), 0), "{rest:?}");
+    let said = "may be missing, and the replay begins at 2026-09-15T15:00:00Z";
+    assert!(
+        rest.err.contains("Entries that were settled before 2026-09-21T18:13:20Z") && rest.err.contains(said),
+        "{rest:?}"
+    );
+}
+
+#[tokio::test]
+async fn where_maxima_are_reserved_whole_a_what_if_lets_a_guess_give_way_as_the_gateway_does() {
+    let clock = Clock::manual(UnixNanos::from_millis(START_MS));
+    let gateway = Gateway::start_at(clock, simulator::Options::default(), |settings| {
+        settings.reserve = Reserve::Strict;
+        settings.allow_unpriced = true;
+    });
+    let gateway = gateway.await;
+    let file = gateway.dir.path().join("narrow.toml");
+    std::fs::write(&file, "[default_limits]\ntokens_per_minute = 100\n").unwrap();
+    let wide = gateway.project("tier1").await;
+    // Neither this model nor the first request states a maximum; the second does.
+    let mut bodies = [json!({"model": "sim-own", "messages": [{"role": "user", "content": "Hi"}]}), Value::Null];
+    bodies[1] = bodies[0].clone();
+    bodies[1]["max_tokens"] = json!(500);
+    for (body, as_narrow) in bodies.iter().zip([200, 429]) {
+        let narrow = gateway.project_with("tier1", json!({"tokens_per_minute": 100})).await;
+        let statuses = (wide.chat(body).await.status, narrow.chat(body).await.status.as_u16());
+        assert_eq!(statuses, (StatusCode::OK, as_narrow), "{body}");
+        gateway.at_rest().await;
+        gateway.clock.advance(120_000 * MILLISECOND);
+    }
+    let env = [("TOLLGATE_RESERVE", "strict"), ("TOLLGATE_ALLOW_UNPRICED", "true")];
+    let words = ["simulate-limits", "--from", "2026-09-21", "--to", "2026-09-22", "--project", &wide.project_id];
+    let limits = ["--limits", file.to_str().unwrap(), "--json"];
+    let ended = command(&gateway, &[&words[..], &limits].concat(), &env).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
+    let answer = ended.json();
+    assert_eq!(summary(&answer), (1, Some(START_MS + 120_000), Some(START_MS + 120_000)), "{answer}");
+    assert_eq!((&answer["requests"], &answer["refusals"][0]["too_large"]), (&json!(2), &json!(1)));
 }
 
 #[tokio::test]

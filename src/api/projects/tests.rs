@@ -59,7 +59,7 @@ async fn a_service_account_comes_with_a_key_that_is_shown_once() {
     let side = AdminSide::new().await;
     let project = project(&side, "alpha").await;
     let limits = json!({
-        "requests_per_minute": 5, "requests_per_day": 6, "tokens_per_minute": 7, "tokens_per_day": 9, "batch_queue_tokens": 8,
+        "requests_per_minute": 5, "requests_per_day": 6, "tokens_per_minute": 7, "tokens_per_day": 9, "concurrent_requests": 8,
     });
     let asked = json!({"name": "worker", "limits": limits, "expires_in_seconds": 60});
     let (status, created) = side.post(&format!("/{project}/service_accounts"), asked).await;

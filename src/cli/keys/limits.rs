@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::domain::limits::MAX_AUDIO_SECONDS;
 
 /// With the word for it in a table.
-const LIMITS: [(&str, &str); 9] = [
+const LIMITS: [(&str, &str); 8] = [
     ("requests_per_minute", "RPM"),
     ("requests_per_day", "RPD"),
     ("tokens_per_minute", "TPM"),
@@ -15,7 +15,6 @@ const LIMITS: [(&str, &str); 9] = [
     ("audio_seconds_per_day", "audio seconds a day"),
     ("concurrent_requests", "requests at once"),
     ("concurrent_streams", "streams at once"),
-    ("batch_queue_tokens", "batch tokens"),
 ];
 
 /// Narrower limits than the tier's, for each model.
@@ -45,9 +44,6 @@ pub(super) struct LimitArgs {
     /// Streams that are under way at one time
     #[arg(long, value_name = "N", value_parser = rate())]
     concurrent_streams: Option<u64>,
-    /// Narrower than the tier's limit
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 1))]
-    batch_queue_tokens: Option<u64>,
 }
 
 fn rate() -> RangedU64ValueParser {
@@ -65,7 +61,6 @@ impl LimitArgs {
             self.audio_seconds_per_day,
             self.concurrent_requests,
             self.concurrent_streams,
-            self.batch_queue_tokens,
         ];
         let set = LIMITS.iter().zip(limits).filter_map(|((name, _), limit)| Some(((*name).to_owned(), json!(limit?))));
         Value::Object(set.collect::<Map<_, _>>())

@@ -263,7 +263,7 @@ fn what_the_gateway_would_refuse_is_refused_before_a_project_is_made() {
         ("--requests-per-minute", "0"),
         ("--requests-per-day", "4294967296"),
         ("--tokens-per-minute", "many"),
-        ("--batch-queue-tokens", "0"),
+        ("--batch-queue-tokens", "9"),
         ("--name", ""),
         ("--name", &long),
         ("--name", "a\nb"),

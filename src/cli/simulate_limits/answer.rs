@@ -6,7 +6,10 @@ use super::SimulateLimitsArgs;
 use crate::{
     app::Replayed,
     cli::dates::shown,
-    domain::{time::UnixNanos, what_if::FoundKey},
+    domain::{
+        time::UnixNanos,
+        what_if::{FoundKey, RefusedBy},
+    },
 };
 
 #[derive(Serialize)]
@@ -21,7 +24,7 @@ struct Answer<'a> {
     refused: u64,
     keys: usize,
     keys_refused: usize,
-    /// A row for each key, limit group and limit.
+    /// A row for each key, limit group and limit, and for each key and limit group with models that the tier does not have.
     refusals: Vec<Refusal<'a>>,
 }
 
@@ -32,17 +35,19 @@ struct Refusal<'a> {
     api_key_id: &'a str,
     api_key_name: &'a str,
     limit_group: &'a str,
+    /// `limit`, or `model_not_allowed` where the tier does not have the model; there is no limit then.
+    reason: &'static str,
     /// `project` or `key`: whose limit it is.
-    scope: &'static str,
-    limit_name: &'static str,
-    limit: u32,
+    scope: Option<&'static str>,
+    limit_name: Option<&'static str>,
+    limit: Option<u32>,
     /// Of the key on this limit group.
     requests: u64,
     refused: u64,
     too_large: u64,
     first_at_ms: u64,
     last_at_ms: u64,
-    /// `null` where all were too large.
+    /// `null` where no waiting helps, and where it takes until something ends that is under way.
     longest_wait_ms: Option<u64>,
 }
 
@@ -66,21 +71,28 @@ fn refusals(replayed: &Replayed) -> Vec<Refusal<'_>> {
     let rows = replayed.found.keys.iter().flat_map(|((key_id, limit_group), found)| {
         let FoundKey { project_id, requests, hits } = found;
         let names = replayed.names.get(key_id);
-        hits.iter().map(move |hit| Refusal {
-            project_id: project_id.as_str(),
-            project_name: names.map_or("", |names| names.project.as_str()),
-            api_key_id: key_id.as_str(),
-            api_key_name: names.map_or("", |names| names.key.as_str()),
-            limit_group,
-            scope: hit.scope.name(),
-            limit_name: hit.dimension.name(),
-            limit: hit.limit,
-            requests: *requests,
-            refused: hit.refused,
-            too_large: hit.too_large,
-            first_at_ms: hit.first.millis(),
-            last_at_ms: hit.last.millis(),
-            longest_wait_ms: (hit.too_large < hit.refused).then(|| whole_ms(hit.longest_wait_nanos)),
+        hits.iter().map(move |hit| {
+            let limit = match hit.by {
+                RefusedBy::Model => None,
+                RefusedBy::Limit { scope, dimension, limit } => Some((scope.name(), dimension.name(), limit)),
+            };
+            Refusal {
+                project_id: project_id.as_str(),
+                project_name: names.map_or("", |names| names.project.as_str()),
+                api_key_id: key_id.as_str(),
+                api_key_name: names.map_or("", |names| names.key.as_str()),
+                limit_group,
+                reason: hit.by.reason(),
+                scope: limit.map(|(scope, ..)| scope),
+                limit_name: limit.map(|(_, name, _)| name),
+                limit: limit.map(|(.., limit)| limit),
+                requests: *requests,
+                refused: hit.refused,
+                too_large: hit.too_large,
+                first_at_ms: hit.first.millis(),
+                last_at_ms: hit.last.millis(),
+                longest_wait_ms: hit.longest_wait_nanos.map(whole_ms),
+            }
         })
     });
     rows.collect()

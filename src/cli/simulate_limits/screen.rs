@@ -15,7 +15,7 @@ use crate::{
         figures::grouped,
         limits::Scope,
         time::UnixNanos,
-        what_if::{FoundKey, Hit, Timeline},
+        what_if::{FoundKey, Hit, RefusedBy, Timeline},
     },
     openai::headers::go_duration,
 };
@@ -85,15 +85,25 @@ fn table(replayed: &Replayed) -> String {
 
 /// `3 requests per minute`, and whose it is if not the project's.
 fn limit(hit: &Hit) -> String {
-    let whose = if hit.scope == Scope::Key { " of its own" } else { "" };
-    format!("{} {}{whose}", grouped(hit.limit), hit.dimension.name().replace('_', " "))
+    match hit.by {
+        RefusedBy::Model => "model not in the tier".to_owned(),
+        RefusedBy::Limit { scope, dimension, limit } => {
+            let whose = if scope == Scope::Key { " of its own" } else { "" };
+            format!("{} {}{whose}", grouped(limit), dimension.name().replace('_', " "))
+        }
+    }
 }
 
 fn wait(hit: &Hit) -> String {
+    if hit.by == RefusedBy::Model {
+        return "-".to_owned();
+    }
     if hit.too_large == hit.refused {
         return "too large".to_owned();
     }
-    let wait = go_duration(UnixNanos::from_millis(whole_ms(hit.longest_wait_nanos)).0);
+    // Nobody knows how long what is under way takes.
+    let Some(nanos) = hit.longest_wait_nanos else { return "unknown".to_owned() };
+    let wait = go_duration(UnixNanos::from_millis(whole_ms(nanos)).0);
     if hit.too_large == 0 { wait } else { format!("{wait}, {} too large", grouped(hit.too_large)) }
 }
 

@@ -44,13 +44,18 @@ fn booked(number: u64, key: &str, second: u64, tokens: u64) -> Booked {
 fn replayed(requests_per_minute: u32) -> Replayed {
     let slow = (0..60).map(|n| booked(n, "key_slow", n * 120, if n == 7 { 5_000 } else { 20 }));
     let fast = (0..60).map(|n| booked(100 + n, "key_fast", 3_700 + n, 20));
-    let mut all: Vec<_> = slow.chain(fast).collect();
+    replay(slow.chain(fast), requests_per_minute)
+}
+
+fn replay(all: impl Iterator<Item = Booked>, requests_per_minute: u32) -> Replayed {
+    let mut all: Vec<_> = all.collect();
     all.sort_by_key(|booked| booked.request_id);
     let mut what_if = WhatIf::new(args(&["--tier", "free"]).from, args(&["--tier", "free"]).to);
     for booked in all {
         let own = if booked.key_id.as_str() == "key_fast" { NonZeroU32::new(1_000) } else { None };
         let terms = Terms {
-            limit_group: "gpt-4o-mini".into(),
+            is_allowed: booked.requested_model != "gpt-4o",
+            limit_group: booked.requested_model.as_str().into(),
             project: Limits {
                 requests_per_minute: NonZeroU32::new(requests_per_minute),
                 tokens_per_minute: NonZeroU32::new(3_000),
@@ -63,7 +68,7 @@ fn replayed(requests_per_minute: u32) -> Replayed {
     }
     let names = [("key_slow", "nightly"), ("key_fast", "crawler")]
         .map(|(id, key)| (KeyId::parse(id).unwrap(), app::Names { key: key.to_owned(), project: "Search".to_owned() }));
-    Replayed { found: what_if.finish(), names: names.into(), dropped_before: UnixNanos(0) }
+    Replayed { found: what_if.finish(), names: names.into(), replayed_from: UnixNanos(0), dropped_before: UnixNanos(0) }
 }
 
 #[test]
@@ -108,12 +113,49 @@ fn json_has_every_row_and_no_picture() {
     let row = json["refusals"].as_array().unwrap().iter().find(|row| row["too_large"] == 1).unwrap();
     let expected = serde_json::json!({
         "project_id": "proj_a", "project_name": "Search", "api_key_id": "key_slow", "api_key_name": "nightly",
-        "limit_group": "gpt-4o-mini", "scope": "project", "limit_name": "tokens_per_minute", "limit": 3_000,
+        "limit_group": "gpt-4o-mini", "reason": "limit", "scope": "project", "limit_name": "tokens_per_minute", "limit": 3_000,
         "requests": 60, "refused": 1, "too_large": 1, "first_at_ms": (START_S + 840) * 1_000,
         "last_at_ms": (START_S + 840) * 1_000, "longest_wait_ms": null,
     });
     assert_eq!(*row, expected);
     assert!(json.get("timeline").is_none());
+}
+
+#[test]
+fn a_model_that_the_tier_does_not_have_is_a_row_of_its_own_without_a_limit() {
+    let other = |n| Booked { requested_model: "gpt-4o".to_owned(), ..booked(n, "key_slow", n * 60, 20) };
+    let replayed = replay((0..3).map(other).chain([booked(9, "key_slow", 9, 20)]), 3);
+    let screen = screen::screen(&args(&["--tier", "free"]), &replayed);
+    let row =
+        "key_slow  nightly  Search   gpt-4o  model not in the tier   3 of 3  100.0%             -  2026-09-21 14:13:20";
+    assert!(screen.contains(row) && screen.contains("3 of them (75.0%)"), "{screen}");
+    let json: serde_json::Value =
+        serde_json::from_str(&answer::json(&args(&["--tier", "free"]), &replayed).unwrap()).unwrap();
+    let expected = serde_json::json!([{
+        "project_id": "proj_a", "project_name": "Search", "api_key_id": "key_slow", "api_key_name": "nightly",
+        "limit_group": "gpt-4o", "reason": "model_not_allowed", "scope": null, "limit_name": null, "limit": null,
+        "requests": 3, "refused": 3, "too_large": 0, "first_at_ms": START_S * 1_000,
+        "last_at_ms": (START_S + 120) * 1_000, "longest_wait_ms": null,
+    }]);
+    assert_eq!(json["refusals"], expected);
+}
+
+#[test]
+fn how_long_to_wait_for_what_is_under_way_is_told_as_unknown() {
+    let mut what_if = WhatIf::new(args(&["--tier", "free"]).from, args(&["--tier", "free"]).to);
+    let project = Limits { concurrent_requests: NonZeroU32::new(1), ..Limits::default() };
+    for number in 0..3 {
+        let (limit_group, key) = ("gpt-4o-mini".into(), Limits::default());
+        let terms = Terms { is_allowed: true, limit_group, project, key, guess_gives_way: true };
+        what_if.add(booked(number, "key_slow", 0, 20), terms);
+    }
+    let replayed = Replayed { found: what_if.finish(), ..replayed(3) };
+    let screen = screen::screen(&args(&["--tier", "free"]), &replayed);
+    assert!(screen.contains("1 concurrent requests   2 of 3  66.6%       unknown  2026-09-21 14:13:20"), "{screen}");
+    let json: serde_json::Value =
+        serde_json::from_str(&answer::json(&args(&["--tier", "free"]), &replayed).unwrap()).unwrap();
+    let row = &json["refusals"][0];
+    assert_eq!((&row["refused"], &row["longest_wait_ms"]), (&2.into(), &serde_json::Value::Null));
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Past, lanes::Refused};
-use crate::domain::limits::Scope;
+use super::Past;
 use crate::domain::{
     ids::{KeyId, ProjectId},
-    limits::Dimension,
+    limits::{Dimension, Scope},
+    refusals::Reason,
     time::UnixNanos,
 };
 
@@ -29,23 +29,52 @@ pub struct Found {
 pub struct FoundKey {
     pub project_id: ProjectId,
     pub requests: u64,
-    /// One for each limit that refused, each refusal at the one that would have kept it longest.
+    /// One for each limit that refused, each refusal at the one that would have kept it longest; and one for all models that
+    /// may not be called.
     pub hits: Vec<Hit>,
 }
 
-/// What one limit refused of one key.
+/// What is in the way of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// The tier does not have the model.
+    Model,
+    Limit {
+        scope: Scope,
+        dimension: Dimension,
+        limit: u32,
+    },
+}
+
+/// The limit that would have kept a request waiting longest, or its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub by: RefusedBy,
+    pub wait: Wait,
+}
+
+/// How long it would have been until a request is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wait {
+    /// Until something ends that is under way. Any other refusal says more, so it is the shortest.
+    Unknown,
+    Nanos(u64),
+    /// It is larger than the whole limit, or its model may not be called.
+    Endless,
+}
+
+/// What one limit, or the lack of a model, refused of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit {
-    pub scope: Scope,
-    pub dimension: Dimension,
-    /// In force at the last refusal: models of one group may have different ones.
-    pub limit: u32,
+    /// With the limit in force at the last refusal: models of one group may have different ones.
+    pub by: RefusedBy,
     pub refused: u64,
-    /// Of these: larger than the whole limit, so that no waiting would have helped.
+    /// Of a limit's refusals: larger than the whole limit, so that no waiting would have helped.
     pub too_large: u64,
     pub first: UnixNanos,
     pub last: UnixNanos,
-    pub longest_wait_nanos: u64,
+    /// Of those that are known; `None` where no waiting helps, or nobody knows how long it takes.
+    pub longest_wait_nanos: Option<u64>,
 }
 
 /// Requests and refusals in stretches of the same length, a few dozen of them at most.
@@ -60,6 +89,28 @@ pub struct Timeline {
 pub struct Slot {
     pub requests: u64,
     pub refused: u64,
+}
+
+impl RefusedBy {
+    /// As refusals of the gateway itself are named.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Model => Reason::ModelNotAllowed.name(),
+            Self::Limit { .. } => "limit",
+        }
+    }
+
+    /// Which limit it is, whatever its figure.
+    const fn place(self) -> Option<(Scope, Dimension)> {
+        match self {
+            Self::Model => None,
+            Self::Limit { scope, dimension, .. } => Some((scope, dimension)),
+        }
+    }
+}
+
+impl Refused {
+    pub(super) const MODEL: Self = Self { by: RefusedBy::Model, wait: Wait::Endless };
 }
 
 impl Found {
@@ -104,28 +155,20 @@ impl Found {
 
 impl FoundKey {
     fn refuse(&mut self, refused: &Refused, at: UnixNanos) {
-        let Refused { scope, dimension, limit, wait_nanos } = *refused;
-        let known = self.hits.iter().position(|hit| (hit.scope, hit.dimension) == (scope, dimension));
+        let Refused { by, wait } = *refused;
+        let known = self.hits.iter().position(|hit| hit.by.place() == by.place());
         let place = known.unwrap_or_else(|| {
-            self.hits.push(Hit {
-                scope,
-                dimension,
-                limit,
-                refused: 0,
-                too_large: 0,
-                first: at,
-                last: at,
-                longest_wait_nanos: 0,
-            });
+            self.hits.push(Hit { by, refused: 0, too_large: 0, first: at, last: at, longest_wait_nanos: None });
             self.hits.len() - 1
         });
         let Some(hit) = self.hits.get_mut(place) else { return };
-        hit.limit = limit;
+        hit.by = by;
         hit.refused += 1;
         hit.last = at;
-        match wait_nanos {
-            Some(nanos) => hit.longest_wait_nanos = hit.longest_wait_nanos.max(nanos),
-            None => hit.too_large += 1,
+        match wait {
+            Wait::Nanos(nanos) => hit.longest_wait_nanos = hit.longest_wait_nanos.max(Some(nanos)),
+            Wait::Endless => hit.too_large += u64::from(by != RefusedBy::Model),
+            Wait::Unknown => {}
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::Past;
+use super::{
+    Past,
+    found::{Refused, RefusedBy, Wait},
+};
 use crate::domain::{
     bucket::{Bucket, HoldNumber, Refusal},
     ids::{KeyId, ProjectId},
@@ -16,16 +19,6 @@ const SHORTEST_WAIT_NANOS: u64 = 1_000_000;
 
 /// Where what a request holds is found again; `None` where there is no limit.
 pub(super) type Numbers = ByScope<[Option<HoldNumber>; Dimension::COUNT]>;
-
-/// The limit that would have kept a request waiting longest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub scope: Scope,
-    pub dimension: Dimension,
-    pub limit: u32,
-    /// `None`: larger than the whole limit.
-    pub wait_nanos: Option<u64>,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Owner {
@@ -59,13 +52,13 @@ impl Lanes {
             match taken {
                 Ok(number) => put(&mut numbers, scope, dimension, number),
                 Err(refusal) => {
-                    let wait_nanos = match refusal {
-                        Refusal::Wait { nanos } => Some(nanos),
-                        Refusal::TooLarge => None,
+                    let wait = match refusal {
+                        Refusal::Wait { nanos } => Wait::Nanos(nanos),
+                        Refusal::TooLarge => Wait::Endless,
                     };
                     let limit = u32::try_from(dimension.shown(rate.limit().into())).unwrap_or(u32::MAX);
-                    let refused = Refused { scope, dimension, limit, wait_nanos };
-                    if worst.is_none_or(|worst| refused.length() > worst.length()) {
+                    let refused = Refused { by: RefusedBy::Limit { scope, dimension, limit }, wait };
+                    if worst.is_none_or(|worst| refused.wait > worst.wait) {
                         worst = Some(refused);
                     }
                 }
@@ -75,8 +68,7 @@ impl Lanes {
             let Some(limit) = past.concurrent(scope, dimension) else { continue };
             let is_full = self.under_way(past, scope, dimension).is_some_and(|under_way| *under_way >= limit);
             if is_full && worst.is_none() {
-                // Nobody knows for how long: any other refusal says more.
-                worst = Some(Refused { scope, dimension, limit, wait_nanos: Some(0) });
+                worst = Some(Refused { by: RefusedBy::Limit { scope, dimension, limit }, wait: Wait::Unknown });
             }
         }
         if worst.is_none() {
@@ -134,13 +126,6 @@ impl Lanes {
             Scope::Key => Owner::Key(past.key_id.clone()),
         };
         self.0.entry((owner, Arc::clone(&past.terms.limit_group))).or_default()
-    }
-}
-
-impl Refused {
-    /// Never is longest.
-    fn length(self) -> u64 {
-        self.wait_nanos.unwrap_or(u64::MAX)
     }
 }
 

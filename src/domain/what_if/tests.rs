@@ -44,7 +44,7 @@ fn limits(requests: u32, tokens: u32) -> Limits {
 }
 
 fn terms(project: Limits, key: Limits) -> Terms {
-    Terms { limit_group: "m".into(), project, key, guess_gives_way: false }
+    Terms { is_allowed: true, limit_group: "m".into(), project, key, guess_gives_way: false }
 }
 
 fn replay(all: impl IntoIterator<Item = Booked>, terms: impl Fn(&Booked) -> Terms) -> Found {
@@ -60,20 +60,25 @@ fn hits(found: &Found) -> Vec<(&str, Hit)> {
     found.keys.iter().flat_map(|((key, _), found)| found.hits.iter().map(|hit| (key.as_str(), *hit))).collect()
 }
 
+fn limit(hit: &Hit) -> (Scope, Dimension, u32) {
+    match hit.by {
+        RefusedBy::Limit { scope, dimension, limit } => (scope, dimension, limit),
+        RefusedBy::Model => panic!("{hit:?}"),
+    }
+}
+
 #[test]
 fn refusals_are_told_by_key_and_limit_with_their_times() {
     let all = (0..6).map(|n| booked(n, "key_a1", n * 1_000, 10, (1, 1)));
     let found = replay(all, |_| terms(limits(3, 0), Limits::default()));
     // Three pass at once, and none comes back before the twentieth second.
     let expected = Hit {
-        scope: Scope::Project,
-        dimension: Dimension::RequestsPerMinute,
-        limit: 3,
+        by: RefusedBy::Limit { scope: Scope::Project, dimension: Dimension::RequestsPerMinute, limit: 3 },
         refused: 3,
         too_large: 0,
         first: at(3_000),
         last: at(5_000),
-        longest_wait_nanos: 17_000 * MILLI,
+        longest_wait_nanos: Some(17_000 * MILLI),
     };
     assert_eq!(hits(&found), [("key_a1", expected)]);
     assert_eq!((found.requests, found.refused, found.refused_keys(), found.all_keys()), (6, 3, 1, 1));
@@ -88,8 +93,27 @@ fn a_refused_request_takes_nothing_from_any_limit() {
     let all = (0..).zip(all).map(|(n, tokens)| booked(n, "key_a1", n, 0, tokens));
     let found = replay(all, |_| terms(limits(2, 50), Limits::default()));
     let [("key_a1", hit)] = hits(&found)[..] else { panic!("{found:?}") };
-    assert_eq!((hit.dimension, hit.refused, hit.too_large), (Dimension::TokensPerMinute, 1, 1));
-    assert_eq!(hit.longest_wait_nanos, 0);
+    assert_eq!((limit(&hit).1, hit.refused, hit.too_large), (Dimension::TokensPerMinute, 1, 1));
+    assert_eq!(hit.longest_wait_nanos, None);
+}
+
+#[test]
+fn a_model_that_may_not_be_called_is_refused_apart_from_limits_and_takes_nothing_from_them() {
+    let all = (0..6).map(|n| booked(n, "key_a1", n * 1_000, 0, (1, 1)));
+    let found = replay(all, |booked| Terms { is_allowed: booked.stream, ..terms(limits(2, 0), Limits::default()) });
+    // Every other is a stream, from the first on: two of three pass.
+    let [("key_a1", model), ("key_a1", third)] = hits(&found)[..] else { panic!("{found:?}") };
+    let expected = Hit {
+        by: RefusedBy::Model,
+        refused: 3,
+        too_large: 0,
+        first: at(1_000),
+        last: at(5_000),
+        longest_wait_nanos: None,
+    };
+    assert_eq!(model, expected);
+    assert_eq!((limit(&third).1, third.refused, third.first), (Dimension::RequestsPerMinute, 1, at(4_000)));
+    assert_eq!((found.requests, found.refused), (6, 4));
 }
 
 #[test]
@@ -99,9 +123,10 @@ fn keys_of_a_project_share_its_limits_and_one_has_its_own_where_it_is_narrower()
         let own = if booked.key_id.as_str() == "key_a1" { limits(1, 0) } else { limits(900, 0) };
         terms(limits(4, 0), own)
     });
-    let shown: Vec<_> = hits(&found).into_iter().map(|(key, hit)| (key, hit.scope, hit.limit, hit.refused)).collect();
+    let shown: Vec<_> = hits(&found).into_iter().map(|(key, hit)| (key, limit(&hit), hit.refused)).collect();
     // key_a1 passes once, its wait of a minute is longer than the project's; key_b1 has the three others.
-    assert_eq!(shown, [("key_a1", Scope::Key, 1, 4), ("key_b1", Scope::Project, 4, 2)]);
+    let of = |scope, limit| (scope, Dimension::RequestsPerMinute, limit);
+    assert_eq!(shown, [("key_a1", of(Scope::Key, 1), 4), ("key_b1", of(Scope::Project, 4), 2)]);
 }
 
 #[test]
@@ -117,7 +142,7 @@ fn what_was_not_used_is_there_again_from_the_settlement_on() {
 fn what_was_used_beyond_the_hold_is_a_debt() {
     let all = [booked(0, "key_a1", 0, 100, (10, 200)), booked(1, "key_a1", 200, 0, (1, 1))];
     let found = replay(all, |_| terms(limits(0, 100), Limits::default()));
-    assert_eq!(hits(&found)[0].1.longest_wait_nanos, (101 * 600 - 200) * MILLI);
+    assert_eq!(hits(&found)[0].1.longest_wait_nanos, Some((101 * 600 - 200) * MILLI));
 }
 
 #[test]
@@ -181,13 +206,27 @@ fn audio_is_told_as_it_was_reserved_and_used() {
     ] {
         let found = replay(all(held, said), |_| terms(limits, Limits::default()));
         assert_eq!(found.refused, refused, "{limits:?} {held:?} {said}");
-        assert!(hits(&found).iter().all(|(_, hit)| hit.dimension.is_audio() && hit.limit <= 300));
+        assert!(hits(&found).iter().all(|(_, hit)| limit(hit).1.is_audio() && limit(hit).2 <= 300));
     }
     let refused = |guess_gives_way| {
         replay(all(held(9_000), 0), |_| Terms { guess_gives_way, ..terms(tokens, Limits::default()) }).refused
     };
     // The first alone has the whole limit for its guess.
     assert_eq!((refused(true), refused(false)), (2, 3));
+}
+
+#[test]
+fn nobody_knows_how_long_to_wait_for_what_is_under_way() {
+    let all = (0..3).map(|n| booked(n, "key_a1", n * 10, 25, (1, 1)));
+    let one = Limits { concurrent_requests: NonZeroU32::new(1), ..Limits::default() };
+    let found = replay(all, |_| terms(one, Limits::default()));
+    let [("key_a1", hit)] = hits(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((hit.refused, hit.too_large, hit.longest_wait_nanos), (2, 0, None));
+    // Any other limit that refuses too is told instead, because its wait is known.
+    let all = (0..3).map(|n| booked(n, "key_a1", n * 10, 25, (1, 1)));
+    let found = replay(all, |_| terms(Limits { concurrent_requests: one.concurrent_requests, ..limits(1, 0) }, one));
+    let [("key_a1", hit)] = hits(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((limit(&hit).1, hit.longest_wait_nanos), (Dimension::RequestsPerMinute, Some(59_990 * MILLI)));
 }
 
 #[test]
@@ -199,7 +238,9 @@ fn what_is_under_way_counts_until_it_ends_and_a_stream_twice() {
     for (limits, refused) in [(requests(3), 0), (requests(2), 2), (requests(1), 5), (streams(2), 0), (streams(1), 2)] {
         let found = replay(all(), |_| terms(Limits::default(), limits));
         assert_eq!(found.refused, refused, "{limits:?}");
-        assert!(hits(&found).iter().all(|(_, hit)| hit.scope == Scope::Key && hit.dimension.is_concurrent()));
+        let is_expected =
+            |(scope, dimension, _): (Scope, Dimension, _)| scope == Scope::Key && dimension.is_concurrent();
+        assert!(hits(&found).iter().all(|(_, hit)| is_expected(limit(hit))));
     }
     // Within the millisecond in which one ends there is room for the next.
     assert_eq!(

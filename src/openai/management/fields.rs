@@ -21,7 +21,6 @@ const MAX_NAME_CHARACTERS: usize = 128;
 const MAX_LISTED_MODELS: usize = 500;
 /// Exact in every reader of JSON, and more money than there is.
 pub(super) const MAX_CENTS: u64 = (1 << 53) - 1;
-const MAX_TOKENS_IN_A_QUEUE: u64 = u64::MAX >> 1;
 
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match serde_json::from_slice(body) {
@@ -111,24 +110,34 @@ pub(super) fn model_names(param: &'static str, listed: &[Value]) -> Result<Vec<S
 
 /// A ceiling that is misspelt would be no ceiling, so here unknown names are refused.
 pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 8] = [
         "requests_per_minute",
         "requests_per_day",
         "tokens_per_minute",
-        "batch_queue_tokens",
         "tokens_per_day",
         "concurrent_requests",
         "concurrent_streams",
         "audio_tokens_per_minute",
         "audio_seconds_per_day",
     ];
+    /// Batches count for a project and all its keys together.
+    const OF_PROJECTS: &str = "batch_queue_tokens";
     let limits = match fields.get("limits") {
         None | Some(Value::Null) => return Ok(Limits::default()),
         Some(Value::Object(limits)) => limits,
         Some(other) => return Err(wrong_type("limits", "an object", other)),
     };
-    if let Some(unknown) = limits.keys().find(|name| !NAMES.contains(&name.as_str())) {
+    if let Some(unknown) = limits.keys().find(|name| !NAMES.contains(&name.as_str()) && *name != OF_PROJECTS) {
         return Err(ApiError::unknown_parameter(&format!("limits.{}", shown(unknown))));
+    }
+    if limits.get(OF_PROJECTS).is_some_and(|value| !value.is_null()) {
+        let message = "Unsupported value: 'limits.batch_queue_tokens' is not supported for API keys, because batches count for \
+                       the project. Set 'batch_1_day_max_input_tokens' of the project's rate limits instead.";
+        return Err(ApiError::invalid(
+            message,
+            Some(format!("limits.{OF_PROJECTS}").into()),
+            Some("unsupported_value".into()),
+        ));
     }
     let up_to = |name, maximum: u32| {
         let value = integer(limits, "limits.", name, maximum.into())?;
@@ -139,12 +148,12 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
         requests_per_minute: rate(NAMES[0])?,
         requests_per_day: rate(NAMES[1])?,
         tokens_per_minute: rate(NAMES[2])?,
-        tokens_per_day: rate(NAMES[4])?,
-        concurrent_requests: rate(NAMES[5])?,
-        concurrent_streams: rate(NAMES[6])?,
-        audio_tokens_per_minute: rate(NAMES[7])?,
-        audio_seconds_per_day: up_to(NAMES[8], MAX_AUDIO_SECONDS)?,
-        batch_queue_tokens: integer(limits, "limits.", NAMES[3], MAX_TOKENS_IN_A_QUEUE)?,
+        tokens_per_day: rate(NAMES[3])?,
+        concurrent_requests: rate(NAMES[4])?,
+        concurrent_streams: rate(NAMES[5])?,
+        audio_tokens_per_minute: rate(NAMES[6])?,
+        audio_seconds_per_day: up_to(NAMES[7], MAX_AUDIO_SECONDS)?,
+        batch_queue_tokens: None,
     })
 }
 

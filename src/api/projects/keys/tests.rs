@@ -124,6 +124,24 @@ async fn what_is_modified_holds_at_once_and_the_rest_stays() {
 }
 
 #[tokio::test]
+async fn a_key_is_refused_a_batch_queue_of_its_own_because_batches_count_for_the_project() {
+    let side = AdminSide::new().await;
+    let path = keys(&side).await;
+    let limits = |tokens: Value| json!({"name": "ci", "limits": {"requests_per_day": 2, "batch_queue_tokens": tokens}});
+    let (status, key) = side.post(&path, limits(Value::Null)).await;
+    assert_eq!((status, &key["limits"]), (200, &json!({"requests_per_day": 2})));
+    let there = format!("{path}/{}", text(&key["id"]));
+    for path in [&path, &there] {
+        let (status, answer) = side.post(path, limits(json!(9))).await;
+        let error = &answer["error"];
+        assert_eq!((status, text(&error["param"])), (400, "limits.batch_queue_tokens"), "{answer}");
+        assert_eq!((text(&error["type"]), text(&error["code"])), ("invalid_request_error", "unsupported_value"));
+        assert!(text(&error["message"]).contains("Set 'batch_1_day_max_input_tokens' of the project's rate limits"));
+    }
+    assert_eq!(side.get(&there).await.1["limits"], json!({"requests_per_day": 2}));
+}
+
+#[tokio::test]
 async fn a_rotated_key_keeps_its_id_and_opens_with_both_secrets_until_the_overlap_ends() {
     let side = AdminSide::new().await;
     let path = keys(&side).await;
