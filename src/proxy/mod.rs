@@ -45,7 +45,7 @@ use crate::{
         pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
         refusals::{OverLimit, Reason},
-        spend::{Payer, SpendHold, SpendLimitReached},
+        spend::{Payer, SpendHold, SpendLimitReached, Spender},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -195,7 +195,12 @@ impl Proxy {
         now: UnixNanos,
     ) -> Result<SpendHold, Refused> {
         let held = self.recorder.spending.hold(&self.payer(caller), amount(charges), now);
-        held.map_err(|reached| over_spend_limit(terms, reached, now))
+        held.map_err(|reached| {
+            if let (Spender::Tier, Some(promotions)) = (reached.spender, &self.recorder.promotions) {
+                promotions.held_by_its_tier(caller.project(), now);
+            }
+            over_spend_limit(terms, reached, now)
+        })
     }
 
     /// As [`Self::hold_money`], without holding it.

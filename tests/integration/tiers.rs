@@ -116,8 +116,8 @@ async fn a_project_moves_up_when_it_has_spent_enough_and_the_audit_log_has_the_f
     assert_eq!(document.problems_of("AuditLog", row), [""; 0]);
     // At once, for the keys that there are.
     assert_eq!(limit_of(&team).await, "200");
+    // Whoever sends nothing meanwhile is looked at when the day begins.
     gateway.clock.advance(7 * DAY_NANOS);
-    assert_eq!(limit_of(&team).await, "200");
     await_tier(&gateway, &team, "launch").await;
     assert_eq!(moves(&gateway, &team).await[0]["after"]["qualified_by"]["days_since_first_spend"], 7);
     gateway.stop().await;
@@ -159,6 +159,27 @@ async fn an_administrators_word_stands() {
     gateway.clock.advance(40 * DAY_NANOS);
     spend(&team).await;
     await_tier(&gateway, &team, "launch").await;
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_tiers_monthly_limit_gives_what_days_have_earned() {
+    let gateway = gateway(|settings| {
+        settings.promote_projects = true;
+        let tiers = TIERS.replace("qualification = { spent_dollars = 1 }, ", "");
+        std::fs::write(settings.tiers_file.as_ref().unwrap(), tiers).unwrap();
+    })
+    .await;
+    let team = gateway.project("tier1").await;
+    modify(&gateway, &team, json!({"automatic_tier": false})).await;
+    while team.say("Hi").await.status == 200 {}
+    gateway.clock.advance(7 * DAY_NANOS);
+    // Until the day is old: nobody is looked at because it begins.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    modify(&gateway, &team, json!({"automatic_tier": true})).await;
+    stays_in(&gateway, &team, "tier1").await;
+    assert_eq!(team.say("Hi").await.error()["code"], "project_usage_limit_exceeded");
+    await_tier(&gateway, &team, "launch").await;
+    spend(&team).await;
 }
 
 // === the monthly usage limit ===
