@@ -3,7 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tollgate::{clock::Clock, config::Settings, domain::time::UnixNanos, simulator};
+use tollgate::{
+    api,
+    app::{Routers, Running, StartError},
+    clock::Clock,
+    config::{Settings, load_catalog},
+    domain::time::UnixNanos,
+    simulator,
+};
 
 use crate::{
     schema::Specification,
@@ -305,6 +312,32 @@ async fn soft_limits_refuse_nothing_and_tell_how_far_they_are_used() {
         let name = format!("soft_limits_passed_total{{percent=\"{percent}\"}}");
         assert_eq!(gateway.metric(&name).await, passed, "{percent}");
     }
+}
+
+// === a tier that goes ===
+
+#[tokio::test]
+async fn a_tier_may_go_once_nobody_but_archived_projects_is_in_it() {
+    let mut gateway = gateway(|_| {}).await;
+    let team = gateway.project("partners").await;
+    let file = gateway.settings.tiers_file.clone().unwrap();
+    let without: Vec<_> = TIERS.lines().filter(|line| !line.contains("partners")).collect();
+    let without = without.join("\n");
+    gateway.stop().await;
+    std::fs::write(&file, &without).unwrap();
+    let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
+    let catalog = load_catalog(&gateway.settings).unwrap();
+    let refused = Running::start(&gateway.settings, catalog, gateway.clock.clone(), &routers).await.err();
+    assert!(matches!(refused, Some(StartError::NoSuchTier { .. })), "{refused:?}");
+    std::fs::write(&file, TIERS).unwrap();
+    gateway.run().await;
+    let path = format!("{PROJECTS}/{}/archive", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &json!({})).await.status, 200);
+    gateway.stop().await;
+    std::fs::write(&file, without).unwrap();
+    gateway.run().await;
+    let archived = project(&gateway, &team).await;
+    assert_eq!((&archived["status"], &archived["tier"]), (&json!("archived"), &json!("partners")));
 }
 
 // === the models of a tier ===
