@@ -142,7 +142,7 @@ pub(super) async fn modify(
     let ProjectUpdate { name, tier, automatic_tier } = ProjectUpdate::parse(&body)?;
     tier.iter().try_for_each(|tier| check_tier(&catalog, tier))?;
     let by = admin.acts(clock.now());
-    let modified = accounts.modify_project(&project.id, name, tier, automatic_tier, &by).await;
+    let modified = accounts.modify_project(&project.id, name, tier, automatic_tier, &catalog, &by).await;
     let project = modified.map_err(|error| refused(&error))?;
     Ok(Json(ProjectObject::from(&*project)).into_response())
 }

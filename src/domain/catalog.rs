@@ -178,6 +178,12 @@ impl Catalog {
         self.tiers.get(id)
     }
 
+    /// Whether `tier` is the lower one of two that are both here.
+    pub fn is_below(&self, tier: &TierId, other: &TierId) -> bool {
+        let order = |id| self.tier(id).map(|tier| tier.order);
+        order(tier).zip(order(other)).is_some_and(|(tier, other)| tier < other)
+    }
+
     /// The highest tier that has been earned, if it is above `tier`. Tiers on the way to it may be skipped.
     pub fn earned(&self, tier: &TierId, standing: &Standing, now: UnixNanos) -> Option<&Tier> {
         let order = self.tier(tier)?.order;
@@ -318,6 +324,9 @@ mod tests {
         // Nothing above one's own is none, and neither is a tier that is gone.
         assert_eq!((earned("t6", 900 * dollar, 90), earned("t5", 900 * dollar, 90)), (None, None));
         assert_eq!(earned("gone", 900 * dollar, 90), None);
+        let is_below = |tier: &str, other: &str| catalog.is_below(&TierId::from(tier), &TierId::from(other));
+        assert!(is_below("t9", "t8") && !is_below("t8", "t9") && !is_below("t8", "t8"));
+        assert!(!is_below("t9", "gone") && !is_below("gone", "t9"));
     }
 
     #[test]

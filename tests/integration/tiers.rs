@@ -190,6 +190,28 @@ async fn a_refusal_by_the_tiers_monthly_limit_gives_what_days_have_earned() {
     spend(&team).await;
 }
 
+#[tokio::test]
+async fn a_move_down_stands_until_the_project_may_move_by_itself_again() {
+    let gateway = promoting().await;
+    let team = gateway.project("tier1").await;
+    modify(&gateway, &team, json!({"tier": "partners"})).await;
+    assert_eq!(project(&gateway, &team).await["automatic_tier"], true);
+    modify(&gateway, &team, json!({"tier": "tier1", "automatic_tier": null})).await;
+    assert_eq!(project(&gateway, &team).await["automatic_tier"], false);
+    let row = &moves(&gateway, &team).await[0];
+    assert_eq!(
+        (&row["before"]["automatic_tier"], &row["after"]["automatic_tier"]),
+        (&json!(true), &json!(false)),
+        "{row}"
+    );
+    spend(&team).await;
+    stays_in(&gateway, &team, "tier1").await;
+    modify(&gateway, &team, json!({"automatic_tier": true})).await;
+    // Answered, or refused by the limit of the tier: either leaves word.
+    team.say("Hi").await;
+    await_tier(&gateway, &team, "build").await;
+}
+
 // === the monthly usage limit ===
 
 #[tokio::test]
