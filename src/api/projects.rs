@@ -104,7 +104,7 @@ pub(super) async fn create(
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
     let NewProject { name, tier, automatic_tier } = NewProject::parse(&body)?;
-    let tier = tier.unwrap_or_else(|| TierId::from(TierId::DEFAULT));
+    let tier = tier.unwrap_or_else(|| catalog.default_tier());
     check_tier(&catalog, &tier)?;
     let by = admin.acts(clock.now());
     let created = accounts.create_project_with(&name, tier, automatic_tier.unwrap_or(true), &by).await;

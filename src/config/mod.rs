@@ -13,6 +13,8 @@ mod settings;
 mod settings_tests;
 mod sources;
 mod tiers;
+#[cfg(test)]
+mod tiers_tests;
 mod types;
 mod value;
 

@@ -25,6 +25,7 @@ pub(super) struct TiersFile {
 struct TierTable {
     id: Spanned<String>,
     name: String,
+    default: Option<Spanned<bool>>,
     qualification: Option<Spanned<QualificationTable>>,
     monthly_usage_limit_dollars: Option<NonZeroU64>,
     models: Option<AllowedModels>,
@@ -43,12 +44,12 @@ struct QualificationTable {
 
 impl TiersFile {
     pub(super) fn tiers(self, page: &mut Page) -> Vec<Tier> {
-        if !self.tiers.iter().any(|tier| tier.id.get_ref() == TierId::DEFAULT) {
-            // Without its tier a project would have no limits at all.
-            page.problem(
-                0..0,
-                format!("there must be a tier {:?}: projects that name none are in it", TierId::DEFAULT),
-            );
+        if self.tiers.is_empty() {
+            page.problem(0..0, "there must be a tier: without one a project would have no limits at all");
+        }
+        let defaults = self.tiers.iter().filter_map(|tier| tier.default.as_ref()).filter(|default| *default.get_ref());
+        for again in defaults.skip(1) {
+            page.problem(again.span(), "projects that name no tier are in one tier: only one can be the default");
         }
         (0..).zip(self.tiers).map(|(order, tier)| tier.tier(order, page)).collect()
     }
@@ -71,6 +72,7 @@ impl TierTable {
             id: TierId(self.id.into_inner().into()),
             name: self.name,
             order,
+            is_default: self.default.is_some_and(Spanned::into_inner),
             qualification: qualification.map(|(_, table)| Qualification {
                 spent_dollars: table.spent_dollars,
                 days_since_first_spend: table.days_since_first_spend,

@@ -337,6 +337,29 @@ async fn soft_limits_refuse_nothing_and_tell_how_far_they_are_used() {
     }
 }
 
+// === their names ===
+
+#[tokio::test]
+async fn tiers_of_any_names_have_one_to_begin_in_and_a_free_one() {
+    let gateway = gateway(|settings| {
+        let tiers = r#"tiers = [
+            { id = "hobby", name = "Hobby", default_limits = { requests_per_minute = 1 } },
+            { id = "build", name = "Build", qualification = { spent_dollars = 5 }, default_limits = { requests_per_minute = 1 } },
+        ]"#;
+        std::fs::write(settings.tiers_file.as_ref().unwrap(), tiers).unwrap();
+    })
+    .await;
+    for (tier, is_free) in [("hobby", true), ("build", false)] {
+        let team = gateway.project(tier).await;
+        spend(&team).await;
+        let refused = team.say("Hi").await;
+        let told = refused.error()["message"].as_str().unwrap().contains("by adding a payment method");
+        assert_eq!((refused.status.as_u16(), told), (429, is_free), "{}", refused.text());
+    }
+    let created = gateway.admin().post(PROJECTS, &json!({"name": "new"})).await.json();
+    assert_eq!(created["tier"], "build");
+}
+
 // === a tier that goes ===
 
 #[tokio::test]

@@ -1,0 +1,54 @@
+//! What a file of tiers may say, and what is told of one that is wrong.
+
+use super::{
+    catalog::load_catalog,
+    catalog_tests::{SEED, own, problems, row},
+};
+use crate::domain::projects::TierId;
+
+/// A tier with these lines beside what each needs.
+fn tier(id: &str, more: &str) -> String {
+    format!("[[tiers]]\nid = {id:?}\nname = \"n\"\ndefault_limits = {{}}\n{more}\n")
+}
+
+#[test]
+fn own_tiers_replace_the_built_in_ones_under_any_names_and_say_where_projects_begin() {
+    let default = |files: &[String]| {
+        let (_folder, settings) = own(&[("tiers.toml", &files.concat())]);
+        let catalog = load_catalog(&settings).unwrap();
+        assert_eq!(catalog.tiers().count(), files.len());
+        catalog.default_tier().as_str().to_owned()
+    };
+    let [hobby, tier1, launch] = ["hobby", "tier1", "launch"].map(|id| tier(id, ""));
+    assert_eq!(default(&[hobby.clone(), tier("build", "default = true"), tier1.clone()]), "build");
+    assert_eq!(default(&[hobby.clone(), tier("build", "default = false"), tier1]), "tier1");
+    assert_eq!(default(&[hobby.clone(), tier("build", "qualification = { spent_dollars = 5 }"), launch]), "build");
+    assert_eq!(problems(&[("tiers.toml", "tiers = []")]).len(), 1);
+    let found = problems(&[("tiers.toml", &tier("a", "default = true").repeat(2).replacen('a', "b", 1))]);
+    assert!(found.iter().any(|line| line.starts_with("tiers.toml:10: projects that name no tier")), "{found:?}");
+    let (_folder, settings) = own(&[("tiers.toml", &["tier1", "build"].map(|id| tier(id, "")).concat())]);
+    let catalog = load_catalog(&settings).unwrap();
+    assert_eq!(row(&catalog, SEED, "tier1"), (500, 10_000, 200_000, 2_000_000));
+    assert_eq!(row(&catalog, SEED, "build"), (0, 0, 0, 0));
+}
+
+#[test]
+fn a_tier_says_what_it_asks_for_and_files_that_speak_of_payments_are_read() {
+    let file = |qualification: &str| {
+        tier("tier1", "") + &tier("build", &format!("models = [\"gpt-4o\"]\nqualification = {qualification}"))
+    };
+    let needed = |qualification: &str| {
+        let (_folder, settings) = own(&[("tiers.toml", &file(qualification))]);
+        let catalog = load_catalog(&settings).unwrap();
+        let tier = catalog.tier(&TierId::from("build")).unwrap();
+        assert!(tier.models.as_ref().unwrap().allows("gpt-4o-2024-08-06", Some("gpt-4o")));
+        tier.qualification.map(|it| (it.spent_dollars, it.days_since_first_spend))
+    };
+    assert_eq!(needed("{ spent_dollars = 5, days_since_first_spend = 7 }"), Some((5, 7)));
+    assert_eq!(needed("{ paid_dollars = 5, days_since_first_payment = 7 }"), Some((5, 7)));
+    assert_eq!(needed("{ days_since_first_spend = 7 }"), Some((0, 7)));
+    let found = problems(&[("tiers.toml", &file("{}"))]);
+    assert!(found.len() == 1 && found[0].starts_with("tiers.toml:11: a qualification asks for"), "{found:?}");
+    let free_of_charge = file("{ spent_dollars = 1 }").replace("models", "monthly_usage_limit_dollars = 0\nmodels");
+    assert_eq!(problems(&[("tiers.toml", &free_of_charge)]).len(), 1);
+}
