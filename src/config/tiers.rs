@@ -1,6 +1,6 @@
 //! The tiers as they are written in TOML. Their names are data: `OpenAI` renames its own from time to time.
 
-use std::num::NonZeroU64;
+use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -28,7 +28,7 @@ struct TierTable {
     default: Option<Spanned<bool>>,
     qualification: Option<Spanned<QualificationTable>>,
     monthly_usage_limit_dollars: Option<NonZeroU64>,
-    models: Option<AllowedModels>,
+    models: Option<Spanned<Vec<Spanned<String>>>>,
     default_limits: Limits,
 }
 
@@ -43,7 +43,8 @@ struct QualificationTable {
 }
 
 impl TiersFile {
-    pub(super) fn tiers(self, page: &mut Page) -> Vec<Tier> {
+    /// `names` are those that models may be called by; `None` is any.
+    pub(super) fn tiers(self, names: Option<&BTreeSet<Arc<str>>>, page: &mut Page) -> Vec<Tier> {
         if self.tiers.is_empty() {
             page.problem(0..0, "there must be a tier: without one a project would have no limits at all");
         }
@@ -51,12 +52,12 @@ impl TiersFile {
         for again in defaults.skip(1) {
             page.problem(again.span(), "projects that name no tier are in one tier: only one can be the default");
         }
-        (0..).zip(self.tiers).map(|(order, tier)| tier.tier(order, page)).collect()
+        (0..).zip(self.tiers).map(|(order, tier)| tier.tier(order, names, page)).collect()
     }
 }
 
 impl TierTable {
-    fn tier(self, order: u32, page: &mut Page) -> Tier {
+    fn tier(self, order: u32, names: Option<&BTreeSet<Arc<str>>>, page: &mut Page) -> Tier {
         let id = self.id.get_ref();
         if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
             page.problem(self.id.span(), format!("{id:?} is no tier id: letters, digits, - and _ only"));
@@ -78,8 +79,23 @@ impl TierTable {
                 days_since_first_spend: table.days_since_first_spend,
             }),
             monthly_usage_limit_dollars: self.monthly_usage_limit_dollars,
-            models: self.models,
+            models: self.models.map(|models| allowed(models, names, page)),
             default_limits: self.default_limits,
         }
     }
+}
+
+fn allowed(
+    models: Spanned<Vec<Spanned<String>>>,
+    names: Option<&BTreeSet<Arc<str>>>,
+    page: &mut Page,
+) -> AllowedModels {
+    if models.get_ref().is_empty() {
+        page.problem(models.span(), "a tier that allows no model is of no use; leave models out for all of them");
+    }
+    let is_known = |name: &str| names.is_none_or(|names| names.contains(name));
+    for name in models.get_ref().iter().filter(|name| !is_known(name.get_ref())) {
+        page.problem(name.span(), format!("there is no model {:?} in the catalog", name.get_ref()));
+    }
+    AllowedModels::new(models.into_inner().into_iter().map(Spanned::into_inner))
 }

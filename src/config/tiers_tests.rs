@@ -1,8 +1,12 @@
 //! What a file of tiers may say, and what is told of one that is wrong.
 
+use std::collections::BTreeMap;
+
 use super::{
+    Problems, Settings,
     catalog::load_catalog,
     catalog_tests::{SEED, own, problems, row},
+    load,
 };
 use crate::domain::projects::TierId;
 
@@ -51,4 +55,27 @@ fn a_tier_says_what_it_asks_for_and_files_that_speak_of_payments_are_read() {
     assert!(found.len() == 1 && found[0].starts_with("tiers.toml:11: a qualification asks for"), "{found:?}");
     let free_of_charge = file("{ spent_dollars = 1 }").replace("models", "monthly_usage_limit_dollars = 0\nmodels");
     assert_eq!(problems(&[("tiers.toml", &free_of_charge)]).len(), 1);
+}
+
+#[test]
+fn a_tier_allows_only_models_that_there_are_and_at_least_one() {
+    let file = |models: &str| tier("build", "") + &tier("hobby", &format!("models = {models}"));
+    let page = |id: &str| format!("id = {id:?}\ndescription = \"d\"\ncreated = 1\nowned_by = \"o\"\nendpoints = []\n");
+    let found = problems(&[("tiers.toml", &file("[]"))]);
+    assert!(found.len() == 1 && found[0].starts_with("tiers.toml:10: a tier that allows no model"), "{found:?}");
+    let some = file("[\n\"gpt-4o-mini-2024-07-18\",\n\"gpt-4o-mni\",\n\"mine\"]");
+    let found = problems(&[("tiers.toml", &some), ("models/mine.toml", &page("mine"))]);
+    assert_eq!(found, ["tiers.toml:12: there is no model \"gpt-4o-mni\" in the catalog"]);
+    // A page that is wrong is one problem, not one for each tier that has its model.
+    let found = problems(&[("tiers.toml", &some), ("models/mine.toml", &page("my own"))]);
+    assert!(found.len() == 1 && found[0].starts_with("models/mine.toml:1: "), "{found:?}");
+    // Without prices nobody need list a model that is called.
+    let (_folder, settings) = own(&[("tiers.toml", &some)]);
+    let settings = Settings { allow_unpriced: true, ..settings };
+    assert!(load_catalog(&settings).is_ok());
+    let env = [("TOLLGATE_TIERS_FILE", settings.tiers_file.unwrap().display().to_string())];
+    let mut env: BTreeMap<_, _> = env.map(|(name, value)| (name.to_owned(), value)).into();
+    assert_eq!(load(None, &env).problems.0.len(), 2);
+    env.insert("TOLLGATE_ALLOW_UNPRICED".to_owned(), "true".to_owned());
+    assert_eq!(load(None, &env).problems, Problems::default());
 }
