@@ -9,7 +9,7 @@ use super::page::Page;
 use crate::domain::{
     catalog::{Qualification, Tier},
     keys::AllowedModels,
-    limits::Limits,
+    limits::{Limits, limit},
     projects::TierId,
 };
 
@@ -27,6 +27,7 @@ struct TierTable {
     name: String,
     default: Option<Spanned<bool>>,
     qualification: Option<Spanned<QualificationTable>>,
+    #[serde(default, deserialize_with = "limit")]
     monthly_usage_limit_dollars: Option<NonZeroU64>,
     models: Option<Spanned<Vec<Spanned<String>>>>,
     default_limits: Limits,

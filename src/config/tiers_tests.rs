@@ -1,6 +1,6 @@
 //! What a file of tiers may say, and what is told of one that is wrong.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU64};
 
 use super::{
     Problems, Settings,
@@ -78,4 +78,18 @@ fn a_tier_allows_only_models_that_there_are_and_at_least_one() {
     assert_eq!(load(None, &env).problems.0.len(), 2);
     env.insert("TOLLGATE_ALLOW_UNPRICED".to_owned(), "true".to_owned());
     assert_eq!(load(None, &env).problems, Problems::default());
+}
+
+#[test]
+fn a_dash_is_no_monthly_usage_limit() {
+    let file = |limit: &str| tier("build", &format!("monthly_usage_limit_dollars = {limit}"));
+    let read = |limit: &str| {
+        let (_folder, settings) = own(&[("tiers.toml", &file(limit))]);
+        load_catalog(&settings).unwrap().tiers().next().unwrap().monthly_usage_limit_dollars.map(NonZeroU64::get)
+    };
+    assert_eq!((read("\"-\""), read("5_000")), (None, Some(5_000)));
+    for (wrong, told) in [("\"none\"", "string \"none\""), ("0", "integer `0`"), ("-1", "integer `-1`")] {
+        let found = problems(&[("tiers.toml", &file(wrong))]);
+        assert!(found.len() == 1 && found[0].starts_with("tiers.toml:5: ") && found[0].contains(told), "{found:?}");
+    }
 }
