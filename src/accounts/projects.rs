@@ -74,25 +74,26 @@ impl Accounts {
     }
 
     /// To the tier that a project has earned by its `standing`, if it is still the one that was looked at: an administrator may
-    /// have put it elsewhere meanwhile, and is right.
+    /// have put it elsewhere meanwhile, and is right: then it is `None`.
     pub async fn promote_project(
         self: &Arc<Self>,
         seen: &Project,
         tier: TierId,
         standing: &Standing,
         by: &By,
-    ) -> Result<Arc<Project>, AccountsError> {
+    ) -> Result<Option<Arc<Project>>, AccountsError> {
         let qualified_by = json!({
             "spent_dollars": standing.spent.to_string(),
             "days_since_first_spend": standing.days_since_first_spend(by.at),
         });
-        let from = seen.tier.clone();
-        self.change_project(&seen.id, EventType::ProjectUpdated, by, Some(qualified_by), move |project| {
+        let (from, to) = (seen.tier.clone(), tier.clone());
+        let change = move |project: &mut Project| {
             if project.automatic_tier && project.tier == from {
-                project.tier = tier;
+                project.tier = to;
             }
-        })
-        .await
+        };
+        let project = self.change_project(&seen.id, EventType::ProjectUpdated, by, Some(qualified_by), change).await?;
+        Ok((project.tier == tier).then_some(project))
     }
 
     /// For good: its keys are refused from the next request on, and it can no longer be changed.

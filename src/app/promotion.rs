@@ -75,12 +75,12 @@ impl Promoter {
         let Some(tier) = self.catalog.earned(&project.tier, &standing, now) else { return Ok(()) };
         let promoted = self.accounts.promote_project(&project, tier.id.clone(), &standing, &By::gateway(now)).await;
         match promoted {
-            Ok(promoted) if promoted.tier != project.tier => {
+            Ok(Some(promoted)) => {
                 let (from, to) = (project.tier.as_str(), promoted.tier.as_str());
                 tracing::info!(project = %id, from, to, spent_dollars = %standing.spent, "a project has earned a higher tier");
             }
             // Archived a moment ago, or an administrator was faster.
-            Ok(_) | Err(AccountsError::ProjectArchived(_)) => {}
+            Ok(None) | Err(AccountsError::ProjectArchived(_)) => {}
             Err(error) => return Err(error),
         }
         Ok(())
