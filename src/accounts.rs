@@ -191,7 +191,7 @@ fn decoy() -> ApiKey {
     let project = Project {
         id: ProjectId::generate(&mut random),
         name: String::new(),
-        tier: TierId::from(TierId::DEFAULT),
+        tier: TierId::from(""),
         automatic_tier: false,
         terms: ProjectTerms::default(),
         created_at: UnixNanos::default(),

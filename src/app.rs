@@ -333,8 +333,11 @@ struct Started {
     data_dir: DataDir,
 }
 
+/// Archived projects call nobody, and can be put into no other tier.
 fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError> {
-    match accounts.projects().iter().find(|project| catalog.tier(&project.tier).is_none()) {
+    let projects = accounts.projects();
+    let mut open = projects.iter().filter(|project| project.archived_at.is_none());
+    match open.find(|project| catalog.tier(&project.tier).is_none()) {
         Some(lost) => Err(StartError::NoSuchTier { project: lost.id.to_string(), tier: lost.tier.as_str().to_owned() }),
         None => Ok(()),
     }

@@ -8,6 +8,7 @@ use super::{Accounts, AccountsError, to_the_end};
 use crate::{
     domain::{
         audit::{AuditEvent, Audited, By, EventType},
+        catalog::Catalog,
         ids::ProjectId,
         projects::{Project, ProjectTerms, TierId},
         standing::Standing,
@@ -50,43 +51,49 @@ impl Accounts {
         .await
     }
 
-    /// Another name, another tier, whether it changes by itself; what is `None` stays. The tier is the caller's to check.
+    /// Another name, another tier, whether it changes by itself; what is `None` stays, but a project that is put into a lower tier
+    /// no longer moves up by itself: what it has spent would undo that at once. The tier is the caller's to check.
     pub async fn modify_project(
         self: &Arc<Self>,
         id: &ProjectId,
         name: Option<String>,
         tier: Option<TierId>,
         automatic_tier: Option<bool>,
+        catalog: &Arc<Catalog>,
         by: &By,
     ) -> Result<Arc<Project>, AccountsError> {
+        let catalog = Arc::clone(catalog);
         self.change_project(id, EventType::ProjectUpdated, by, None, move |project| {
             project.name = name.unwrap_or_else(|| project.name.clone());
-            project.tier = tier.unwrap_or_else(|| project.tier.clone());
-            project.automatic_tier = automatic_tier.unwrap_or(project.automatic_tier);
+            let tier = tier.unwrap_or_else(|| project.tier.clone());
+            let goes_down = catalog.is_below(&tier, &project.tier);
+            project.automatic_tier = automatic_tier.unwrap_or(project.automatic_tier && !goes_down);
+            project.tier = tier;
         })
         .await
     }
 
     /// To the tier that a project has earned by its `standing`, if it is still the one that was looked at: an administrator may
-    /// have put it elsewhere meanwhile, and is right.
+    /// have put it elsewhere meanwhile, and is right: then it is `None`.
     pub async fn promote_project(
         self: &Arc<Self>,
         seen: &Project,
         tier: TierId,
         standing: &Standing,
         by: &By,
-    ) -> Result<Arc<Project>, AccountsError> {
+    ) -> Result<Option<Arc<Project>>, AccountsError> {
         let qualified_by = json!({
             "spent_dollars": standing.spent.to_string(),
             "days_since_first_spend": standing.days_since_first_spend(by.at),
         });
-        let from = seen.tier.clone();
-        self.change_project(&seen.id, EventType::ProjectUpdated, by, Some(qualified_by), move |project| {
+        let (from, to) = (seen.tier.clone(), tier.clone());
+        let change = move |project: &mut Project| {
             if project.automatic_tier && project.tier == from {
-                project.tier = tier;
+                project.tier = to;
             }
-        })
-        .await
+        };
+        let project = self.change_project(&seen.id, EventType::ProjectUpdated, by, Some(qualified_by), change).await?;
+        Ok((project.tier == tier).then_some(project))
     }
 
     /// For good: its keys are refused from the next request on, and it can no longer be changed.

@@ -3,10 +3,12 @@ use std::num::{NonZeroU32, NonZeroU64};
 use super::*;
 use crate::domain::{
     audit::By,
+    catalog::Catalog,
     ids::fixed_base62,
     keys::{AllowedModels, KeyHash},
     limits::Limits,
     spend::{Budget, Enforcement},
+    standing::Standing,
 };
 
 const NOW: UnixNanos = UnixNanos::from_seconds(1_000);
@@ -253,6 +255,29 @@ async fn a_change_that_could_not_be_saved_does_not_hold() {
     assert!(fixture.accounts.revoke_key(&project.id, &key.id, &BY).await.is_err());
     assert_eq!(fixture.accounts.projects().len(), 1);
     assert!(fixture.accounts.authenticate(plain.reveal(), NOW).is_ok());
+}
+
+#[tokio::test]
+async fn a_promotion_that_an_administrator_was_faster_than_is_none() {
+    let fixture = Fixture::new().await;
+    let seen = fixture.project("a").await;
+    let promoted = async || {
+        let (accounts, tier) = (&fixture.accounts, TierId::from("tier2"));
+        let promoted = accounts.promote_project(&seen, tier, &Standing::default(), &BY).await.unwrap();
+        promoted.map(|project| project.tier.as_str().to_owned())
+    };
+    let moved = async |tier: &str, automatic_tier: bool| {
+        let (tier, catalog) = (Some(TierId::from(tier)), Arc::new(Catalog::default()));
+        let moved = fixture.accounts.modify_project(&seen.id, None, tier, Some(automatic_tier), &catalog, &BY).await;
+        moved.unwrap();
+    };
+    moved("tier5", true).await;
+    assert_eq!(promoted().await, None);
+    moved("tier1", false).await;
+    assert_eq!(promoted().await, None);
+    moved("tier1", true).await;
+    assert_eq!(promoted().await.as_deref(), Some("tier2"));
+    assert_eq!(fixture.accounts.project(&seen.id).unwrap().tier.as_str(), "tier2");
 }
 
 #[tokio::test]

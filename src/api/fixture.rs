@@ -146,6 +146,7 @@ fn tier(id: &str) -> Tier {
         id: TierId::from(id),
         name: id.to_owned(),
         order: 1,
+        is_default: false,
         qualification: None,
         monthly_usage_limit_dollars: None,
         models: None,

@@ -104,7 +104,7 @@ pub(super) async fn create(
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
     let NewProject { name, tier, automatic_tier } = NewProject::parse(&body)?;
-    let tier = tier.unwrap_or_else(|| TierId::from(TierId::DEFAULT));
+    let tier = tier.unwrap_or_else(|| catalog.default_tier());
     check_tier(&catalog, &tier)?;
     let by = admin.acts(clock.now());
     let created = accounts.create_project_with(&name, tier, automatic_tier.unwrap_or(true), &by).await;
@@ -142,7 +142,7 @@ pub(super) async fn modify(
     let ProjectUpdate { name, tier, automatic_tier } = ProjectUpdate::parse(&body)?;
     tier.iter().try_for_each(|tier| check_tier(&catalog, tier))?;
     let by = admin.acts(clock.now());
-    let modified = accounts.modify_project(&project.id, name, tier, automatic_tier, &by).await;
+    let modified = accounts.modify_project(&project.id, name, tier, automatic_tier, &catalog, &by).await;
     let project = modified.map_err(|error| refused(&error))?;
     Ok(Json(ProjectObject::from(&*project)).into_response())
 }

@@ -18,7 +18,7 @@ use crate::{
         audit::By,
         ids::random_base62,
         keys::{KeyTerms, PlainKey},
-        projects::{Project, TierId},
+        projects::Project,
     },
     secrets::random,
     simulator, telemetry,
@@ -112,7 +112,7 @@ async fn ready_key(running: &Running) -> Result<PlainKey, Box<dyn std::error::Er
         .find(|project: &std::sync::Arc<Project>| project.name == PROJECT_NAME && project.archived_at.is_none());
     let project = match existing {
         Some(project) => project,
-        None => accounts.create_project(PROJECT_NAME, TierId::from(TierId::DEFAULT), &by).await?,
+        None => accounts.create_project(PROJECT_NAME, running.app.catalog.default_tier(), &by).await?,
     };
     let created = accounts.create_service_account(&project.id, PROJECT_NAME, KeyTerms::default(), &by).await?;
     let (_, _, plain) = created;

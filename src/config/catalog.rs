@@ -1,9 +1,10 @@
 //! From model pages and tiers, built in or the operator's own, to the catalog.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use include_dir::{Dir, include_dir};
@@ -25,25 +26,31 @@ struct Sourced {
 
 /// All models and tiers in force, or everything that is wrong with them.
 pub fn load_catalog(settings: &Settings) -> Result<Catalog, Problems> {
-    read_catalog(settings.models_dir.as_deref(), settings.tiers_file.as_deref())
+    read_catalog(settings.models_dir.as_deref(), settings.tiers_file.as_deref(), settings.allow_unpriced)
 }
 
-pub(super) fn read_catalog(models_dir: Option<&Path>, tiers_file: Option<&Path>) -> Result<Catalog, Problems> {
+/// With `allow_unpriced` a model needs no page, and a tier may allow any name.
+pub(super) fn read_catalog(
+    models_dir: Option<&Path>,
+    tiers_file: Option<&Path>,
+    allow_unpriced: bool,
+) -> Result<Catalog, Problems> {
     let mut problems = Problems::default();
-    let tiers = tiers(tiers_file, &mut problems);
-    let mut models = built_in_models(&mut problems);
+    let mut built_in = built_in_models(&mut problems);
+    let own = models_dir.map(|folder| own_models(folder, &mut problems)).unwrap_or_default();
+    built_in.retain(|built_in| own.iter().all(|own| own.model.id != built_in.model.id));
+    // A page that cannot be read may have any name.
+    let names_are_known = problems.is_empty() && !allow_unpriced;
+    let names = names_are_known.then(|| built_in.iter().chain(&own).flat_map(names).cloned().collect());
+    let tiers = tiers(tiers_file, names.as_ref(), &mut problems);
     if tiers_file.is_some() {
         // The operator's tiers need not be ours, and nobody can edit the built-in pages.
         let is_tier = |id: &TierId| tiers.iter().any(|tier| tier.id == *id);
-        for built_in in &mut models {
+        for built_in in &mut built_in {
             built_in.model.limits.retain(|tier, _| is_tier(tier));
         }
     }
-    if let Some(folder) = models_dir {
-        let own = own_models(folder, &mut problems);
-        models.retain(|built_in| own.iter().all(|own| own.model.id != built_in.model.id));
-        models.extend(own);
-    }
+    let models: Vec<_> = built_in.into_iter().chain(own).collect();
     let files = files_of_names(&models);
     let catalog = Catalog::new(models.into_iter().map(|sourced| sourced.model).collect(), tiers);
     match catalog {
@@ -100,7 +107,7 @@ fn model(file: String, text: &str, problems: &mut Problems) -> Option<Sourced> {
     Some(Sourced { file, model })
 }
 
-fn tiers(own: Option<&Path>, problems: &mut Problems) -> Vec<Tier> {
+fn tiers(own: Option<&Path>, names: Option<&BTreeSet<Arc<str>>>, problems: &mut Problems) -> Vec<Tier> {
     let (file, text) = match own {
         None => ("config/tiers.toml".to_owned(), BUILT_IN_TIERS.to_owned()),
         Some(path) => match read(path, problems) {
@@ -109,7 +116,7 @@ fn tiers(own: Option<&Path>, problems: &mut Problems) -> Vec<Tier> {
         },
     };
     let mut page = Page { file: &file, text: &text, problems };
-    page.read::<TiersFile>().map(|tiers| tiers.tiers(&mut page)).unwrap_or_default()
+    page.read::<TiersFile>().map(|tiers| tiers.tiers(names, &mut page)).unwrap_or_default()
 }
 
 fn read(path: &Path, problems: &mut Problems) -> Option<String> {
@@ -121,13 +128,17 @@ fn read(path: &Path, problems: &mut Problems) -> Option<String> {
 /// The files that use each model or snapshot name.
 fn files_of_names(models: &[Sourced]) -> BTreeMap<String, Vec<String>> {
     let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for Sourced { file, model } in models {
-        let snapshots = model.snapshots.iter().map(|snapshot| &snapshot.id);
-        for name in std::iter::once(&model.id).chain(snapshots) {
-            files.entry(name.to_string()).or_default().push(file.clone());
+    for model in models {
+        for name in names(model) {
+            files.entry(name.to_string()).or_default().push(model.file.clone());
         }
     }
     files
+}
+
+/// What the model may be called by: its own name and those of its snapshots.
+fn names(Sourced { model, .. }: &Sourced) -> impl Iterator<Item = &Arc<str>> {
+    std::iter::once(&model.id).chain(model.snapshots.iter().map(|snapshot| &snapshot.id))
 }
 
 fn place(error: &CatalogError, files: &BTreeMap<String, Vec<String>>) -> String {

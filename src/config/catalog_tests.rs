@@ -18,9 +18,9 @@ use crate::domain::{
     usage::LineItem,
 };
 
-const SEED: &str = "gpt-4o-mini-audio-preview";
+pub(super) const SEED: &str = "gpt-4o-mini-audio-preview";
 
-fn built_in() -> Catalog {
+pub(super) fn built_in() -> Catalog {
     load_catalog(&Settings::default()).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -28,7 +28,7 @@ fn date(text: &str) -> UnixNanos {
     first_moment(text).unwrap()
 }
 
-fn row(catalog: &Catalog, model: &str, tier: &str) -> (u32, u32, u32, u64) {
+pub(super) fn row(catalog: &Catalog, model: &str, tier: &str) -> (u32, u32, u32, u64) {
     let model = catalog.resolve(model).map(|named| named.model.as_ref());
     let limits = catalog.limits(&TierId::from(tier), model);
     let number = |limit: Option<std::num::NonZeroU32>| limit.map_or(0, std::num::NonZeroU32::get);
@@ -119,29 +119,6 @@ fn tiers_are_qualified_for_by_money_and_days() {
 }
 
 #[test]
-fn a_tier_says_what_it_asks_for_and_files_that_speak_of_payments_are_read() {
-    let file = |qualification: &str| {
-        let tier =
-            |id: &str, more: &str| format!("[[tiers]]\nid = {id:?}\nname = \"n\"\ndefault_limits = {{}}\n{more}\n");
-        tier("tier1", "") + &tier("build", &format!("models = [\"gpt-4o\"]\nqualification = {qualification}"))
-    };
-    let needed = |qualification: &str| {
-        let (_folder, settings) = own(&[("tiers.toml", &file(qualification))]);
-        let catalog = load_catalog(&settings).unwrap();
-        let tier = catalog.tier(&TierId::from("build")).unwrap();
-        assert!(tier.models.as_ref().unwrap().allows("gpt-4o-2024-08-06", Some("gpt-4o")));
-        tier.qualification.map(|it| (it.spent_dollars, it.days_since_first_spend))
-    };
-    assert_eq!(needed("{ spent_dollars = 5, days_since_first_spend = 7 }"), Some((5, 7)));
-    assert_eq!(needed("{ paid_dollars = 5, days_since_first_payment = 7 }"), Some((5, 7)));
-    assert_eq!(needed("{ days_since_first_spend = 7 }"), Some((0, 7)));
-    let found = problems(&[("tiers.toml", &file("{}"))]);
-    assert!(found.len() == 1 && found[0].starts_with("tiers.toml:11: a qualification asks for"), "{found:?}");
-    let free_of_charge = file("{ spent_dollars = 1 }").replace("models", "monthly_usage_limit_dollars = 0\nmodels");
-    assert_eq!(problems(&[("tiers.toml", &free_of_charge)]).len(), 1);
-}
-
-#[test]
 fn names_that_answers_carry_resolve_to_a_priced_model() {
     let catalog = built_in();
     let now = date("2026-11-22");
@@ -172,7 +149,7 @@ fn names_that_answers_carry_resolve_to_a_priced_model() {
 }
 
 /// Settings whose models and tiers lie in a folder of their own.
-fn own(files: &[(&str, &str)]) -> (tempfile::TempDir, Settings) {
+pub(super) fn own(files: &[(&str, &str)]) -> (tempfile::TempDir, Settings) {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings { models_dir: Some(folder.path().join("models")), ..Settings::default() };
     fs::create_dir(folder.path().join("models")).unwrap();
@@ -185,7 +162,7 @@ fn own(files: &[(&str, &str)]) -> (tempfile::TempDir, Settings) {
     (folder, settings)
 }
 
-fn problems(files: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn problems(files: &[(&str, &str)]) -> Vec<String> {
     let (folder, settings) = own(files);
     let prefix = format!("{}/", folder.path().display());
     load_catalog(&settings).unwrap_err().to_string().lines().map(|line| line.replace(&prefix, "")).collect()
@@ -266,18 +243,6 @@ fn names_used_twice_and_tiers_that_do_not_exist_name_their_files() {
             "models/a.toml, models/b.toml: the model name \"x\" is used twice",
         ]
     );
-}
-
-#[test]
-fn own_tiers_replace_the_built_in_ones_and_keep_the_tier_of_projects_that_name_none() {
-    let tier = |id: &str| format!("[[tiers]]\nid = {id:?}\nname = \"n\"\ndefault_limits = {{}}\n");
-    let found = problems(&[("tiers.toml", &tier("build"))]);
-    assert_eq!(found, ["tiers.toml:1: there must be a tier \"tier1\": projects that name none are in it"]);
-    let (_folder, settings) = own(&[("tiers.toml", &["tier1", "build"].map(tier).concat())]);
-    let catalog = load_catalog(&settings).unwrap();
-    assert_eq!(catalog.tiers().count(), 2);
-    assert_eq!(row(&catalog, SEED, "tier1"), (500, 10_000, 200_000, 2_000_000));
-    assert_eq!(row(&catalog, SEED, "build"), (0, 0, 0, 0));
 }
 
 #[test]

@@ -83,7 +83,7 @@ mod tests {
     use crate::config::catalog::read_catalog;
 
     fn read(text: &str) -> Result<OtherLimits, String> {
-        let (catalog, file) = (read_catalog(None, None).unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let (catalog, file) = (read_catalog(None, None, false).unwrap(), tempfile::NamedTempFile::new().unwrap());
         fs::write(file.path(), text).unwrap();
         let read = OtherLimits::read(file.path(), &catalog);
         read.map_err(|problems| problems.to_string().replace(&file.path().display().to_string(), "FILE"))
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_models_limits_go_before_the_default_and_what_is_not_named_stays() {
-        let catalog = read_catalog(None, None).unwrap();
+        let catalog = read_catalog(None, None, false).unwrap();
         let model = |name: &str| catalog.resolve(name).unwrap().model.as_ref();
         let rpm = |limits: &OtherLimits, model: Option<&Model>| {
             limits.limits(model).map(|limits| limits.requests_per_minute.map(NonZeroU32::get))

@@ -13,6 +13,8 @@ mod settings;
 mod settings_tests;
 mod sources;
 mod tiers;
+#[cfg(test)]
+mod tiers_tests;
 mod types;
 mod value;
 
@@ -42,8 +44,9 @@ pub struct Loaded {
 pub fn load(config_path: Option<&Path>, env: &BTreeMap<String, String>) -> Loaded {
     let sources = Sources::open(config_path, env);
     let (models_dir, tiers_file) = (sources.path("models_dir"), sources.path("tiers_file"));
+    let allow_unpriced = sources.is_on("allow_unpriced");
     let settings = Settings::from_sources(sources);
-    let catalog = read_catalog(models_dir.as_deref(), tiers_file.as_deref());
+    let catalog = read_catalog(models_dir.as_deref(), tiers_file.as_deref(), allow_unpriced);
     let wrong = |problems: Option<&Problems>| problems.cloned().unwrap_or_default();
     let problems = wrong(settings.as_ref().err()).and(wrong(catalog.as_ref().err()));
     Loaded { settings: settings.ok(), catalog: catalog.ok(), problems }

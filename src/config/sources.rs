@@ -190,6 +190,11 @@ impl Sources {
         self.found.get(name).map(|found| PathBuf::from(&found.text))
     }
 
+    /// A switch that is off by default, likewise.
+    pub(super) fn is_on(&self, name: &str) -> bool {
+        self.found.get(name).is_some_and(|found| found.text == "true")
+    }
+
     /// Notes a problem with the value in force.
     pub(super) fn problem(&mut self, name: &'static str, message: &str) {
         let place = self.found.get(name).map_or_else(|| format!("default of {name}"), |found| found.place.clone());

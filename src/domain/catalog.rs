@@ -1,19 +1,18 @@
 //! The model pages: what each model is, what it costs from which date, and its limits per tier.
 
+mod tiers;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    num::NonZeroU64,
     sync::Arc,
 };
 
+pub use self::tiers::{Qualification, Tier};
 use super::{
-    keys::{AllowedModels, Caller},
+    keys::Caller,
     limits::Limits,
-    money::Total,
     pricing::Prices,
     projects::{Project, TierId},
-    spend::{Enforcement, Interval, SpendLimit},
-    standing::Standing,
     time::UnixNanos,
 };
 
@@ -51,47 +50,6 @@ pub struct Snapshot {
     pub shutdown_date: Option<String>,
     /// Only where they differ from the model's.
     pub prices: Vec<Arc<Prices>>,
-}
-
-/// A named set of default limits (`config/tiers.toml`).
-#[derive(Clone, Debug)]
-pub struct Tier {
-    pub id: TierId,
-    pub name: String,
-    /// The higher, the better.
-    pub order: u32,
-    /// `None`: nobody gets here by spending, only by an administrator.
-    pub qualification: Option<Qualification>,
-    /// What each project of the tier may spend in a calendar month, in dollars; `None` is no limit.
-    pub monthly_usage_limit_dollars: Option<NonZeroU64>,
-    /// `None`: every model.
-    pub models: Option<AllowedModels>,
-    /// For models whose page has no row for this tier.
-    pub default_limits: Limits,
-}
-
-/// What it takes to reach a tier: what a project has spent in all, and for how long it has been spending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Qualification {
-    pub spent_dollars: u64,
-    pub days_since_first_spend: u32,
-}
-
-const CENTS_PER_DOLLAR: NonZeroU64 = NonZeroU64::MIN.saturating_add(99);
-
-impl Tier {
-    /// The monthly usage limit as a spend limit, which it is for each project of the tier.
-    pub fn spend_limit(&self) -> Option<SpendLimit> {
-        let threshold_cents = self.monthly_usage_limit_dollars?.saturating_mul(CENTS_PER_DOLLAR);
-        Some(SpendLimit { threshold_cents, interval: Interval::Month, enforcement: Enforcement::Enforcing })
-    }
-}
-
-impl Qualification {
-    pub fn is_met(&self, standing: &Standing, now: UnixNanos) -> bool {
-        standing.spent >= Total::from_dollars(self.spent_dollars)
-            && standing.days_since_first_spend(now) >= Some(u64::from(self.days_since_first_spend))
-    }
 }
 
 /// All models and tiers. Immutable; a reload makes a new one.
@@ -176,13 +134,6 @@ impl Catalog {
 
     pub fn tier(&self, id: &TierId) -> Option<&Tier> {
         self.tiers.get(id)
-    }
-
-    /// The highest tier that has been earned, if it is above `tier`. Tiers on the way to it may be skipped.
-    pub fn earned(&self, tier: &TierId, standing: &Standing, now: UnixNanos) -> Option<&Tier> {
-        let order = self.tier(tier)?.order;
-        let is_earned = |tier: &Tier| tier.qualification.is_some_and(|needed| needed.is_met(standing, now));
-        self.tiers().filter(|tier| tier.order > order && is_earned(tier)).max_by_key(|tier| tier.order)
     }
 
     /// Whether the model called `requested` may be called, by the terms of the key and its project and by the project's tier;
@@ -289,40 +240,6 @@ mod tests {
             let prices = named.prices(UnixNanos::from_seconds(30)).unwrap();
             assert_eq!(prices.standard.get(LineItem::InputText), Some(Money::from_pico(9)), "{name}");
         }
-    }
-
-    #[test]
-    fn the_highest_tier_above_ones_own_is_earned_by_money_and_days_together() {
-        use super::super::{ids::ProjectId, standing::Standings};
-        let needs =
-            |spent_dollars, days_since_first_spend| Some(Qualification { spent_dollars, days_since_first_spend });
-        let tiers = [None, needs(5, 0), needs(50, 7), needs(100, 7), None];
-        let tiers = (0..).zip(tiers).map(|(order, qualification)| Tier {
-            // By name they are in another order.
-            id: TierId::from(format!("t{}", 9 - order).as_str()),
-            name: String::new(),
-            order,
-            qualification,
-            monthly_usage_limit_dollars: None,
-            models: None,
-            default_limits: Limits::default(),
-        });
-        let catalog = Catalog::new(vec![], tiers.collect()).unwrap();
-        let id = ProjectId::parse("proj_a").unwrap();
-        let earned = |from: &str, pico: i128, days: u64| {
-            let standing = Standings::default().add(&id, Total::from_pico(pico), UnixNanos::from_seconds(0));
-            let now = UnixNanos::from_seconds(days * 86_400);
-            catalog.earned(&TierId::from(from), &standing, now).map(|tier| tier.id.as_str().to_owned())
-        };
-        let dollar = 1_000_000_000_000;
-        assert_eq!(earned("t9", 5 * dollar - 1, 90), None);
-        assert_eq!(earned("t9", 5 * dollar, 0).as_deref(), Some("t8"));
-        assert_eq!(earned("t9", 100 * dollar, 6).as_deref(), Some("t8"));
-        assert_eq!(earned("t9", 100 * dollar - 1, 7).as_deref(), Some("t7"));
-        assert_eq!(earned("t9", 100 * dollar, 7).as_deref(), Some("t6"));
-        // Nothing above one's own is none, and neither is a tier that is gone.
-        assert_eq!((earned("t6", 900 * dollar, 90), earned("t5", 900 * dollar, 90)), (None, None));
-        assert_eq!(earned("gone", 900 * dollar, 90), None);
     }
 
     #[test]

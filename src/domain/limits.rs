@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     audio::{Audio, MAX_AUDIO_SECONDS},
-    read::WrittenLimits,
+    read::{WrittenLimits, limit},
     scopes::{ByScope, Scope},
 };
 use super::{

@@ -18,11 +18,6 @@ use super::{
 pub struct TierId(pub Arc<str>);
 
 impl TierId {
-    /// The tier of those who pay nothing, who are told in a refusal that paying helps.
-    pub const FREE: &'static str = "free";
-    /// The tier of a project that names none.
-    pub const DEFAULT: &'static str = "tier1";
-
     pub fn as_str(&self) -> &str {
         &self.0
     }

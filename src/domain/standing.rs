@@ -7,8 +7,6 @@ use std::{
 
 use super::{ids::ProjectId, money::Total, time::UnixNanos};
 
-const DAY_S: u64 = 86_400;
-
 /// A project's spending since its first day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -24,14 +22,14 @@ pub struct Standings(Mutex<HashMap<ProjectId, Standing>>);
 impl Standing {
     /// Whole days of the calendar; `None` before anything was spent.
     pub fn days_since_first_spend(&self, now: UnixNanos) -> Option<u64> {
-        self.first_day.map(|first| (now.seconds() / DAY_S).saturating_sub(first))
+        self.first_day.map(|first| now.day().saturating_sub(first))
     }
 
     fn add(&mut self, amount: Total, at: UnixNanos) {
         // A sum that no longer fits has earned every tier.
         self.spent = self.spent.checked_add(amount).unwrap_or(Total::from_pico(i128::MAX));
         if amount > Total::default() {
-            let day = at.seconds() / DAY_S;
+            let day = at.day();
             self.first_day = Some(self.first_day.map_or(day, |first| first.min(day)));
         }
     }
@@ -64,7 +62,7 @@ mod tests {
     use super::*;
 
     fn day(day: u64) -> UnixNanos {
-        UnixNanos::from_seconds(day * DAY_S)
+        UnixNanos::from_seconds(day * 86_400)
     }
 
     #[test]

@@ -24,6 +24,11 @@ impl UnixNanos {
         self.0 / 1_000_000
     }
 
+    /// Days since 1970-01-01, which begin at midnight UTC.
+    pub const fn day(self) -> u64 {
+        self.seconds() / 86_400
+    }
+
     #[must_use]
     pub const fn plus_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_add(nanos))

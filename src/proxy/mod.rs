@@ -43,9 +43,8 @@ use crate::{
         limits::{ByScope, Headrooms, LimitExceeded, Limits},
         money::{Money, Total},
         pricing::{Charge, Prices, ServiceTier, charges, cost},
-        projects::TierId,
         refusals::{OverLimit, Reason},
-        spend::{Payer, SpendHold, SpendLimitReached},
+        spend::{Payer, SpendHold, SpendLimitReached, Spender},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -115,6 +114,7 @@ struct Terms<'a> {
     limits: ByScope<Limits>,
     limit_group: Arc<str>,
     buckets: Arc<Buckets>,
+    catalog: &'a Catalog,
 }
 
 /// The limit group of all models without a page: many services answer to any name, and a new name each time must not be a
@@ -164,7 +164,7 @@ impl Proxy {
         let limits = ByScope { project, key: caller.key().terms.limits.narrower_than(&project) };
         let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
         let buckets = self.limiter.buckets(&caller.project().id, &caller.key().id, &limit_group);
-        Some(Terms { named, limits, limit_group, buckets })
+        Some(Terms { named, limits, limit_group, buckets, catalog: &self.catalog })
     }
 
     fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
@@ -195,7 +195,12 @@ impl Proxy {
         now: UnixNanos,
     ) -> Result<SpendHold, Refused> {
         let held = self.recorder.spending.hold(&self.payer(caller), amount(charges), now);
-        held.map_err(|reached| over_spend_limit(terms, reached, now))
+        held.map_err(|reached| {
+            if let (Spender::Tier, Some(promotions)) = (reached.spender, &self.recorder.promotions) {
+                promotions.held_by_its_tier(caller.project(), now);
+            }
+            over_spend_limit(terms, reached, now)
+        })
     }
 
     /// As [`Self::hold_money`], without holding it.
@@ -333,7 +338,7 @@ fn over_limit(
     now: UnixNanos,
 ) -> Refused {
     let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
-    let free = caller.project().tier.as_str() == TierId::FREE;
+    let free = terms.catalog.is_free(&caller.project().tier);
     let error = if free { error.with_free_tier_hint() } else { error };
     let limit_group = Arc::clone(&terms.limit_group);
     let over = OverLimit { limit_group, exceeded, estimate: estimate.usage };

@@ -1,5 +1,5 @@
-//! Who may have earned a higher tier. A settlement finds out from sums in memory and leaves the project's id on a list; whoever
-//! takes the list makes the change.
+//! Who may have earned a higher tier. A settlement, or a refusal by the tier's own limit, finds out from sums in memory and leaves
+//! the project's id on a list; whoever takes the list makes the change.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -42,7 +42,17 @@ impl Promotions {
     /// Counts what a request of `project` cost that was settled at `at`.
     pub(super) fn settled(&self, project: &Project, amount: Total, at: UnixNanos) {
         let standing = self.standings.add(&project.id, amount, at);
-        if project.automatic_tier && self.catalog.earned(&project.tier, &standing, at).is_some() {
+        self.put_if_earned(project, &standing, at);
+    }
+
+    /// What `project` may spend in its tier was spent at `at`: nothing of it is settled any more, and days alone may have earned it
+    /// a higher tier.
+    pub(super) fn held_by_its_tier(&self, project: &Project, at: UnixNanos) {
+        self.put_if_earned(project, &self.standing(&project.id), at);
+    }
+
+    fn put_if_earned(&self, project: &Project, standing: &Standing, at: UnixNanos) {
+        if project.automatic_tier && self.catalog.earned(&project.tier, standing, at).is_some() {
             self.put(&project.id);
         }
     }

@@ -3,7 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tollgate::{clock::Clock, config::Settings, domain::time::UnixNanos, simulator};
+use tollgate::{
+    api,
+    app::{Routers, Running, StartError},
+    clock::Clock,
+    config::{Settings, load_catalog},
+    domain::time::UnixNanos,
+    simulator,
+};
 
 use crate::{
     schema::Specification,
@@ -116,8 +123,8 @@ async fn a_project_moves_up_when_it_has_spent_enough_and_the_audit_log_has_the_f
     assert_eq!(document.problems_of("AuditLog", row), [""; 0]);
     // At once, for the keys that there are.
     assert_eq!(limit_of(&team).await, "200");
+    // Whoever sends nothing meanwhile is looked at when the day begins.
     gateway.clock.advance(7 * DAY_NANOS);
-    assert_eq!(limit_of(&team).await, "200");
     await_tier(&gateway, &team, "launch").await;
     assert_eq!(moves(&gateway, &team).await[0]["after"]["qualified_by"]["days_since_first_spend"], 7);
     gateway.stop().await;
@@ -155,10 +162,54 @@ async fn an_administrators_word_stands() {
     modify(&gateway, &team, json!({"automatic_tier": true, "tier": "grow"})).await;
     spend(&team).await;
     stays_in(&gateway, &team, "grow").await;
-    modify(&gateway, &team, json!({"tier": "tier1"})).await;
+    // Down, and with the word that it may move by itself from there.
+    modify(&gateway, &team, json!({"tier": "tier1", "automatic_tier": true})).await;
     gateway.clock.advance(40 * DAY_NANOS);
     spend(&team).await;
     await_tier(&gateway, &team, "launch").await;
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_tiers_monthly_limit_gives_what_days_have_earned() {
+    let gateway = gateway(|settings| {
+        settings.promote_projects = true;
+        let tiers = TIERS.replace("qualification = { spent_dollars = 1 }, ", "");
+        std::fs::write(settings.tiers_file.as_ref().unwrap(), tiers).unwrap();
+    })
+    .await;
+    let team = gateway.project("tier1").await;
+    modify(&gateway, &team, json!({"automatic_tier": false})).await;
+    while team.say("Hi").await.status == 200 {}
+    gateway.clock.advance(7 * DAY_NANOS);
+    // Until the day is old: nobody is looked at because it begins.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    modify(&gateway, &team, json!({"automatic_tier": true})).await;
+    stays_in(&gateway, &team, "tier1").await;
+    assert_eq!(team.say("Hi").await.error()["code"], "project_usage_limit_exceeded");
+    await_tier(&gateway, &team, "launch").await;
+    spend(&team).await;
+}
+
+#[tokio::test]
+async fn a_move_down_stands_until_the_project_may_move_by_itself_again() {
+    let gateway = promoting().await;
+    let team = gateway.project("tier1").await;
+    modify(&gateway, &team, json!({"tier": "partners"})).await;
+    assert_eq!(project(&gateway, &team).await["automatic_tier"], true);
+    modify(&gateway, &team, json!({"tier": "tier1", "automatic_tier": null})).await;
+    assert_eq!(project(&gateway, &team).await["automatic_tier"], false);
+    let row = &moves(&gateway, &team).await[0];
+    assert_eq!(
+        (&row["before"]["automatic_tier"], &row["after"]["automatic_tier"]),
+        (&json!(true), &json!(false)),
+        "{row}"
+    );
+    spend(&team).await;
+    stays_in(&gateway, &team, "tier1").await;
+    modify(&gateway, &team, json!({"automatic_tier": true})).await;
+    // Answered, or refused by the limit of the tier: either leaves word.
+    team.say("Hi").await;
+    await_tier(&gateway, &team, "build").await;
 }
 
 // === the monthly usage limit ===
@@ -284,6 +335,55 @@ async fn soft_limits_refuse_nothing_and_tell_how_far_they_are_used() {
         let name = format!("soft_limits_passed_total{{percent=\"{percent}\"}}");
         assert_eq!(gateway.metric(&name).await, passed, "{percent}");
     }
+}
+
+// === their names ===
+
+#[tokio::test]
+async fn tiers_of_any_names_have_one_to_begin_in_and_a_free_one() {
+    let gateway = gateway(|settings| {
+        let tiers = r#"tiers = [
+            { id = "hobby", name = "Hobby", default_limits = { requests_per_minute = 1 } },
+            { id = "build", name = "Build", qualification = { spent_dollars = 5 }, default_limits = { requests_per_minute = 1 } },
+        ]"#;
+        std::fs::write(settings.tiers_file.as_ref().unwrap(), tiers).unwrap();
+    })
+    .await;
+    for (tier, is_free) in [("hobby", true), ("build", false)] {
+        let team = gateway.project(tier).await;
+        spend(&team).await;
+        let refused = team.say("Hi").await;
+        let told = refused.error()["message"].as_str().unwrap().contains("by adding a payment method");
+        assert_eq!((refused.status.as_u16(), told), (429, is_free), "{}", refused.text());
+    }
+    let created = gateway.admin().post(PROJECTS, &json!({"name": "new"})).await.json();
+    assert_eq!(created["tier"], "build");
+}
+
+// === a tier that goes ===
+
+#[tokio::test]
+async fn a_tier_may_go_once_nobody_but_archived_projects_is_in_it() {
+    let mut gateway = gateway(|_| {}).await;
+    let team = gateway.project("partners").await;
+    let file = gateway.settings.tiers_file.clone().unwrap();
+    let without: Vec<_> = TIERS.lines().filter(|line| !line.contains("partners")).collect();
+    let without = without.join("\n");
+    gateway.stop().await;
+    std::fs::write(&file, &without).unwrap();
+    let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
+    let catalog = load_catalog(&gateway.settings).unwrap();
+    let refused = Running::start(&gateway.settings, catalog, gateway.clock.clone(), &routers).await.err();
+    assert!(matches!(refused, Some(StartError::NoSuchTier { .. })), "{refused:?}");
+    std::fs::write(&file, TIERS).unwrap();
+    gateway.run().await;
+    let path = format!("{PROJECTS}/{}/archive", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &json!({})).await.status, 200);
+    gateway.stop().await;
+    std::fs::write(&file, without).unwrap();
+    gateway.run().await;
+    let archived = project(&gateway, &team).await;
+    assert_eq!((&archived["status"], &archived["tier"]), (&json!("archived"), &json!("partners")));
 }
 
 // === the models of a tier ===

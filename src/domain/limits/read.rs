@@ -10,7 +10,7 @@ use serde::{
 use super::{ByScope, Limits};
 
 /// A number, `"-"` or nothing.
-pub(super) fn limit<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Option<T>, D::Error> {
+pub fn limit<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Option<T>, D::Error> {
     reader.deserialize_any(Limit(PhantomData))
 }
 
