@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
-    keys::{AllowedModels, Caller},
+    keys::{AllowedModels, ApiKey, Caller},
     limits::Limits,
     money::Total,
     pricing::Prices,
     projects::{Project, TierId},
-    spend::{Enforcement, Interval, SpendLimit},
+    spend::{Enforcement, Interval, Payer, SpendLimit},
     standing::Standing,
     time::UnixNanos,
 };
@@ -191,6 +191,12 @@ impl Catalog {
         let models = self.tier(&caller.project().tier).and_then(|tier| tier.models.as_ref());
         let page = named.map(|named| named.model.id.as_ref());
         models.is_none_or(|models| models.allows(requested, page)) && caller.may_use(requested, named)
+    }
+
+    /// Who pays for the requests of a key, and up to what.
+    pub fn payer<'a>(&self, key: &'a ApiKey) -> Payer<'a> {
+        let tier = self.tier(&key.project.tier).and_then(Tier::spend_limit);
+        Payer { key: &key.id, budget: key.terms.budget.as_ref(), project: &key.project, tier }
     }
 
     /// The limits of a tier for a model; for a name that is not in the catalog the tier's defaults.
