@@ -181,3 +181,6 @@ fn event(mark: &Mark, object_id: &str, key: &ApiKey, now: UnixNanos) -> AuditEve
         _ => event.of(&key.project),
     }
 }
+
+#[cfg(test)]
+mod tests;

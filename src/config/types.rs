@@ -210,6 +210,10 @@ impl UpstreamUrl {
 }
 
 impl WebhookUrl {
+    pub fn new(text: &str) -> Result<Self, String> {
+        <Option<Self> as Value>::parse(text)?.ok_or_else(|| "must not be empty".to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
