@@ -88,7 +88,7 @@ async fn each_mark_is_told_once_in_a_period_over_restarts_too() {
     let mut notifier = world.notifier(None);
     world.spend(49);
     notifier.look(&[], true).await.unwrap();
-    assert_eq!(world.percents().await, []);
+    assert_eq!(world.percents().await, [0_u64; 0]);
     world.spend(31);
     let passing = [Passing { key: Arc::clone(&world.key), at: NOW }, Passing { key: Arc::clone(&world.key), at: NOW }];
     notifier.look(&passing, false).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_day_that_is_over_is_made_up_for_unless_its_limit_was_another() {
             world.set(99, Interval::Day, &By::gateway(world.clock.now())).await;
         }
         world.notifier(None).look(&[], true).await.unwrap();
-        assert_eq!(world.percents().await, []);
+        assert_eq!(world.percents().await, [0_u64; 0]);
         world.notifier(Some(NOW)).look(&[], true).await.unwrap();
         assert_eq!(world.percents().await, told);
     }
