@@ -122,6 +122,13 @@ impl Accounts {
     }
 
     /// Oldest first, revoked ones among them.
+    pub fn keys(&self) -> Vec<Arc<ApiKey>> {
+        let mut keys: Vec<_> = self.current.load().keys.values().cloned().collect();
+        keys.sort_unstable_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        keys
+    }
+
+    /// Oldest first, revoked ones among them.
     pub fn keys_of(&self, project: &ProjectId) -> Vec<Arc<ApiKey>> {
         let directory = self.current.load();
         let mut keys: Vec<_> = directory.keys.values().filter(|key| key.project.id == *project).cloned().collect();

@@ -8,11 +8,13 @@ mod export;
 mod last_used;
 mod ledger;
 mod listeners;
+mod notices;
 mod parts;
 mod promotion;
 mod refusals;
 mod request_ids;
 mod retention;
+mod webhooks;
 mod what_if;
 mod writers;
 
@@ -33,7 +35,7 @@ use self::{
     adjustments::Adjustments,
     data_dir::DataDir,
     listeners::Listeners,
-    parts::{connect_upstream, drain_options, journal_options, proxy_options},
+    parts::{connect_upstream, drain_options, journal_options, proxy_options, webhook_receiver},
     refusals::RefusalWriter,
     request_ids::RequestIds,
 };
@@ -59,6 +61,7 @@ use crate::{
     secrets::{self, SecretsError},
     server::Server,
     store::{Progress, Projector, Store, StoreError, buckets::StoredBucket},
+    upstream::webhook::{Receiver, WebhookError},
 };
 
 /// What handlers share.
@@ -135,6 +138,8 @@ pub enum StartError {
     #[error("cannot set up TLS to the upstream: {0}")]
     Tls(rustls::Error),
     #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    #[error(transparent)]
     DataDir(#[from] data_dir::DataDirError),
     #[error("the journal: {0}")]
     Journal(#[from] JournalError),
@@ -177,6 +182,7 @@ impl Running {
         routers: &Routers,
     ) -> Result<Self, StartError> {
         let upstream = connect_upstream(settings)?;
+        let receiver = webhook_receiver(settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let listeners = Listeners::bind(settings).await?;
         let now = clock.now();
@@ -207,6 +213,7 @@ impl Running {
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
                 spending: Arc::clone(adjustments.spending()),
+                notices: Arc::default(),
                 promotions: adjustments.promotions().cloned(),
                 clock: clock.clone(),
             }),
@@ -237,7 +244,7 @@ impl Running {
             refusals: Arc::new(refusals),
             stopping: AtomicBool::new(false),
         });
-        let started = Started { new_admin_key, recovered, tasks, projector, adjustments, data_dir };
+        let started = Started { new_admin_key, recovered, tasks, projector, adjustments, receiver, data_dir };
         Ok(Self::listen(app, settings, routers, listeners, started))
     }
 
@@ -269,7 +276,7 @@ impl Running {
         if started.new_admin_key.is_none() {
             server.open.cancel();
         }
-        let writers = writers::start(&app, settings, started.adjustments, &stop_writing);
+        let writers = writers::start(&app, settings, started.adjustments, started.receiver, &stop_writing);
         Self {
             app,
             listen,
@@ -330,6 +337,7 @@ struct Started {
     tasks: TaskTracker,
     projector: Projector,
     adjustments: Adjustments,
+    receiver: Option<Receiver>,
     data_dir: DataDir,
 }
 

@@ -30,7 +30,8 @@
 //! what the request is expected to cost, reserves on all limits or none, journals the admission, and sends -> the answer's frames
 //! pass on while the meter looks on -> settled, once, before the client can have the last byte. A settlement that earns its
 //! project a higher tier leaves word in [`proxy::promotions`] (as a refusal by the tier's monthly limit does), and `app` makes the
-//! change.
+//! change; one by which a limit on money passes a mark leaves word in [`proxy::notices`], and `app` writes it into the audit
+//! log and to the webhook.
 //!
 //! The same call with `x-tollgate-dry-run: true` goes as far as [`proxy::Proxy::dry_run`], which asks the limits, takes nothing
 //! and tells what would have been taken.

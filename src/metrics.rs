@@ -12,7 +12,7 @@ use prometheus_client::{
 use crate::domain::{
     ledger::{Outcome, Settlement},
     limits::{Dimension, Scope},
-    spend::MARKS,
+    spend::{MARKS, Mark},
     usage::{Basis, LineItem},
 };
 
@@ -62,6 +62,11 @@ pub struct Metrics {
     /// Calls sent to the upstream, retries included.
     pub upstream_calls: Count,
     pub upstream_retries: Count,
+    /// Webhooks that were accepted; given up after some attempts; and never tried to the end: too many waited, or the gateway
+    /// stopped.
+    pub webhooks_delivered: Count,
+    pub webhooks_failed: Count,
+    pub webhooks_dropped: Count,
     /// Entries of the ledger dropped for their age.
     pub entries_dropped: Count,
     /// Connections open on the listeners.
@@ -120,6 +125,13 @@ impl Metrics {
             unpriced: counter(&mut registry, "requests_unpriced", "Settled requests with a line that has no price"),
             upstream_calls: counter(&mut registry, "upstream_calls", "Calls sent to the upstream, retries included"),
             upstream_retries: counter(&mut registry, "upstream_retries", "Calls sent again after a failed connect"),
+            webhooks_delivered: counter(&mut registry, "webhooks_delivered", "Webhooks that their receiver accepted"),
+            webhooks_failed: counter(&mut registry, "webhooks_failed", "Webhooks given up after several attempts"),
+            webhooks_dropped: counter(
+                &mut registry,
+                "webhooks_dropped",
+                "Webhooks given up for others: too many waited, or the gateway stopped",
+            ),
             entries_dropped: counter(&mut registry, "entries_dropped", "Entries of the ledger dropped for their age"),
             connections: gauge(&mut registry, "connections", "Open client connections"),
             drains: gauge(&mut registry, "drains", "Answers read on after their client had left"),
@@ -135,11 +147,10 @@ impl Metrics {
         }
     }
 
-    /// `marks` in percent, one for each limit that passed it.
-    pub fn soft_limits_passed(&self, marks: &[u8]) {
-        for passed in marks {
+    pub fn soft_limits_passed(&self, marks: &[Mark]) {
+        for passed in marks.iter().filter(|mark| mark.is_soft()) {
             let counters = MARKS.iter().zip(&self.soft_limits_passed);
-            counters.filter(|(mark, _)| *mark == passed).for_each(|(_, counter)| {
+            counters.filter(|(mark, _)| **mark == passed.percent).for_each(|(_, counter)| {
                 counter.inc();
             });
         }

@@ -7,16 +7,13 @@ use serde_json::Value;
 use super::{Accounts, AccountsError, to_the_end};
 use crate::{
     domain::{
-        audit::{AuditEvent, Audited, By, EventType},
+        audit::{AuditEvent, Audited, By, EventType, ORGANIZATION},
         ids::ProjectId,
         projects::{ModelPermissions, Project, ProjectTerms, RateLimitUpdate},
         spend::{OrganizationLimit, SpendLimit},
     },
     store,
 };
-
-/// The object of an event about what is the organization's.
-const ORGANIZATION: &str = "organization";
 
 /// How the audit log calls a change to some of a project's terms.
 struct Wording<F> {

@@ -9,13 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::{
     auth,
     body::{self, BodyLimits, NoBody},
     dry_run,
-    headers::show_headrooms,
+    headers::{show_budget, show_headrooms},
 };
 use crate::{
     app::{App, AppState},
@@ -29,8 +29,6 @@ use crate::{
     proxy::{Answer, AnswerBody, Call, estimate::Size},
     upstream::{self, SliceBody},
 };
-
-const BUDGET_PERCENT: HeaderName = HeaderName::from_static("x-tollgate-budget-percent");
 
 pub(super) async fn create(
     State(AppState(app)): State<AppState>,
@@ -102,9 +100,7 @@ fn respond(answer: Answer) -> Response {
     if response.status() != StatusCode::NOT_FOUND {
         show_headrooms(&answer.headrooms, response.headers_mut());
     }
-    if let Some(percent) = answer.budget_percent {
-        response.headers_mut().insert(BUDGET_PERCENT, HeaderValue::from(percent));
-    }
+    show_budget(answer.budget_percent, response.headers_mut());
     response
 }
 

@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
-use super::headers::show_headrooms;
+use super::headers::{show_budget, show_headrooms};
 use crate::{
     openai::{admission::AdmissionObject, error::ApiError},
     proxy::DryRun,
@@ -33,6 +33,7 @@ pub(super) fn respond(model: &str, dry_run: &DryRun) -> Response {
     let Ok(body) = serde_json::to_vec(&object) else { return ApiError::internal().into_response() };
     let mut response = ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
     show_headrooms(&dry_run.headrooms, response.headers_mut());
+    show_budget(dry_run.budget_percent, response.headers_mut());
     response
 }
 

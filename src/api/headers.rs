@@ -20,6 +20,7 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const BUDGET_PERCENT: HeaderName = HeaderName::from_static("x-tollgate-budget-percent");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Gives each request its id, which the journal, the ledger, the log and the answer carry. Counts refused keys, whichever
@@ -91,6 +92,13 @@ pub(super) fn show_headrooms(headrooms: &Headrooms, answer: &mut HeaderMap) {
         if let Ok(value) = HeaderValue::try_from(value) {
             answer.insert(HeaderName::from_static(name), value);
         }
+    }
+}
+
+/// How far a soft limit on money is used.
+pub(super) fn show_budget(percent: Option<u64>, answer: &mut HeaderMap) {
+    if let Some(percent) = percent {
+        answer.insert(BUDGET_PERCENT, HeaderValue::from(percent));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
         catalog::Catalog,
         report::{LATEST_TIME_S, Range},
         spend::{OrganizationLimit, Spending},
+        time::UnixNanos,
     },
     proxy::promotions::Promotions,
     store::{
@@ -29,6 +30,7 @@ pub(super) struct Adjustments {
     clock: Clock,
     /// The number of the last one that is counted.
     counted: i64,
+    last_settled: Option<UnixNanos>,
 }
 
 impl Adjustments {
@@ -47,11 +49,17 @@ impl Adjustments {
             spending.restore_key(interval, range, &key, amount);
         }
         let promotions = promoting.map(|catalog| Arc::new(Promotions::restored(Arc::clone(catalog), spent.by_day)));
-        Ok(Self { store: Arc::clone(store), spending, promotions, clock, counted: spent.last_adjustment })
+        let (counted, last_settled) = (spent.last_adjustment, spent.last_settled);
+        Ok(Self { store: Arc::clone(store), spending, promotions, clock, counted, last_settled })
     }
 
     pub(super) const fn spending(&self) -> &Arc<Spending> {
         &self.spending
+    }
+
+    /// The last settlement before this start.
+    pub(super) const fn last_settled(&self) -> Option<UnixNanos> {
+        self.last_settled
     }
 
     pub(super) const fn promotions(&self) -> Option<&Arc<Promotions>> {

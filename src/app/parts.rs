@@ -5,10 +5,14 @@ use std::time::Duration;
 use super::{StartError, data_dir::DataDir};
 use crate::{
     config::{self, Settings},
+    domain::webhooks::SigningKey,
     journal,
     openai::endpoint::Endpoint,
     proxy::{self, StreamTimes, drain::DrainOptions},
-    upstream::{self, Upstream},
+    upstream::{
+        self, Upstream,
+        webhook::{Receiver, WebhookError},
+    },
 };
 
 pub(super) fn connect_upstream(settings: &Settings) -> Result<Upstream, StartError> {
@@ -24,6 +28,13 @@ pub(super) fn connect_upstream(settings: &Settings) -> Result<Upstream, StartErr
         idle_connections: settings.upstream_idle_connections,
     };
     Upstream::new(options).map_err(StartError::Tls)
+}
+
+/// `None` when nobody is to be told. The settings have both or neither.
+pub(super) fn webhook_receiver(settings: &Settings) -> Result<Option<Receiver>, WebhookError> {
+    let key = settings.budget_webhook_secret.as_ref().and_then(|secret| SigningKey::parse(secret.reveal()));
+    let receiver = settings.budget_webhook_url.as_ref().zip(key);
+    receiver.map(|(url, key)| Receiver::new(url.as_str(), key)).transpose()
 }
 
 pub(super) fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options {

@@ -4,14 +4,23 @@ use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{App, adjustments::Adjustments, last_used::LastUses, promotion::Promoter, retention::Retention};
-use crate::config::Settings;
+use super::{
+    App,
+    adjustments::Adjustments,
+    last_used::LastUses,
+    notices::Notifier,
+    promotion::Promoter,
+    retention::Retention,
+    webhooks::{Courier, Outbox},
+};
+use crate::{config::Settings, upstream::webhook::Receiver};
 
 /// All of them end when `stop` is cancelled, and write what is left before.
 pub(super) fn start(
     app: &Arc<App>,
     settings: &Settings,
     adjustments: Adjustments,
+    receiver: Option<Receiver>,
     stop: &CancellationToken,
 ) -> TaskTracker {
     let writers = TaskTracker::new();
@@ -26,6 +35,12 @@ pub(super) fn start(
         days: settings.retention_days,
     };
     writers.spawn(retention.run(stop.clone()));
+    let outbox = receiver.map(|receiver| {
+        let outbox = Outbox::new(Arc::clone(&app.metrics));
+        writers.spawn(Courier::new(Arc::clone(&outbox), receiver, app.clock.clone()).run(stop.clone()));
+        outbox
+    });
+    writers.spawn(Notifier::new(app, adjustments.last_settled(), outbox).run(stop.clone()));
     writers.spawn(adjustments.run(stop.clone()));
     if let Some(promoter) = Promoter::of(app) {
         writers.spawn(promoter.run(stop.clone()));

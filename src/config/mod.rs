@@ -26,7 +26,9 @@ pub use page::first_moment;
 pub use problem::{Problem, Problems};
 pub use settings::{KEYS, Key, Settings, Shown};
 pub use sources::Origin;
-pub use types::{Durability, ListenAddress, LogFormat, LogLevel, OnClientDisconnect, Reserve, Secret, UpstreamUrl};
+pub use types::{
+    Durability, ListenAddress, LogFormat, LogLevel, OnClientDisconnect, Reserve, Secret, UpstreamUrl, WebhookUrl,
+};
 pub use value::Kind;
 
 use self::{catalog::read_catalog, sources::Sources};

@@ -9,8 +9,10 @@ use std::{
 use super::{
     problem::Problems,
     sources::{Origin, Sources},
-    types::{Durability, ListenAddress, LogFormat, LogLevel, OnClientDisconnect, Reserve, Secret, UpstreamUrl},
-    value::{Check, Kind, Value, between, hard_to_guess},
+    types::{
+        Durability, ListenAddress, LogFormat, LogLevel, OnClientDisconnect, Reserve, Secret, UpstreamUrl, WebhookUrl,
+    },
+    value::{Check, Kind, Value, between, hard_to_guess, signing},
 };
 
 /// One row of the table.
@@ -135,6 +137,10 @@ settings! {
     tiers_file: Option<PathBuf> = "";
     /// Move a project to a higher tier by itself once what it has spent qualifies it; without it only administrators do.
     promote_projects: bool = "false";
+    /// Where a webhook is sent when a spend limit or a budget is used to 50, 80 and 100 percent; needs the secret.
+    budget_webhook_url: Option<WebhookUrl> = "";
+    /// Secret that webhooks are signed with, as Standard Webhooks has it: whsec_ and base64 of 24 to 64 bytes.
+    budget_webhook_secret: Option<Secret> = "", |key: &Option<Secret>| signing(key.as_ref());
     /// Days that entries are kept after their end, 0 for ever; reports lose nothing, but what is gone cannot be exported or repriced.
     retention_days: u64 = "0", between(0, 36_500);
     /// What a record in the journal survives: process (a crash of the gateway) or power (a crash of the machine).
@@ -158,6 +164,12 @@ impl Settings {
         {
             let least = 2 * settings.journal_segment_mib;
             sources.problem("journal_max_mib", &format!("must hold two segments, which is {least} MiB"));
+        }
+        if let Some(settings) = &settings
+            && settings.budget_webhook_url.is_some()
+            && settings.budget_webhook_secret.is_none()
+        {
+            sources.problem("budget_webhook_url", "needs budget_webhook_secret too: no webhook is sent unsigned");
         }
         let problems = sources.into_problems();
         settings.filter(|_| problems.is_empty()).ok_or(problems)

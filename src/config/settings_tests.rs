@@ -96,6 +96,21 @@ fn every_problem_is_listed_at_once_with_file_and_line() {
 }
 
 #[test]
+fn webhooks_are_signed_and_their_secret_is_a_key_that_is_not_shown() {
+    let url = "budget_webhook_url = \"https://a.example/b\"\n";
+    let secret = "budget_webhook_secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
+    let settings = Folder::new().load(&format!("{url}{secret}"), &[]).unwrap();
+    assert!(!format!("{settings:?} {:?}", settings.shown()).contains("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
+    assert_eq!(
+        Folder::new().problems(url, &[]),
+        ["tollgate.toml:1: budget_webhook_url: needs budget_webhook_secret too: no webhook is sent unsigned"]
+    );
+    let problems = Folder::new().problems(url, &[("TOLLGATE_BUDGET_WEBHOOK_SECRET", "hunter2")]);
+    let said = "environment TOLLGATE_BUDGET_WEBHOOK_SECRET: must be whsec_ and base64 of 24 to 64 bytes";
+    assert!(problems.len() == 1 && problems[0].starts_with(said) && !problems[0].contains("hunter2"), "{problems:?}");
+}
+
+#[test]
 fn a_number_its_type_cannot_hold_is_told_what_is_allowed() {
     let problems = Folder::new().problems("max_body_bytes = -5\n", &[("TOLLGATE_DRAIN_MAX_S", "1.5")]);
     assert_eq!(

@@ -15,6 +15,10 @@ pub struct ListenAddress {
     port: u16,
 }
 
+/// Where webhooks are sent. Its query may hold what only the receiver should know, and does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl(String);
+
 /// Where calls are forwarded to, without a slash at the end: `https://api.openai.com/v1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
@@ -205,6 +209,62 @@ impl UpstreamUrl {
     }
 }
 
+impl WebhookUrl {
+    pub fn new(text: &str) -> Result<Self, String> {
+        <Option<Self> as Value>::parse(text)?.ok_or_else(|| "must not be empty".to_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn shown(&self) -> String {
+        self.0.split_once('?').map_or_else(|| self.0.clone(), |(path, _)| format!("{path}?..."))
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebhookUrl({})", self.shown())
+    }
+}
+
+/// An empty text is "not set", because compose files pass variables on that way.
+impl Value for Option<WebhookUrl> {
+    const KIND: Kind = Kind::Text;
+
+    /// Never repeats the text in an error: a URL may carry a password.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let uri: http::Uri = text.parse().map_err(|_| "expected a URL such as \"https://example.com/budgets\"")?;
+        check_authority(&uri, "sign with budget_webhook_secret instead")?;
+        Ok(Some(WebhookUrl(text.to_owned())))
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "not set".to_owned(), WebhookUrl::shown)
+    }
+}
+
+/// An http or https URL of a host with no password; `instead` is what to do in place of one.
+fn check_authority(uri: &http::Uri, instead: &str) -> Result<(), String> {
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("must begin with http:// or https://".to_owned());
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err("must name a host".to_owned());
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(format!("must not contain a user or password: {instead}"));
+    }
+    if names_impossible_port(uri) {
+        return Err("must have a port from 1 to 65535 after the host's colon, or neither".to_owned());
+    }
+    Ok(())
+}
+
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -219,20 +279,9 @@ impl Value for UpstreamUrl {
         let text = text.trim_end_matches('/').to_owned();
         let uri: http::Uri =
             text.parse().map_err(|_| "expected a URL such as \"https://api.openai.com/v1\"".to_owned())?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err("must begin with http:// or https://".to_owned());
-        }
-        if uri.host().is_none_or(str::is_empty) {
-            return Err("must name a host".to_owned());
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("must not contain a user or password: give the key as upstream_key".to_owned());
-        }
+        check_authority(&uri, "give the key as upstream_key")?;
         if text.contains(['?', '#']) {
             return Err("must not have a query or fragment".to_owned());
-        }
-        if names_impossible_port(&uri) {
-            return Err("must have a port from 1 to 65535 after the host's colon, or neither".to_owned());
         }
         if let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| uri.path().ends_with(**endpoint)) {
             return Err(format!("must end before {endpoint:?}: the gateway adds the path of each endpoint itself"));
@@ -295,6 +344,24 @@ mod tests {
             (true, true, false)
         );
         assert!(!UpstreamUrl::parse("https://me:hunter2@a/v1").unwrap_err().contains("hunter2"));
+    }
+
+    #[test]
+    fn where_webhooks_go_is_a_url_that_does_not_show_its_query() {
+        let parse = Option::<WebhookUrl>::parse;
+        let url = parse("https://a.example/b?token=hunter2").unwrap();
+        assert_eq!(
+            (url.show(), url.as_ref().unwrap().as_str()),
+            ("https://a.example/b?...".to_owned(), "https://a.example/b?token=hunter2")
+        );
+        assert!(!format!("{url:?}").contains("hunter2"));
+        assert_eq!(
+            (parse("").unwrap().show(), parse("http://[::1]:9").unwrap().show()),
+            ("not set".to_owned(), "http://[::1]:9".to_owned())
+        );
+        for text in ["a.example", "ftp://a/b", "https:///b", "https://me:hunter2@a/b", "https://a:0/b"] {
+            assert!(parse(text).is_err_and(|message| !message.contains("hunter2")), "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{fmt::Display, path::PathBuf};
 
 use super::types::Secret;
+use crate::domain::webhooks::SigningKey;
 
 /// How a value is written in the TOML file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +177,15 @@ pub(super) fn hard_to_guess(secret: Option<&Secret>) -> Result<(), String> {
         return Err("is one character over and over".to_owned());
     }
     Ok(())
+}
+
+/// What a webhook is signed with.
+pub(super) fn signing(secret: Option<&Secret>) -> Result<(), String> {
+    if secret.is_none_or(|secret| SigningKey::parse(secret.reveal()).is_some()) {
+        return Ok(());
+    }
+    Err("must be whsec_ and base64 of 24 to 64 bytes: make one with `echo \"whsec_$(openssl rand -base64 32)\"`"
+        .to_owned())
 }
 
 #[cfg(test)]

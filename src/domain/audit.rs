@@ -18,6 +18,9 @@ use super::{
     time::UnixNanos,
 };
 
+/// The object of an event about what is the organization's.
+pub const ORGANIZATION: &str = "organization";
+
 /// Who makes a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
@@ -86,6 +89,7 @@ event_types! {
     ServiceAccountDeleted = "service_account.deleted",
     SpendLimitUpdated = "spend_limit.updated",
     SpendLimitDeleted = "spend_limit.deleted",
+    SpendLimitMarkPassed = "spend_limit.mark_passed",
 }
 
 impl fmt::Display for EventType {

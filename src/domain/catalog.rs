@@ -9,10 +9,11 @@ use std::{
 
 pub use self::tiers::{Qualification, Tier};
 use super::{
-    keys::Caller,
+    keys::{ApiKey, Caller},
     limits::Limits,
     pricing::Prices,
     projects::{Project, TierId},
+    spend::Payer,
     time::UnixNanos,
 };
 
@@ -147,6 +148,12 @@ impl Catalog {
     pub fn tier_has(&self, tier: &TierId, requested: &str, page: Option<&Model>) -> bool {
         let models = self.tier(tier).and_then(|tier| tier.models.as_ref());
         models.is_none_or(|models| models.allows(requested, page.map(|page| page.id.as_ref())))
+    }
+
+    /// Who pays for the requests of a key, and up to what.
+    pub fn payer<'a>(&self, key: &'a ApiKey) -> Payer<'a> {
+        let tier = self.tier(&key.project.tier).and_then(Tier::spend_limit);
+        Payer { key: &key.id, budget: key.terms.budget.as_ref(), project: &key.project, tier }
     }
 
     /// The limits of a tier for a model; for a name that is not in the catalog the tier's defaults.

@@ -31,4 +31,5 @@ pub mod standing;
 pub mod tariff;
 pub mod time;
 pub mod usage;
+pub mod webhooks;
 pub mod what_if;

@@ -7,7 +7,7 @@
 mod budget;
 mod hold;
 mod limits;
-mod soft;
+mod marks;
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ pub use self::{
     budget::{Budget, Interval},
     hold::{Payer, SpendHold},
     limits::SpendLimitReached,
-    soft::MARKS,
+    marks::{MARKS, Mark, Told},
 };
 use super::{ids::ProjectId, money::Total, report::Range, time::UnixNanos};
 
@@ -47,8 +47,8 @@ pub enum Enforcement {
     Inactive,
 }
 
-/// Whose limit refused a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spender {
     /// An API key: its budget, of the month or of the day.

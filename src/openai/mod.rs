@@ -17,6 +17,7 @@ pub mod request;
 pub mod sse;
 pub mod upstream_error;
 pub mod usage;
+pub mod webhook;
 
 #[cfg(test)]
 mod recordings;

@@ -18,6 +18,8 @@ pub struct DryRun {
     pub refused: Option<Refused>,
     /// What is left of the limits as they are.
     pub headrooms: Headrooms,
+    /// How far a soft limit on money is used, as an answer would tell; a refusal tells nothing.
+    pub budget_percent: Option<u64>,
 }
 
 impl Proxy {
@@ -27,7 +29,12 @@ impl Proxy {
         let now = self.clock.now();
         let Some(terms) = self.terms(caller, &call.model) else {
             let refused = unknown_model(&call.model);
-            return DryRun { forecast: None, headrooms: refused.headrooms, refused: Some(refused) };
+            return DryRun {
+                forecast: None,
+                headrooms: refused.headrooms,
+                refused: Some(refused),
+                budget_percent: None,
+            };
         };
         let estimate = self.estimate(call, &terms);
         let would = terms.buckets.would_reserve(&terms.limits, asked(&estimate, call), now);
@@ -44,7 +51,11 @@ impl Proxy {
             worst_case: worst_case(&estimate.usage, size.max_output(), size.wants_audio, prices),
         };
         let headrooms = refused.as_ref().map_or(would.headrooms, |refused| refused.headrooms);
-        DryRun { forecast: Some(forecast), refused, headrooms }
+        let budget_percent = match refused {
+            None => self.recorder.spending.soft_percent(&self.payer(caller), now),
+            Some(_) => None,
+        };
+        DryRun { forecast: Some(forecast), refused, headrooms, budget_percent }
     }
 
     fn would_pass(

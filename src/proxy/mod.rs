@@ -12,6 +12,7 @@ mod intake;
 pub mod limiter;
 #[cfg(test)]
 mod limiter_tests;
+pub mod notices;
 pub mod promotions;
 pub mod recorder;
 pub mod refusals;
@@ -36,7 +37,7 @@ use crate::{
     clock::Clock,
     config::Reserve,
     domain::{
-        catalog::{Catalog, Named, Tier},
+        catalog::{Catalog, Named},
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
@@ -216,9 +217,7 @@ impl Proxy {
     }
 
     fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
-        let (key, project) = (caller.key(), caller.project());
-        let tier = self.catalog.tier(&project.tier).and_then(Tier::spend_limit);
-        Payer { key: &key.id, budget: key.terms.budget.as_ref(), project, tier }
+        self.catalog.payer(caller.key())
     }
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{estimate::Estimate, limiter::Reservation, promotions::Promotions};
+use super::{estimate::Estimate, limiter::Reservation, notices::Notices, promotions::Promotions};
 use crate::{
     clock::Clock,
     domain::{
@@ -28,6 +28,8 @@ pub struct Recorder {
     pub catalog: Arc<Catalog>,
     pub metrics: Arc<Metrics>,
     pub spending: Arc<Spending>,
+    /// Whose limits on money have passed a mark.
+    pub notices: Arc<Notices>,
     /// `None`: tiers change only by administrators.
     pub promotions: Option<Arc<Promotions>>,
     pub clock: Clock,
@@ -205,6 +207,9 @@ impl Meter {
             Ok(cost) => {
                 let marks = money.settle(cost.amount.into(), settlement.settled_at);
                 self.recorder.metrics.soft_limits_passed(&marks);
+                if !marks.is_empty() {
+                    self.recorder.notices.put(&self.key, settlement.settled_at);
+                }
                 if let Some(promotions) = &self.recorder.promotions {
                     promotions.settled(&self.key.project, cost.amount.into(), settlement.settled_at);
                 }

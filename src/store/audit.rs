@@ -46,7 +46,7 @@ pub struct Verified {
     pub expected_found: bool,
 }
 
-pub(super) async fn append(connection: &mut SqliteConnection, event: &AuditEvent) -> Result<(), StoreError> {
+pub(super) async fn append(connection: &mut SqliteConnection, event: &AuditEvent) -> Result<AuditRow, StoreError> {
     let last: Option<(i64, Vec<u8>)> =
         sqlx::query_as("SELECT number, hash FROM audit_log ORDER BY number DESC LIMIT 1")
             .fetch_optional(&mut *connection)
@@ -74,18 +74,18 @@ pub(super) async fn append(connection: &mut SqliteConnection, event: &AuditEvent
          hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::try_from(row.number).unwrap_or(i64::MAX))
-    .bind(row.event_type)
-    .bind(row.actor)
+    .bind(&row.event_type)
+    .bind(&row.actor)
     .bind(stored(row.effective_at))
-    .bind(row.object_id)
-    .bind(row.project_id)
-    .bind(row.project_name)
-    .bind(row.before)
-    .bind(row.after)
+    .bind(&row.object_id)
+    .bind(&row.project_id)
+    .bind(&row.project_name)
+    .bind(&row.before)
+    .bind(&row.after)
     .bind(row.hash.as_bytes().as_slice())
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(row)
 }
 
 /// At most `limit` rows, newest first.

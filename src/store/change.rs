@@ -3,7 +3,7 @@
 use sqlx::{SqlSafeStr as _, Sqlite, SqliteConnection, Transaction};
 
 use super::{Store, StoreError, audit};
-use crate::domain::audit::AuditEvent;
+use crate::domain::audit::{AuditEvent, AuditRow};
 
 /// A change under way. Dropped without [`Change::commit`], neither it nor its audit row has ever been.
 pub(super) struct Change {
@@ -28,7 +28,7 @@ impl Change {
     }
 
     /// One more row in the audit log, where one change is several to a reader.
-    pub(super) async fn also(&mut self, event: &AuditEvent) -> Result<(), StoreError> {
+    pub(super) async fn also(&mut self, event: &AuditEvent) -> Result<AuditRow, StoreError> {
         audit::append(&mut self.transaction, event).await
     }
 

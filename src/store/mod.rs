@@ -12,6 +12,7 @@ pub mod export;
 pub mod last_used;
 pub mod ledger;
 mod names;
+pub mod notices;
 pub mod past;
 pub mod projector;
 pub mod refusals;

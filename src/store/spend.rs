@@ -38,6 +38,8 @@ pub struct Spent {
     pub by_day: Vec<(UnixNanos, ProjectId, Total)>,
     /// The number of the last adjustment that the amounts hold; 0 before the first.
     pub last_adjustment: i64,
+    /// The minute in which the last request was settled.
+    pub last_settled: Option<UnixNanos>,
 }
 
 /// Adjustments in memory at a time.
@@ -83,17 +85,19 @@ fn adjusted(row: &SqliteRow, directory: &Directory) -> Result<Adjusted, StoreErr
     Ok(Adjusted { number: row.try_get("number")?, project, key, amount, settled_at })
 }
 
-/// What projects and keys spent in the months and days around `now`, and projects in each of `days`. Requests count when they
-/// are settled.
+/// What projects and keys spent in the months and days around `now` and around the last settlement, and projects in each of
+/// `days`. Requests count when they are settled.
 pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result<Spent, StoreError> {
-    let spans: Vec<_> = Interval::ALL
-        .into_iter()
-        .flat_map(|interval| interval.near(now).map(move |range| (interval, range, [projects(range), keys(range)])))
-        .collect();
     let days = days.map(projects);
     // One transaction, or an adjustment that is written meanwhile could be in the sums and not in the number.
     let mut reading = store.reader().begin().await?;
     let last_adjustment = last_number(&mut *reading).await?;
+    let last_settled = last_settled(&mut *reading).await?;
+    let spans: Vec<_> = Interval::ALL
+        .into_iter()
+        .flat_map(|interval| ranges(interval, now, last_settled).into_iter().map(move |range| (interval, range)))
+        .map(|(interval, range)| (interval, range, [projects(range), keys(range)]))
+        .collect();
     let (mut of_spans, mut of_days) = (Vec::new(), None);
     for (_, _, [projects, keys]) in &spans {
         let projects = reports::parts(&mut *reading, projects).await?;
@@ -104,7 +108,7 @@ pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result
     }
     // A dropped transaction would end some time later.
     reading.rollback().await?;
-    let mut spent = Spent { last_adjustment, ..Spent::default() };
+    let mut spent = Spent { last_adjustment, last_settled, ..Spent::default() };
     for ((interval, range, [projects, keys]), parts) in spans.into_iter().zip(of_spans) {
         for row in reports::summed(store, &projects, parts.0).await? {
             let Some(project) = row.project_id else { continue };
@@ -122,6 +126,19 @@ pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result
         }
     }
     Ok(spent)
+}
+
+async fn last_settled(connection: impl SqliteExecutor<'_>) -> Result<Option<UnixNanos>, StoreError> {
+    let last = "SELECT max(bucket_start_s) FROM rollups WHERE detail = 0 AND width_s = 60";
+    let last: Option<i64> = sqlx::query_scalar(last).fetch_one(connection).await?;
+    Ok(last.and_then(|seconds| u64::try_from(seconds).ok()).map(UnixNanos::from_seconds))
+}
+
+/// That which matters least first.
+fn ranges(interval: Interval, now: UnixNanos, last_settled: Option<UnixNanos>) -> Vec<Range> {
+    let last = last_settled.map(|at| interval.around(at));
+    let last = last.filter(|last| interval.near(now).all(|near| near != *last));
+    last.into_iter().chain(interval.near(now)).collect()
 }
 
 fn sum(lines: &[Line]) -> Result<Total, StoreError> {
@@ -200,6 +217,15 @@ mod tests {
         };
         let of_keys = |interval| ["key_a", "key_b", "key_c"].map(|key| of(key, interval));
         assert_eq!((of_keys(Interval::Month), of_keys(Interval::Day)), ([5, 1, 5], [0, 1, 5]));
+        // Long after the last settlement its own month and day are there still.
+        let later = super::spent(&store, now.plus_nanos(400 * 86_400_000_000_000), None).await.unwrap();
+        let last = later.last_settled.unwrap();
+        assert_eq!(last.seconds(), month.end_s);
+        for interval in Interval::ALL {
+            let of = later.by_key.iter().filter(|(of, ..)| *of == interval);
+            let of: Vec<_> = of.map(|(_, range, key, amount)| (*range, key.as_str(), amount.pico())).collect();
+            assert_eq!(of, [(interval.around(last), "key_c", 1)]);
+        }
         let days = |id: &str| {
             let days = spent.by_day.iter().filter(|(_, project, _)| project.as_str() == id);
             days.map(|(at, _, amount)| (at.seconds(), amount.pico())).collect::<Vec<_>>()

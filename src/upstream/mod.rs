@@ -2,6 +2,7 @@
 //! other at the peer's limit of concurrent streams).
 
 mod body;
+pub mod webhook;
 
 use std::{io, time::Duration};
 

@@ -71,6 +71,22 @@ async fn a_dry_run_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_dry_run_tells_how_far_a_soft_limit_is_used_as_an_answer_does() {
+    const HEADER: &str = "x-tollgate-budget-percent";
+    let gateway = crate::tiers::gateway(|_| {}).await;
+    let team = gateway.project("partners").await;
+    crate::tiers::spend(&team).await;
+    let cents = gateway.ledger().await[0].cost_pico.unwrap() / 10_000_000_000 + 1;
+    assert_eq!(dry(&team, &text(TEXT_MODEL, "Hi")).await.header(HEADER), "");
+    let soft = json!({"threshold_amount": cents, "currency": "USD", "interval": "month", "enforcement": {"status": "inactive"}});
+    let path = format!("/v1/organization/projects/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &soft).await.status, 200);
+    let told = dry(&team, &text(TEXT_MODEL, "Hi")).await.header(HEADER).to_owned();
+    assert!(told.parse::<u64>().is_ok_and(|percent| (90..100).contains(&percent)), "{told}");
+    assert_eq!(team.say("Hi").await.header(HEADER), told);
+}
+
+#[tokio::test]
 async fn a_dry_run_tells_what_the_request_then_takes() {
     let gateway = gateway(|_| {}).await;
     let team = gateway.project_with("tier1", json!({"tokens_per_day": 50_000})).await;

@@ -23,6 +23,7 @@ mod limits;
 mod management;
 mod many_streams;
 mod metering;
+mod notices;
 mod openapi;
 mod raw;
 mod reconcile;

@@ -10,7 +10,9 @@ use tollgate::{api, domain::audit::EventType};
 use crate::{
     access::{ADMINISTRATION, CALLS, security},
     schema::Specification,
-    support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, change_price, command, model_without_price, text, with},
+    support::{
+        Actor, Gateway, MODEL, Reply, TEXT_MODEL, change_price, command, model_without_price, spoken, text, with,
+    },
     walk::{Things, body, call, in_order},
 };
 
@@ -303,6 +305,22 @@ async fn every_answer_fits_the_document() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// Spends with a budget of a cent until half of it is spent and told of.
+async fn pass_a_mark(gateway: &Gateway) {
+    let (team, admin) = (gateway.project("tier5").await, gateway.admin());
+    let path = format!("/v1/organization/projects/{}/api_keys/{}", team.project_id, team.key_id);
+    let budget = json!({"budget": {"daily_cents": 1, "enforcement": "inactive"}});
+    assert_eq!(admin.post(&path, &budget).await.status, 200);
+    for _ in 0..100 {
+        assert_eq!(team.chat(&spoken("wav")).await.status, 200);
+        let told = admin.get("/v1/organization/audit_logs?event_types[]=spend_limit.mark_passed").await.json();
+        if told["data"] != json!([]) {
+            return;
+        }
+    }
+    panic!("nothing was told of");
+}
+
 #[tokio::test]
 async fn every_kind_of_row_in_the_audit_log_fits_the_document() {
     let mut gateway = busy().await;
@@ -311,6 +329,7 @@ async fn every_kind_of_row_in_the_audit_log_fits_the_document() {
     change_price(&mut gateway.settings, TEXT_MODEL, "input_text = \"0.15\"", "input_text = \"0.35\"");
     let ended = command(&gateway, &["reprice", "--from", "2026-01-01", "--to", "2100-01-01"], &[]).await;
     assert!(ended.out.contains(" of them adjusted"), "{ended:?}");
+    pass_a_mark(&gateway).await;
     let document = Document::of(&gateway).await;
     let (admin, operations) = (gateway.admin(), document.operations());
     let changes = operations.iter().filter(|it| it.method != "GET" && it.path.contains("organization")).cloned();

@@ -34,7 +34,7 @@ tiers = [
 "#;
 
 /// A gateway of those tiers, where each answer in text costs more than a dollar.
-async fn gateway(change: impl FnOnce(&mut Settings)) -> Gateway {
+pub async fn gateway(change: impl FnOnce(&mut Settings)) -> Gateway {
     let clock = Clock::manual(UnixNanos::from_seconds(SEPTEMBER));
     Gateway::start_at(clock, simulator::Options::default(), |settings| {
         change_price(settings, TEXT_MODEL, "output_text = \"0.6\"", "output_text = \"1000000\"");
@@ -76,7 +76,7 @@ async fn stays_in(gateway: &Gateway, team: &Actor, tier: &str) {
     assert_eq!(project(gateway, team).await["tier"], tier);
 }
 
-async fn spend(team: &Actor) {
+pub async fn spend(team: &Actor) {
     let reply = team.say("Hi").await;
     assert_eq!(reply.status, 200, "{}", reply.text());
 }

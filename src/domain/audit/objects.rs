@@ -7,7 +7,7 @@ use crate::domain::{
     keys::ApiKey,
     limits::Limits,
     projects::{ModelPermissions, Project, ServiceAccount},
-    spend::SpendLimit,
+    spend::{Mark, SpendLimit},
     time::UnixNanos,
 };
 
@@ -92,6 +92,23 @@ impl Audited for SpendLimit {
             "threshold_amount": self.threshold_cents,
             "interval": self.interval.name(),
             "enforcement": { "status": self.enforcement.name() },
+        })
+    }
+}
+
+/// Read back as [`crate::domain::spend::Told`].
+impl Audited for Mark {
+    fn audited(&self) -> Value {
+        let Self { spender, limit, period, percent, spent } = self;
+        json!({
+            "spender": spender.name(),
+            "threshold_amount": limit.threshold_cents,
+            "interval": limit.interval.name(),
+            "enforcement": { "status": limit.enforcement.name() },
+            "percent": percent,
+            "spent_dollars": spent.to_string(),
+            "start_time": period.start_s,
+            "end_time": period.end_s,
         })
     }
 }

@@ -17,7 +17,7 @@ pub struct Budget {
 }
 
 /// What an amount is a ceiling for. Both begin and end at midnight in UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {
     #[default]

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{Budget, SpendLimit, SpendLimitReached, Spender, Spending, soft::SoftLimits};
+use super::{Budget, Mark, SpendLimit, SpendLimitReached, Spender, Spending, marks::Limits};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
@@ -43,7 +43,7 @@ pub struct SpendHold {
     key: KeyId,
     /// Nothing once it is settled.
     amount: Total,
-    soft: SoftLimits,
+    limits: Limits,
 }
 
 impl HeldSums {
@@ -94,8 +94,8 @@ impl Spending {
         }
         held.change(payer.key, &payer.project.id, amount);
         let (project, key) = (payer.project.id.clone(), payer.key.clone());
-        let soft = self.soft_limits(payer);
-        Ok(SpendHold { spending: Arc::clone(self), project, key, amount, soft })
+        let limits = self.limits(payer);
+        Ok(SpendHold { spending: Arc::clone(self), project, key, amount, limits })
     }
 
     /// Whether [`Self::hold`] would hold `amount` now.
@@ -106,14 +106,14 @@ impl Spending {
 }
 
 impl SpendHold {
-    /// How far the soft limit that is furthest used is used, in percent, from the first of the [`super::MARKS`] on.
+    /// See [`Spending::soft_percent`].
     pub fn soft_percent(&self, now: UnixNanos) -> Option<u64> {
-        self.soft.percent(&self.spending, &self.key, &self.project, now)
+        self.limits.soft_percent(&self.spending, &self.key, &self.project, now)
     }
 
     /// What the request did cost, counted in place of what was held, with no moment in between that shows neither. Returns the
-    /// [`super::MARKS`] that soft limits pass by it.
-    pub fn settle(mut self, cost: Total, at: UnixNanos) -> Vec<u8> {
+    /// marks that limits pass by it.
+    pub fn settle(mut self, cost: Total, at: UnixNanos) -> Vec<Mark> {
         let spending = Arc::clone(&self.spending);
         let mut held = spending.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.change(&self.key, &self.project, Total::from_pico(-self.amount.pico()));
@@ -121,7 +121,7 @@ impl SpendHold {
         spending.add(&self.project, cost, at);
         spending.add_to_key(&self.key, cost, at);
         // Nobody else's settlement is in between, so that each mark is passed by one.
-        self.soft.passed(&spending, &self.key, &self.project, cost, at)
+        self.limits.passed(&spending, &self.key, &self.project, cost, at)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, sync::PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, dollars, hold::HeldSums};
+use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, dollars, hold::HeldSums, marks::Limits};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
@@ -61,14 +61,15 @@ impl Spending {
         requested: Total,
         now: UnixNanos,
     ) -> Option<SpendLimitReached> {
-        let mut enforced = self.limits(payer).filter(|limit| limit.limit.is_enforced());
+        let limits = self.limits(payer);
+        let mut enforced = limits.iter().filter(|limit| limit.limit.is_enforced());
         enforced.find_map(|limit| {
-            let LimitOf { spender, limit: SpendLimit { threshold_cents, interval, .. } } = limit;
+            let LimitOf { spender, limit: SpendLimit { threshold_cents, interval, .. } } = *limit;
             let reached = SpendLimitReached {
                 spender,
                 interval,
                 threshold_cents,
-                spent: self.spent(&limit, payer.key, &payer.project.id, now),
+                spent: self.spent(limit, payer.key, &payer.project.id, now),
                 held: held.of(spender, payer),
                 requested,
                 ends_s: interval.around(now).end_s,
@@ -77,17 +78,16 @@ impl Spending {
         })
     }
 
-    pub(super) fn limits(&self, payer: &Payer<'_>) -> impl Iterator<Item = LimitOf> + use<> {
+    pub(super) fn limits(&self, payer: &Payer<'_>) -> Limits {
         let of = |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, limit });
         let [monthly, daily] = payer.budget.map_or([None, None], Budget::limits);
-        let limits = [
+        Limits([
             of(Spender::Key, monthly),
             of(Spender::Key, daily),
             of(Spender::Project, payer.project.terms.spend_limit),
             of(Spender::Tier, payer.tier),
             of(Spender::Organization, self.organization_limit.current()),
-        ];
-        limits.into_iter().flatten()
+        ])
     }
 
     /// What counts for a limit, in its month or day around `now`.
