@@ -1,6 +1,9 @@
 //! Whether a call would be admitted now, and what it would hold and cost: [`Proxy::dry_run`].
 
-use super::{Call, Estimate, Proxy, Refused, Terms, asked, check_endpoint, over_limit, size, unknown_model};
+use super::{
+    Call, Estimate, NoRoom, Proxy, Refused, Terms, amount, asked, check_endpoint, no_room_for, refused, size,
+    unknown_model,
+};
 use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
     keys::Caller,
@@ -60,7 +63,11 @@ impl Proxy {
         check_endpoint(call, terms)?;
         let prices = self.prices(&call.model, terms, now)?;
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
-        self.check_spending(caller, terms, &charges, now)?;
-        exceeded.map_or(Ok(()), |exceeded| Err(over_limit(caller, call, terms, estimate, exceeded, now)))
+        let reached = self.money_reached(caller, amount(&charges), now);
+        let no_room = match exceeded {
+            Some(exceeded) => Some(no_room_for(exceeded, reached)),
+            None => reached.map(NoRoom::Money),
+        };
+        no_room.map_or(Ok(()), |no_room| Err(refused(caller, call, terms, estimate, no_room, now)))
     }
 }

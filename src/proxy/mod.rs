@@ -23,7 +23,7 @@ use self::{
     attended::Attended,
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
-    limiter::{Asked, Buckets, Limiter, Reservation},
+    limiter::{Asked, Buckets, Limiter},
     recorder::{Consumed, Ending, Facts, Holds, Meter, Recorder},
     refusals::Refusals,
 };
@@ -45,7 +45,7 @@ use crate::{
         pricing::{Charge, Prices, ServiceTier, charges, cost},
         projects::TierId,
         refusals::{OverLimit, Reason},
-        spend::{Payer, SpendHold, SpendLimitReached},
+        spend::{Payer, SpendLimitReached},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -122,7 +122,7 @@ struct Terms<'a> {
 pub const UNLISTED: &str = "(unlisted)";
 
 impl Proxy {
-    /// Nothing is sent upstream without a price, money left to spend, a reservation and a place in the journal; from the admission on the
+    /// Nothing is sent upstream without a price, a reservation, money left to spend and a place in the journal; from the admission on the
     /// request is settled exactly once, whatever happens.
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
@@ -140,10 +140,8 @@ impl Proxy {
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
-        let money = self.hold_money(caller, &terms, &charges, now)?;
-        let reservation = reserve(caller, call, &terms, &estimate, now)?;
-        let (headrooms, budget_percent) = (reservation.headrooms(), money.soft_percent(now));
-        let holds = Holds { reservation, money };
+        let holds = self.hold(caller, call, &terms, &estimate, amount(&charges), now)?;
+        let (headrooms, budget_percent) = (holds.reservation.headrooms(), holds.money.soft_percent(now));
         let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
         Ok(Taken { meter, headrooms, budget_percent })
     }
@@ -186,28 +184,36 @@ impl Proxy {
         Ok(prices)
     }
 
-    /// What the estimate costs, held until the request is settled.
-    fn hold_money(
+    /// A place on all limits and the money that the request is expected to cost, until it is settled; or neither, so that
+    /// nobody is refused because of what is about to be given back.
+    fn hold(
         &self,
         caller: &Caller,
+        call: &Call,
         terms: &Terms<'_>,
-        charges: &[Charge],
+        estimate: &Estimate,
+        amount: Total,
         now: UnixNanos,
-    ) -> Result<SpendHold, Refused> {
-        let held = self.recorder.spending.hold(&self.payer(caller), amount(charges), now);
-        held.map_err(|reached| over_spend_limit(terms, reached, now))
+    ) -> Result<Holds, Refused> {
+        let money = || self.recorder.spending.hold(&self.payer(caller), amount, now).map_err(NoRoom::Money);
+        let held = terms.buckets.reserve_with(&terms.limits, asked(estimate, call), now, money);
+        let (reservation, money) = held.map_err(|no_room| {
+            let told = match no_room {
+                NoRoom::Limit(exceeded) => {
+                    let LimitExceeded { scope, dimension, .. } = exceeded;
+                    tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
+                    no_room_for(exceeded, self.money_reached(caller, amount, now))
+                }
+                money @ NoRoom::Money(_) => money,
+            };
+            refused(caller, call, terms, estimate, told, now)
+        })?;
+        Ok(Holds { reservation, money })
     }
 
-    /// As [`Self::hold_money`], without holding it.
-    fn check_spending(
-        &self,
-        caller: &Caller,
-        terms: &Terms<'_>,
-        charges: &[Charge],
-        now: UnixNanos,
-    ) -> Result<(), Refused> {
-        let passes = self.recorder.spending.has_room(&self.payer(caller), amount(charges), now);
-        passes.map_err(|reached| over_spend_limit(terms, reached, now))
+    /// The spend limit that has no room for `amount` now. Nothing is held.
+    fn money_reached(&self, caller: &Caller, amount: Total, now: UnixNanos) -> Option<SpendLimitReached> {
+        self.recorder.spending.has_room(&self.payer(caller), amount, now).err()
     }
 
     fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
@@ -286,21 +292,6 @@ fn asked(estimate: &Estimate, call: &Call) -> Asked {
     Asked { tokens: estimate.tokens, audio: estimate.audio, stream: call.stream }
 }
 
-fn reserve(
-    caller: &Caller,
-    call: &Call,
-    terms: &Terms<'_>,
-    estimate: &Estimate,
-    now: UnixNanos,
-) -> Result<Reservation, Refused> {
-    let reserved = terms.buckets.reserve(&terms.limits, asked(estimate, call), now);
-    reserved.map_err(|exceeded: LimitExceeded| {
-        let LimitExceeded { scope, dimension, .. } = exceeded;
-        tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
-        over_limit(caller, call, terms, estimate, exceeded, now)
-    })
-}
-
 /// As the request says, and the model's page.
 fn size(call: &Call, terms: &Terms<'_>) -> Size {
     let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
@@ -318,9 +309,40 @@ fn amount(charges: &[Charge]) -> Total {
     cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount).into()
 }
 
+/// What has no room for a request.
+enum NoRoom {
+    Limit(LimitExceeded),
+    Money(SpendLimitReached),
+}
+
+impl From<LimitExceeded> for NoRoom {
+    fn from(exceeded: LimitExceeded) -> Self {
+        Self::Limit(exceeded)
+    }
+}
+
+/// Which of both is told: money that is spent, since it is in vain to wait for the limit then; otherwise the limit.
+fn no_room_for(exceeded: LimitExceeded, money: Option<SpendLimitReached>) -> NoRoom {
+    money.filter(SpendLimitReached::is_spent).map_or(NoRoom::Limit(exceeded), NoRoom::Money)
+}
+
+fn refused(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    no_room: NoRoom,
+    now: UnixNanos,
+) -> Refused {
+    match no_room {
+        NoRoom::Limit(exceeded) => over_limit(caller, call, terms, estimate, exceeded, now),
+        NoRoom::Money(reached) => over_spend_limit(terms, reached, now),
+    }
+}
+
 fn over_spend_limit(terms: &Terms<'_>, reached: SpendLimitReached, now: UnixNanos) -> Refused {
     let headrooms = terms.buckets.headrooms(&terms.limits, now);
-    let error = ApiError::spend_limit_reached(reached.spender);
+    let error = ApiError::spend_limit_reached(&reached);
     Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) }
 }
 

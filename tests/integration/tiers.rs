@@ -7,6 +7,7 @@ use tollgate::{clock::Clock, config::Settings, domain::time::UnixNanos, simulato
 
 use crate::{
     schema::Specification,
+    scripted::{Gate, Scripted, Step, eventually, good_json},
     support::{Actor, Gateway, MODEL, TEXT_MODEL, amounts, change_price, spoken, text, with},
 };
 
@@ -30,13 +31,18 @@ tiers = [
 async fn gateway(change: impl FnOnce(&mut Settings)) -> Gateway {
     let clock = Clock::manual(UnixNanos::from_seconds(SEPTEMBER));
     Gateway::start_at(clock, simulator::Options::default(), |settings| {
-        change_price(settings, TEXT_MODEL, "output_text = \"0.6\"", "output_text = \"1000000\"");
+        dear_output(settings);
         let file = settings.data_dir.with_file_name("tiers.toml");
         std::fs::write(&file, TIERS).unwrap();
         settings.tiers_file = Some(file);
         change(settings);
     })
     .await
+}
+
+/// A dollar a token.
+fn dear_output(settings: &mut Settings) {
+    change_price(settings, TEXT_MODEL, "output_text = \"0.6\"", "output_text = \"1000000\"");
 }
 
 async fn promoting() -> Gateway {
@@ -220,6 +226,46 @@ async fn many_requests_at_once_do_not_pass_a_spend_limit_together() {
     assert_eq!(costs, [one; 5]);
     spend(&team).await;
     assert_eq!(team.say("Hi").await.error()["code"], "project_spend_limit_exceeded");
+}
+
+#[tokio::test]
+async fn money_that_is_only_held_is_worth_another_try() {
+    let gate = Gate::closed();
+    let upstream = Scripted::start({
+        let gate = gate.clone();
+        move |connection| if connection == 0 { vec![Step::Gate(gate.clone()), good_json()] } else { vec![good_json()] }
+    })
+    .await;
+    let gateway = upstream.gateway(|settings| dear_output(settings)).await;
+    let team = gateway.project("tier5").await;
+    // 256 tokens of output are guessed for the first, at a dollar each.
+    let body = json!({"threshold_amount": 40_000, "currency": "USD", "interval": "month"});
+    let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &body).await.status, 200);
+    let first = tokio::spawn({
+        let team = team.clone();
+        async move { team.say("Hi").await }
+    });
+    eventually("the first is under way", async || gateway.metric("open_admissions").await == 1).await;
+    let told =
+        team.post_bytes("/v1/chat/completions", &[("x-tollgate-dry-run", "true")], text(TEXT_MODEL, "Hi").to_string());
+    let told = told.await.json()["refusal"].clone();
+    let refused = team.say("Hi").await;
+    let expected = json!({
+        "message": "What is left of your project's spend limit is held by requests under way: Held $256.00000045, Requested \
+            $256.00000045. Please try again in 1s, or when one of them has ended.",
+        "type": "requests", "param": null, "code": "rate_limit_exceeded",
+    });
+    assert_eq!((refused.status.as_u16(), refused.error()), (429, expected.clone()));
+    assert_eq!((refused.header("retry-after-ms"), refused.header("retry-after")), ("1000", "1"));
+    assert!(!refused.headers.contains_key("x-should-retry"));
+    assert_eq!(
+        (&told["reason"], &told["error"], &told["retry_after_ms"]),
+        (&json!("spend_limit"), &expected, &json!(1_000))
+    );
+    gate.open();
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(team.say("Hi").await.status, 200);
 }
 
 #[tokio::test]

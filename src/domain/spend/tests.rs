@@ -180,3 +180,23 @@ fn the_neighbours_of_a_month_are_those_of_the_calendar() {
     assert_eq!(starts(at(0)), [31 * DAY_S, 0]);
     assert_eq!(Interval::Day.near(at(5)).count(), 2);
 }
+
+#[test]
+fn a_limit_that_is_spent_is_told_before_one_in_which_money_is_only_held() {
+    let cents = |cents: i128| Total::from_pico(cents * PICO_PER_CENT);
+    let (now, key) = (at(LAST_SECOND), KeyId::parse("key_a").unwrap());
+    let spending = Arc::new(Spending::restored(Arc::default(), []));
+    let project = project("proj_a", limit(100, Enforcement::Enforcing));
+    let hold = |amount, of_tier| {
+        let tier = limit(of_tier, Enforcement::Enforcing);
+        spending.hold(&Payer { key: &key, budget: None, project: &project, tier }, cents(amount), now)
+    };
+    let told = |reached: SpendLimitReached| (reached.spender, reached.is_spent(), reached.wait_nanos());
+    hold(10, 100).unwrap().settle(cents(10), now);
+    let under_way = hold(60, 100).unwrap();
+    assert_eq!(told(hold(40, 100).unwrap_err()), (Spender::Project, false, Some(1_000_000_000)));
+    assert_eq!(told(hold(40, 10).unwrap_err()), (Spender::Tier, true, None));
+    under_way.settle(cents(50), now);
+    hold(40, 100).unwrap().settle(cents(40), now);
+    assert_eq!(told(hold(0, 100).unwrap_err()), (Spender::Project, true, None));
+}
