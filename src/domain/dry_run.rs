@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use super::{
     explanation::LimitUse,
-    money::Money,
-    pricing::{Prices, ServiceTier, charges, cost},
+    money::{Money, MoneyError, Total},
+    pricing::{Cost, Prices, ServiceTier, cost_of},
     usage::{LineItem, Usage},
 };
 
@@ -47,7 +47,7 @@ impl NoWorstCase {
 
 /// The price of a usage at the standard tier; `None` where a part of it has none, or it is no amount of money.
 pub fn estimated_cost(usage: &Usage, prices: Option<&Prices>) -> Option<Money> {
-    let cost = cost(&charges(usage, prices, ServiceTier::Default)).ok()?;
+    let cost = cost_of(usage, prices, ServiceTier::Default).ok()?;
     cost.priced.then_some(cost.amount)
 }
 
@@ -61,14 +61,43 @@ pub fn worst_case(
 ) -> Result<Money, NoWorstCase> {
     let prices = prices.ok_or(NoWorstCase::Unpriced)?;
     let max_output = max_output.ok_or(NoWorstCase::Unbounded)?;
-    let input = estimate.with(LineItem::OutputText, 0).with(LineItem::OutputAudio, 0);
-    let with_all = |kind: LineItem| -> Result<Money, NoWorstCase> {
-        let usage = input.with(kind, max_output);
-        let cost = cost(&charges(&usage, Some(prices), ServiceTier::Default)).map_err(|_| NoWorstCase::TooLarge)?;
-        if cost.priced { Ok(cost.amount) } else { Err(NoWorstCase::Unpriced) }
+    let mut worst = Money::ZERO;
+    for cost in with_all_output(estimate, max_output, wants_audio, Some(prices)) {
+        let cost = cost.map_err(|_| NoWorstCase::TooLarge)?;
+        if !cost.priced {
+            return Err(NoWorstCase::Unpriced);
+        }
+        worst = worst.max(cost.amount);
+    }
+    Ok(worst)
+}
+
+/// Held for a request until it is settled: what the estimate costs, or, where all the output that is allowed is to be held,
+/// what that costs at the worst. What has no price counts as nothing, as it does when it is settled.
+pub fn money_held(estimate: &Usage, max_output: Option<u64>, wants_audio: bool, prices: Option<&Prices>) -> Total {
+    // An amount that does not fit is more than anybody may spend.
+    let amount = |cost: Result<Cost, MoneyError>| cost.map_or(Money::from_pico(i64::MAX), |cost| cost.amount);
+    let held = match max_output {
+        None => amount(cost_of(estimate, prices, ServiceTier::Default)),
+        Some(tokens) => {
+            let costs = with_all_output(estimate, tokens, wants_audio, prices);
+            costs.map(amount).max().unwrap_or_default()
+        }
     };
-    let text = with_all(LineItem::OutputText)?;
-    if wants_audio { Ok(text.max(with_all(LineItem::OutputAudio)?)) } else { Ok(text) }
+    held.into()
+}
+
+/// What the input of `estimate` costs with `max_output` tokens of output, for each kind of them that was asked for.
+fn with_all_output(
+    estimate: &Usage,
+    max_output: u64,
+    wants_audio: bool,
+    prices: Option<&Prices>,
+) -> impl Iterator<Item = Result<Cost, MoneyError>> {
+    let input = estimate.with(LineItem::OutputText, 0).with(LineItem::OutputAudio, 0);
+    let kinds = [Some(LineItem::OutputText), wants_audio.then_some(LineItem::OutputAudio)];
+    let costs = move |kind| cost_of(&input.with(kind, max_output), prices, ServiceTier::Default);
+    kinds.into_iter().flatten().map(costs)
 }
 
 #[cfg(test)]
@@ -96,6 +125,19 @@ mod tests {
         let dear_text = prices(&[(LineItem::InputText, 7), (LineItem::OutputText, 9), (LineItem::OutputAudio, 5)]);
         assert_eq!(worst_case(&estimate(), Some(10), true, Some(&dear_text)).map(Money::pico), Ok(70 + 90));
         assert_eq!(estimated_cost(&estimate(), Some(&list)).map(Money::pico), Some(70 + 3 * 256 + 5 * 200));
+    }
+
+    #[test]
+    fn money_is_held_for_the_guess_or_for_all_that_may_be_answered() {
+        let list = prices(&[(LineItem::InputText, 7), (LineItem::OutputText, 3), (LineItem::OutputAudio, 5)]);
+        let held = |max_output, wants_audio, prices| money_held(&estimate(), max_output, wants_audio, prices).pico();
+        assert_eq!(held(None, true, Some(&list)), 70 + 3 * 256 + 5 * 200);
+        let all = Some(1_000);
+        assert_eq!((held(all, false, Some(&list)), held(all, true, Some(&list))), (70 + 3_000, 70 + 5_000));
+        // What has no price holds nothing, and the rest what it costs.
+        let text_only = prices(&[(LineItem::InputText, 7), (LineItem::OutputText, 3)]);
+        assert_eq!((held(all, true, Some(&text_only)), held(all, true, None)), (70 + 3_000, 0));
+        assert_eq!(held(Some(u64::MAX), false, Some(&list)), i128::from(i64::MAX));
     }
 
     #[test]

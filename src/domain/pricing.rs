@@ -155,9 +155,13 @@ impl Charge {
 
 /// Prices every line of `usage`; without `prices` every line stays unpriced.
 pub fn charges(usage: &Usage, prices: Option<&Prices>, tier: ServiceTier) -> Vec<Charge> {
+    lines(usage, prices, tier).collect()
+}
+
+fn lines(usage: &Usage, prices: Option<&Prices>, tier: ServiceTier) -> impl Iterator<Item = Charge> {
     let input_tokens = usage.input_total();
-    let price = |item| prices.and_then(|prices| prices.price(item, tier, input_tokens));
-    usage.items().map(|(line_item, quantity)| Charge { line_item, quantity, price: price(line_item) }).collect()
+    let price = move |item| prices.and_then(|prices| prices.price(item, tier, input_tokens));
+    usage.items().map(move |(line_item, quantity)| Charge { line_item, quantity, price: price(line_item) })
 }
 
 /// What a request cost. `priced` is false when any line had no price: then `amount` covers only the others.
@@ -168,6 +172,15 @@ pub struct Cost {
 }
 
 pub fn cost(charges: &[Charge]) -> Result<Cost, MoneyError> {
+    sum(charges.iter().copied())
+}
+
+/// The [`cost`] of the [`charges`] of `usage`.
+pub fn cost_of(usage: &Usage, prices: Option<&Prices>, tier: ServiceTier) -> Result<Cost, MoneyError> {
+    sum(lines(usage, prices, tier))
+}
+
+fn sum(charges: impl Iterator<Item = Charge>) -> Result<Cost, MoneyError> {
     let mut cost = Cost { amount: Money::ZERO, priced: true };
     for charge in charges {
         match charge.amount()? {

@@ -1,14 +1,12 @@
 //! Whether a call would be admitted now, and what it would hold and cost: [`Proxy::dry_run`].
 
 use super::{
-    Call, Estimate, NoRoom, Proxy, Refused, Terms, amount, asked, check_endpoint, no_room_for, refused, size,
-    unknown_model,
+    Call, Estimate, NoRoom, Proxy, Refused, Terms, asked, check_endpoint, no_room_for, refused, size, unknown_model,
 };
 use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
     keys::Caller,
     limits::{Headrooms, LimitExceeded},
-    pricing::{ServiceTier, charges},
     time::UnixNanos,
 };
 
@@ -62,8 +60,8 @@ impl Proxy {
         self.check_permission(caller, &call.model, terms, now)?;
         check_endpoint(call, terms)?;
         let prices = self.prices(&call.model, terms, now)?;
-        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
-        let reached = self.money_reached(caller, amount(&charges), now);
+        let money = self.money_held(call, terms, estimate, prices.as_deref());
+        let reached = self.money_reached(caller, money, now);
         let no_room = match exceeded {
             Some(exceeded) => Some(no_room_for(exceeded, reached)),
             None => reached.map(NoRoom::Money),

@@ -37,12 +37,13 @@ use crate::{
     config::Reserve,
     domain::{
         catalog::{Catalog, Named, Tier},
+        dry_run::money_held,
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
         limits::{ByScope, Headrooms, LimitExceeded, Limits},
-        money::{Money, Total},
-        pricing::{Charge, Prices, ServiceTier, charges, cost},
+        money::Total,
+        pricing::{Charge, Prices, ServiceTier, charges},
         projects::TierId,
         refusals::{OverLimit, Reason},
         spend::{Payer, SpendLimitReached},
@@ -140,7 +141,8 @@ impl Proxy {
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
-        let holds = self.hold(caller, call, &terms, &estimate, amount(&charges), now)?;
+        let money = self.money_held(call, &terms, &estimate, prices.as_deref());
+        let holds = self.hold(caller, call, &terms, &estimate, money, now)?;
         let (headrooms, budget_percent) = (holds.reservation.headrooms(), holds.money.soft_percent(now));
         let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
         Ok(Taken { meter, headrooms, budget_percent })
@@ -182,6 +184,12 @@ impl Proxy {
             return Err(Refused { error, headrooms, reason: Reason::UnpricedModel });
         }
         Ok(prices)
+    }
+
+    fn money_held(&self, call: &Call, terms: &Terms<'_>, estimate: &Estimate, prices: Option<&Prices>) -> Total {
+        let size = size(call, terms);
+        let max_output = if self.options.reserve == Reserve::Strict { size.max_output() } else { None };
+        money_held(&estimate.usage, max_output, size.wants_audio, prices)
     }
 
     /// A place on all limits and the money that the request is expected to cost, until it is settled; or neither, so that
@@ -302,11 +310,6 @@ fn unknown_model(model: &str) -> Refused {
     tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
     let error = ApiError::unknown_model(model);
     Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
-}
-
-/// An amount that does not fit is more than anybody may spend.
-fn amount(charges: &[Charge]) -> Total {
-    cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount).into()
 }
 
 /// What has no room for a request.

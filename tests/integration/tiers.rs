@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tollgate::{clock::Clock, config::Settings, domain::time::UnixNanos, simulator};
+use tollgate::{
+    clock::Clock,
+    config::{Reserve, Settings},
+    domain::time::UnixNanos,
+    simulator,
+};
 
 use crate::{
     schema::Specification,
@@ -266,6 +271,48 @@ async fn money_that_is_only_held_is_worth_another_try() {
     gate.open();
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(team.say("Hi").await.status, 200);
+}
+
+#[tokio::test]
+async fn strict_holds_the_money_of_all_that_may_be_answered() {
+    // Of 100 dollars; 40 tokens of output at a dollar each are allowed, and 7 are learned.
+    for (reserve, beside) in [(Reserve::Learned, 200), (Reserve::Strict, 429)] {
+        let gate = Gate::closed();
+        let upstream = Scripted::start({
+            let gate = gate.clone();
+            move |connection| {
+                if connection == 0 { vec![good_json()] } else { vec![Step::Gate(gate.clone()), good_json()] }
+            }
+        })
+        .await;
+        let gateway = upstream
+            .gateway(|settings| {
+                settings.reserve = reserve;
+                dear_output(settings);
+            })
+            .await;
+        let team = gateway.project("tier5").await;
+        let body = json!({"threshold_amount": 10_000, "currency": "USD", "interval": "month"});
+        let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+        assert_eq!(gateway.admin().post(&path, &body).await.status, 200);
+        spend(&team).await;
+        let body = with(text(TEXT_MODEL, "Hi"), &json!({"max_tokens": 40}));
+        let calls: Vec<_> = (0..2)
+            .map(|_| {
+                let (team, body) = (team.clone(), body.clone());
+                tokio::spawn(async move { team.chat(&body).await })
+            })
+            .collect();
+        eventually("both are under way", async || gateway.metric("open_admissions").await == 2).await;
+        let told =
+            team.post_bytes("/v1/chat/completions", &[("x-tollgate-dry-run", "true")], body.to_string()).await.json();
+        assert_eq!(told["admitted"], json!(beside == 200), "{reserve:?}: {told}");
+        gate.open();
+        gate.open();
+        for call in calls {
+            assert_eq!(call.await.unwrap().status, 200);
+        }
+    }
 }
 
 #[tokio::test]
