@@ -26,7 +26,7 @@
 //! # Two journeys
 //!
 //! A chat completion: the route in `api` -> `api/auth` makes a [`domain::keys::Caller`] -> `openai/request` reads model,
-//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices,
+//! stream, bounds, service tier and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices,
 //! reserves on all limits and holds what the request is expected to cost, or neither, journals the admission, and sends -> the answer's frames
 //! pass on while the meter looks on -> settled, once, before the client can have the last byte. A settlement that earns its
 //! project a higher tier leaves word in [`proxy::promotions`], and `app` makes the change.

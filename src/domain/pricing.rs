@@ -92,6 +92,18 @@ impl ServiceTier {
         }
     }
 
+    /// Those that may serve a request that asks for `text`, as far as it says. `auto` leaves it to the settings of
+    /// the upstream's project, which may say either.
+    pub fn asked(text: &str) -> &'static [Self] {
+        match (text, Self::from_wire(text)) {
+            ("auto", _) => &[Self::Default, Self::Priority],
+            (_, Self::Default) => &[Self::Default],
+            (_, Self::Flex) => &[Self::Flex],
+            (_, Self::Priority) => &[Self::Priority],
+            (_, Self::Batch) => &[Self::Batch],
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",

@@ -1,7 +1,7 @@
 //! Whether a call would be admitted now, and what it would hold and cost: [`Proxy::dry_run`].
 
 use super::{
-    Call, Estimate, NoRoom, Proxy, Refused, Terms, asked, check_endpoint, no_room_for, refused, size, unknown_model,
+    Call, Estimate, NoRoom, Proxy, Refused, Terms, asked, bounds, check_endpoint, no_room_for, refused, unknown_model,
 };
 use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
@@ -35,14 +35,13 @@ impl Proxy {
         let passed = self.would_pass(caller, call, &terms, &estimate, would.refused, now);
         let refused = passed.err();
         let prices = terms.named.as_ref().and_then(|named| named.prices(now)).map(AsRef::as_ref);
-        let size = size(call, &terms);
         let forecast = Forecast {
             limit_group: terms.limit_group.to_string(),
             estimate: estimate.usage,
             reserved_tokens: estimate.tokens,
             limits: would.limits,
-            cost: estimated_cost(&estimate.usage, prices),
-            worst_case: worst_case(&estimate.usage, size.max_output(), size.wants_audio, prices),
+            cost: estimated_cost(&estimate.usage, call.service_tiers, prices),
+            worst_case: worst_case(&estimate.usage, &bounds(call, &terms), prices),
         };
         let headrooms = refused.as_ref().map_or(would.headrooms, |refused| refused.headrooms);
         DryRun { forecast: Some(forecast), refused, headrooms }

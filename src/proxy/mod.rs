@@ -37,7 +37,7 @@ use crate::{
     config::Reserve,
     domain::{
         catalog::{Catalog, Named, Tier},
-        dry_run::money_held,
+        dry_run::{Bounds, money_held},
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
@@ -64,6 +64,8 @@ pub struct Call {
     /// The caller did not ask for the usage chunk, so it is taken out again.
     pub hide_usage: bool,
     pub size: Size,
+    /// Those that may serve it, as far as it says.
+    pub service_tiers: &'static [ServiceTier],
     /// What the upstream will see.
     pub upstream: upstream::Call,
 }
@@ -187,9 +189,8 @@ impl Proxy {
     }
 
     fn money_held(&self, call: &Call, terms: &Terms<'_>, estimate: &Estimate, prices: Option<&Prices>) -> Total {
-        let size = size(call, terms);
-        let max_output = if self.options.reserve == Reserve::Strict { size.max_output() } else { None };
-        money_held(&estimate.usage, max_output, size.wants_audio, prices)
+        let all_output = self.options.reserve == Reserve::Strict;
+        money_held(&estimate.usage, &bounds(call, terms), all_output, prices)
     }
 
     /// A place on all limits and the money that the request is expected to cost, until it is settled; or neither, so that
@@ -304,6 +305,12 @@ fn asked(estimate: &Estimate, call: &Call) -> Asked {
 fn size(call: &Call, terms: &Terms<'_>) -> Size {
     let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
     Size { model_max_output, ..call.size }
+}
+
+fn bounds(call: &Call, terms: &Terms<'_>) -> Bounds {
+    let size = size(call, terms);
+    let (max_output, wants_audio) = (size.max_output(), size.wants_audio);
+    Bounds { max_output, wants_audio, service_tiers: call.service_tiers }
 }
 
 fn unknown_model(model: &str) -> Refused {

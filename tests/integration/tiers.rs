@@ -316,6 +316,32 @@ async fn strict_holds_the_money_of_all_that_may_be_answered() {
 }
 
 #[tokio::test]
+async fn money_is_held_at_the_service_tier_that_is_asked_for() {
+    let gate = Gate::closed();
+    let upstream = Scripted::playing(vec![Step::Gate(gate.clone()), good_json()]).await;
+    let gateway = upstream.gateway(dear_output).await;
+    let team = gateway.project("tier5").await;
+    let body = json!({"threshold_amount": 40_000, "currency": "USD", "interval": "month"});
+    let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &body).await.status, 200);
+    let first = tokio::spawn({
+        let team = team.clone();
+        async move { team.say("Hi").await }
+    });
+    eventually("the first is under way", async || gateway.metric("open_admissions").await == 1).await;
+    // 256 dollars are held for it, and as much would be for another. Only the default tier is so dear.
+    for (tier, status) in [("default", 429), ("auto", 429), ("priority", 200)] {
+        let body = with(text(TEXT_MODEL, "Hi"), &json!({"service_tier": tier}));
+        if status == 200 {
+            gate.open();
+            gate.open();
+        }
+        assert_eq!(team.chat(&body).await.status, status, "{tier}");
+    }
+    assert_eq!(first.await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn a_keys_budget_is_its_own_and_counts_by_the_month_and_the_day() {
     let mut gateway = gateway(|_| {}).await;
     let mut team = gateway.project("partners").await;
