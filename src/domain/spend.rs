@@ -19,7 +19,7 @@ use jiff::{Timestamp, tz::Offset};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    budget::{Budget, Interval},
+    budget::{Budget, BudgetChange, Interval},
     hold::{Payer, SpendHold},
     limits::SpendLimitReached,
     soft::MARKS,

@@ -369,13 +369,13 @@ async fn a_keys_budget_is_its_own_and_counts_by_the_month_and_the_day() {
     gateway.run().await;
     team.url.clone_from(&gateway.calls_url);
     assert_eq!(team.say("Hi").await.error(), expected);
-    set(&gateway, json!({"daily_cents": 1})).await;
+    set(&gateway, json!({"monthly_cents": null})).await;
     spend(&team).await;
     gateway.stop().await;
     gateway.run().await;
     team.url.clone_from(&gateway.calls_url);
     assert_eq!(team.say("Hi").await.error(), expected);
-    set(&gateway, json!({"daily_cents": 1, "enforcement": "inactive"})).await;
+    set(&gateway, json!({"enforcement": "inactive"})).await;
     spend(&team).await;
     set(&gateway, Value::Null).await;
     spend(&team).await;
