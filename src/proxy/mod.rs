@@ -320,6 +320,7 @@ fn unknown_model(model: &str) -> Refused {
 }
 
 /// What has no room for a request.
+#[derive(Clone, Copy)]
 enum NoRoom {
     Limit(LimitExceeded),
     Money(SpendLimitReached),

@@ -241,7 +241,7 @@ async fn money_that_is_only_held_is_worth_another_try() {
         move |connection| if connection == 0 { vec![Step::Gate(gate.clone()), good_json()] } else { vec![good_json()] }
     })
     .await;
-    let gateway = upstream.gateway(|settings| dear_output(settings)).await;
+    let gateway = upstream.gateway(dear_output).await;
     let team = gateway.project("tier5").await;
     // 256 tokens of output are guessed for the first, at a dollar each.
     let body = json!({"threshold_amount": 40_000, "currency": "USD", "interval": "month"});

@@ -91,16 +91,11 @@ impl Spending {
     }
 
     pub(super) fn limits(&self, payer: &Payer<'_>) -> impl Iterator<Item = LimitOf> + use<> {
-        let of = |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, limit });
-        let [monthly, daily] = payer.budget.map_or([None, None], Budget::limits);
-        let limits = [
-            of(Spender::Key, monthly),
-            of(Spender::Key, daily),
-            of(Spender::Project, payer.project.terms.spend_limit),
-            of(Spender::Tier, payer.tier),
-            of(Spender::Organization, self.organization_limit.current()),
-        ];
-        limits.into_iter().flatten()
+        let of = |spender| move |limit| LimitOf { spender, limit };
+        let budget = payer.budget.map_or([None, None], Budget::limits).into_iter().flatten();
+        let (project, organization) = (payer.project.terms.spend_limits, self.organization_limits.current());
+        let own = budget.map(of(Spender::Key)).chain(project.iter().map(of(Spender::Project)));
+        own.chain(payer.tier.map(of(Spender::Tier))).chain(organization.iter().map(of(Spender::Organization)))
     }
 
     /// What counts for a limit, in its month or day around `now`.

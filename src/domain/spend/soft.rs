@@ -81,7 +81,7 @@ mod tests {
             name: String::new(),
             tier: TierId::from("tier1"),
             automatic_tier: true,
-            terms: ProjectTerms { spend_limit: Some(soft(100)), ..ProjectTerms::default() },
+            terms: ProjectTerms { spend_limits: Some(soft(100)).into(), ..ProjectTerms::default() },
             created_at: UnixNanos::default(),
             archived_at: None,
         };

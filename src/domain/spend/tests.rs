@@ -18,7 +18,7 @@ fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
         name: String::new(),
         tier: TierId::from("tier1"),
         automatic_tier: true,
-        terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
+        terms: ProjectTerms { spend_limits: spend_limit.into(), ..ProjectTerms::default() },
         created_at: UnixNanos::default(),
         archived_at: None,
     }
@@ -39,7 +39,7 @@ fn whose(spending: &Spending, project: &Project, now: UnixNanos) -> Option<Spend
 }
 
 fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
-    Spending::restored(Arc::new(OrganizationLimit::new(limit)), [])
+    Spending::restored(Arc::new(OrganizationLimits::new(limit)), [])
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn all_projects_together_reach_the_organizations_limit() {
     for project in [&a, &b] {
         assert_eq!(whose(&spending, project, at(LAST_SECOND)), Some(Spender::Organization));
     }
-    spending.organization_limit.set(None);
+    spending.organization_limits.set(SpendLimits::default());
     assert_eq!(whose(&spending, &a, at(LAST_SECOND)), None);
 }
 
