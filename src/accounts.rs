@@ -23,7 +23,7 @@ use crate::{
         ids::{KeyId, ProjectId, ServiceAccountId},
         keys::{ApiKey, Caller, KeyHash, KeyTerms, LastUsed, Pepper, PlainKey, redact},
         projects::{Project, ProjectTerms, Role, ServiceAccount, TierId},
-        spend::OrganizationLimit,
+        spend::OrganizationLimits,
         time::UnixNanos,
     },
     openai::error::ApiError,
@@ -35,7 +35,7 @@ pub struct Accounts {
     store: Arc<Store>,
     pepper: Pepper,
     current: ArcSwap<Directory>,
-    organization_limit: Arc<OrganizationLimit>,
+    organization_limits: Arc<OrganizationLimits>,
     /// One change at a time: each starts from the snapshot that the one before it left.
     changing: Mutex<()>,
     /// Compared with when the presented id is nobody's, so that the time taken does not tell which ids exist.
@@ -75,11 +75,11 @@ impl Accounts {
             service_accounts: saved.service_accounts,
             keys: saved.keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect(),
         };
-        let organization_limit = Arc::new(OrganizationLimit::new(saved.organization_spend_limit));
+        let organization_limits = Arc::new(OrganizationLimits::new(saved.organization_spend_limits));
         let (current, changing) = (ArcSwap::from_pointee(directory), Mutex::new(()));
         let decoy = Arc::new(decoy());
         let decoy_text = PlainKey::renew(&decoy.id, &mut random);
-        Ok(Arc::new(Self { store, pepper, current, organization_limit, changing, decoy, decoy_text }))
+        Ok(Arc::new(Self { store, pepper, current, organization_limits, changing, decoy, decoy_text }))
     }
 
     /// Who presents this credential. Every refusal costs the same hash, look-up and comparisons, whether the text can be a

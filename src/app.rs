@@ -202,7 +202,7 @@ impl Running {
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let promoting = settings.promote_projects.then_some(&catalog);
         let adjustments =
-            Adjustments::restored(&store, accounts.organization_limit(), promoting, clock.clone()).await?;
+            Adjustments::restored(&store, accounts.organization_limits(), promoting, clock.clone()).await?;
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
         let batch_queue = Arc::new(BatchQueue::restored(Arc::clone(&store)).await?);
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;

@@ -26,8 +26,8 @@
 //! # Two journeys
 //!
 //! A chat completion: the route in `api` -> `api/auth` makes a [`domain::keys::Caller`] -> `openai/request` reads model,
-//! stream, bounds and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices, holds
-//! what the request is expected to cost, reserves on all limits or none, journals the admission, and sends -> the answer's frames
+//! stream, bounds, service tier and audio without building a tree -> [`proxy::Call`] -> [`proxy::Proxy::forward`] finds prices,
+//! reserves on all limits and holds what the request is expected to cost, or neither, journals the admission, and sends -> the answer's frames
 //! pass on while the meter looks on -> settled, once, before the client can have the last byte. A settlement that earns its
 //! project a higher tier leaves word in [`proxy::promotions`] (as a refusal by the tier's monthly limit does), and `app` makes the
 //! change; one by which a limit on money passes a mark leaves word in [`proxy::notices`], and `app` writes it into the audit
@@ -73,8 +73,8 @@
 //!   unit weighs is kept beside it, so that a changed limit takes over what was used; and what of an open hold may still be
 //!   given back ([`domain::bucket::Bucket`]): a late refund must not come out of what others hold.
 //! - Limits hold for the keys of a project together; a key has buckets of its own only where it is narrower. Taking from all
-//!   of them happens under a lock per project and model, and one per key: nobody is refused because of a reservation that is
-//!   about to be taken back.
+//!   of them, and holding the money, happens under a lock per project and model, and one per key: nobody is refused because
+//!   of a reservation or of money that is about to be taken back.
 //! - The upstream call runs in the handler's own future, which is dropped when a client leaves; what is left of it then moves
 //!   to a task that reads the answer on ([`proxy`]'s `Attended`). No request pays for a task that is rarely needed.
 //! - Rollups are packed cells and not rows of columns: a report over a month of a thousand keys reads some dozens of rows.

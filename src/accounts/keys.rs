@@ -10,7 +10,7 @@ use crate::{
         keys::{AllowedModels, ApiKey, KeyTerms, LastUsed, PlainKey, PreviousSecret},
         limits::Limits,
         projects::{Project, ServiceAccount},
-        spend::Budget,
+        spend::BudgetChange,
         time::UnixNanos,
     },
     secrets::random,
@@ -25,7 +25,7 @@ pub struct KeyUpdate {
     /// `Some(None)`: every model.
     pub allowed_models: Option<Option<AllowedModels>>,
     /// `Some(None)`: none.
-    pub budget: Option<Option<Budget>>,
+    pub budget: Option<Option<BudgetChange>>,
     /// `Some(None)`: never.
     pub expires_at: Option<Option<UnixNanos>>,
 }
@@ -67,7 +67,9 @@ impl Accounts {
             key.name = update.name.unwrap_or_else(|| key.name.clone());
             key.terms.limits = update.limits.unwrap_or(key.terms.limits);
             key.terms.allowed_models = update.allowed_models.unwrap_or_else(|| key.terms.allowed_models.clone());
-            key.terms.budget = update.budget.unwrap_or(key.terms.budget);
+            if let Some(change) = update.budget {
+                key.terms.budget = change.and_then(|change| change.of(key.terms.budget));
+            }
             key.terms.expires_at = update.expires_at.unwrap_or(key.terms.expires_at);
         };
         self.change_key(project_id, key_id, by, change).await

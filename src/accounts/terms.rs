@@ -10,7 +10,7 @@ use crate::{
         audit::{AuditEvent, Audited, By, EventType, ORGANIZATION},
         ids::ProjectId,
         projects::{ModelPermissions, Project, ProjectTerms, RateLimitUpdate},
-        spend::{OrganizationLimit, SpendLimit},
+        spend::{OrganizationLimits, SpendLimitChange, SpendLimits},
     },
     store,
 };
@@ -60,48 +60,47 @@ impl Accounts {
         self.change_terms(id, wording, by, move |terms| terms.model_permissions = permissions).await
     }
 
-    /// `None` takes it away.
-    pub async fn set_spend_limit(
+    pub async fn change_spend_limit(
         self: &Arc<Self>,
         id: &ProjectId,
-        limit: Option<SpendLimit>,
+        change: SpendLimitChange,
         by: &By,
     ) -> Result<Arc<Project>, AccountsError> {
         let wording = Wording {
             object_id: id.to_string(),
             updated: EventType::SpendLimitUpdated,
             deleted: EventType::SpendLimitDeleted,
-            audited: |terms: &ProjectTerms| terms.spend_limit.as_ref().map(Audited::audited),
+            audited: move |terms: &ProjectTerms| {
+                terms.spend_limits.of(change.interval()).as_ref().map(Audited::audited)
+            },
         };
-        self.change_terms(id, wording, by, move |terms| terms.spend_limit = limit).await
+        self.change_terms(id, wording, by, move |terms| terms.spend_limits = terms.spend_limits.after(change)).await
     }
 
-    /// The organization's spend limit, for whoever enforces it: always the one in force.
-    pub const fn organization_limit(&self) -> &Arc<OrganizationLimit> {
-        &self.organization_limit
+    /// The organization's spend limits, for whoever enforces them: always those in force.
+    pub const fn organization_limits(&self) -> &Arc<OrganizationLimits> {
+        &self.organization_limits
     }
 
-    /// `None` takes it away.
-    pub async fn set_organization_spend_limit(
+    pub async fn change_organization_spend_limit(
         self: &Arc<Self>,
-        limit: Option<SpendLimit>,
+        change: SpendLimitChange,
         by: &By,
     ) -> Result<(), AccountsError> {
         let (this, by) = (Arc::clone(self), by.clone());
         to_the_end(async move {
             let _turn = this.changing.lock().await;
-            let before = this.organization_limit.current();
-            if before == limit {
+            let before = this.organization_limits.current();
+            let limits = before.after(change);
+            if before == limits {
                 return Ok(());
             }
-            let event_type = if limit.is_some() { EventType::SpendLimitUpdated } else { EventType::SpendLimitDeleted };
-            let event = AuditEvent {
-                before: before.as_ref().map(Audited::audited),
-                after: limit.as_ref().map(Audited::audited),
-                ..AuditEvent::new(event_type, &by, ORGANIZATION)
-            };
-            store::accounts::update_organization_spend_limit(&this.store, limit, &event).await?;
-            this.organization_limit.set(limit);
+            let of_interval = |limits: SpendLimits| limits.of(change.interval()).as_ref().map(Audited::audited);
+            let (before, after) = (of_interval(before), of_interval(limits));
+            let event_type = if after.is_some() { EventType::SpendLimitUpdated } else { EventType::SpendLimitDeleted };
+            let event = AuditEvent { before, after, ..AuditEvent::new(event_type, &by, ORGANIZATION) };
+            store::accounts::update_organization_spend_limits(&this.store, &limits, &event).await?;
+            this.organization_limits.set(limits);
             Ok(())
         })
         .await

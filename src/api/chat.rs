@@ -64,7 +64,7 @@ pub(super) async fn create(
 /// Reads the request; on an error with the model it named, if it got that far, for the headers of the answer.
 fn call(request_id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Call, (Option<String>, ApiError)> {
     let scanned = request::scan(&body).map_err(|error| (request::model_of(&body), error))?;
-    let size = size(&scanned);
+    let (size, service_tiers) = (size(&scanned), scanned.service_tiers);
     let (model, stream, hide_usage) = (Arc::from(scanned.model.as_ref()), scanned.stream, !scanned.include_usage);
     let splice = scanned.usage_splice;
     let body = match &splice {
@@ -74,7 +74,7 @@ fn call(request_id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Call,
     let endpoint = Endpoint::ChatCompletions;
     let headers = upstream::forwarded(headers);
     let upstream = upstream::Call { request_id, path: endpoint.upstream_path(), headers, body };
-    Ok(Call { endpoint, model, stream, hide_usage, size, upstream })
+    Ok(Call { endpoint, model, stream, hide_usage, size, service_tiers, upstream })
 }
 
 fn size(request: &ChatRequest<'_>) -> Size {

@@ -90,7 +90,7 @@ fn one_of(param: &'static str, given: Option<&str>, values: &[&'static str]) -> 
     })
 }
 
-pub(super) fn read(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, ApiError> {
+pub(super) fn read<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
     query.map(|Query(query)| query).map_err(|rejection| ApiError::invalid(rejection.body_text(), None, None))
 }
 

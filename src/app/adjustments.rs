@@ -11,7 +11,7 @@ use crate::{
     domain::{
         catalog::Catalog,
         report::{LATEST_TIME_S, Range},
-        spend::{OrganizationLimit, Spending},
+        spend::{OrganizationLimits, Spending},
         time::UnixNanos,
     },
     proxy::promotions::Promotions,
@@ -37,14 +37,14 @@ impl Adjustments {
     /// What the ledger says was spent, with the adjustments so far. `promoting` in the tiers of a catalog, or not at all.
     pub(super) async fn restored(
         store: &Arc<Store>,
-        limit: &Arc<OrganizationLimit>,
+        limits: &Arc<OrganizationLimits>,
         promoting: Option<&Arc<Catalog>>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
         // Tiers are earned by all that was ever spent.
         let days = promoting.map(|_| Range { start_s: 0, end_s: LATEST_TIME_S });
         let spent = spent(store, clock.now(), days).await?;
-        let spending = Arc::new(Spending::restored(Arc::clone(limit), spent.by_project));
+        let spending = Arc::new(Spending::restored(Arc::clone(limits), spent.by_project));
         for (interval, range, key, amount) in spent.by_key {
             spending.restore_key(interval, range, &key, amount);
         }

@@ -18,6 +18,9 @@ use super::{
     time::UnixNanos,
 };
 
+/// When to ask again for what requests under way hold: nobody knows when one of them ends.
+pub const NEXT_END_NANOS: u64 = 1_000_000_000;
+
 /// Ceilings per time for one model. `None` is no limit; read from text, so is `"-"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -92,6 +92,18 @@ impl ServiceTier {
         }
     }
 
+    /// Those that may serve a request that asks for `text`, as far as it says. `auto` leaves it to the settings of
+    /// the upstream's project, which may say either.
+    pub fn asked(text: &str) -> &'static [Self] {
+        match (text, Self::from_wire(text)) {
+            ("auto", _) => &[Self::Default, Self::Priority],
+            (_, Self::Default) => &[Self::Default],
+            (_, Self::Flex) => &[Self::Flex],
+            (_, Self::Priority) => &[Self::Priority],
+            (_, Self::Batch) => &[Self::Batch],
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
@@ -155,9 +167,13 @@ impl Charge {
 
 /// Prices every line of `usage`; without `prices` every line stays unpriced.
 pub fn charges(usage: &Usage, prices: Option<&Prices>, tier: ServiceTier) -> Vec<Charge> {
+    lines(usage, prices, tier).collect()
+}
+
+fn lines(usage: &Usage, prices: Option<&Prices>, tier: ServiceTier) -> impl Iterator<Item = Charge> {
     let input_tokens = usage.input_total();
-    let price = |item| prices.and_then(|prices| prices.price(item, tier, input_tokens));
-    usage.items().map(|(line_item, quantity)| Charge { line_item, quantity, price: price(line_item) }).collect()
+    let price = move |item| prices.and_then(|prices| prices.price(item, tier, input_tokens));
+    usage.items().map(move |(line_item, quantity)| Charge { line_item, quantity, price: price(line_item) })
 }
 
 /// What a request cost. `priced` is false when any line had no price: then `amount` covers only the others.
@@ -168,6 +184,15 @@ pub struct Cost {
 }
 
 pub fn cost(charges: &[Charge]) -> Result<Cost, MoneyError> {
+    sum(charges.iter().copied())
+}
+
+/// The [`cost`] of the [`charges`] of `usage`.
+pub fn cost_of(usage: &Usage, prices: Option<&Prices>, tier: ServiceTier) -> Result<Cost, MoneyError> {
+    sum(lines(usage, prices, tier))
+}
+
+fn sum(charges: impl Iterator<Item = Charge>) -> Result<Cost, MoneyError> {
     let mut cost = Cost { amount: Money::ZERO, priced: true };
     for charge in charges {
         match charge.amount()? {

@@ -8,6 +8,7 @@ mod budget;
 mod hold;
 mod limits;
 mod marks;
+mod own;
 
 use std::{
     collections::HashMap,
@@ -19,10 +20,11 @@ use jiff::{Timestamp, tz::Offset};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    budget::{Budget, Interval},
+    budget::{Budget, BudgetChange, Interval},
     hold::{Payer, SpendHold},
     limits::SpendLimitReached,
     marks::{MARKS, Mark, Told},
+    own::{SpendLimitChange, SpendLimits},
 };
 use super::{ids::ProjectId, money::Total, report::Range, time::UnixNanos};
 
@@ -70,9 +72,9 @@ impl Spender {
     }
 }
 
-/// The organization's limit: changed by one, read with each request.
+/// The organization's limits: changed by one, read with each request.
 #[derive(Debug, Default)]
-pub struct OrganizationLimit(RwLock<Option<SpendLimit>>);
+pub struct OrganizationLimits(RwLock<SpendLimits>);
 
 /// A calendar month in UTC: Unix seconds, without the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +87,7 @@ pub struct Month {
 /// a month and back, and settlements come a little late.
 #[derive(Debug)]
 pub struct Spending {
-    organization_limit: Arc<OrganizationLimit>,
+    organization_limits: Arc<OrganizationLimits>,
     /// Locked before the sums where both are.
     held: Mutex<hold::HeldSums>,
     keys: Mutex<budget::KeySums>,
@@ -130,17 +132,17 @@ impl SpendLimit {
     }
 }
 
-impl OrganizationLimit {
-    pub fn new(limit: Option<SpendLimit>) -> Self {
-        Self(RwLock::new(limit))
+impl OrganizationLimits {
+    pub fn new(limits: impl Into<SpendLimits>) -> Self {
+        Self(RwLock::new(limits.into()))
     }
 
-    pub fn current(&self) -> Option<SpendLimit> {
+    pub fn current(&self) -> SpendLimits {
         *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn set(&self, limit: Option<SpendLimit>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = limit;
+    pub fn set(&self, limits: SpendLimits) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 }
 
@@ -181,11 +183,11 @@ impl Sums {
 impl Spending {
     /// Goes on from what the ledger says was spent in some months and days.
     pub fn restored(
-        organization_limit: Arc<OrganizationLimit>,
+        organization_limits: Arc<OrganizationLimits>,
         spent: impl IntoIterator<Item = (Interval, Range, ProjectId, Total)>,
     ) -> Self {
         let (held, keys, months, days) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        let spending = Self { organization_limit, held, keys, months, days };
+        let spending = Self { organization_limits, held, keys, months, days };
         for (interval, range, project, amount) in spent {
             spending.add_to(interval, range, &project, amount);
         }

@@ -11,7 +11,10 @@ use super::{
     sse::{EventScanner, Seen},
     usage::read_answer,
 };
-use crate::domain::usage::{LineItem, Usage};
+use crate::domain::{
+    pricing::ServiceTier,
+    usage::{LineItem, Usage},
+};
 
 const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/fixtures");
 
@@ -213,6 +216,7 @@ fn observation(row: &str) -> Option<Observation<'_>> {
         images: u32::try_from(number(7)?).ok()?,
         audio: super::audio::AudioInput::default(),
         wants_audio: false,
+        service_tiers: ServiceTier::asked("default"),
         usage_splice: None,
     };
     (number(14)? <= 10_000_000).then_some(Observation { row, date: cells.get(2)?, request, consumed: number(15)? })

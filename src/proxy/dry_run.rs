@@ -1,11 +1,12 @@
 //! Whether a call would be admitted now, and what it would hold and cost: [`Proxy::dry_run`].
 
-use super::{Call, Estimate, Proxy, Refused, Terms, asked, check_endpoint, over_limit, size, unknown_model};
+use super::{
+    Call, Estimate, NoRoom, Proxy, Refused, Terms, asked, bounds, check_endpoint, no_room_for, refused, unknown_model,
+};
 use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
     keys::Caller,
     limits::{Headrooms, LimitExceeded},
-    pricing::{ServiceTier, charges},
     time::UnixNanos,
 };
 
@@ -41,14 +42,13 @@ impl Proxy {
         let passed = self.would_pass(caller, call, &terms, &estimate, would.refused, now);
         let refused = passed.err();
         let prices = terms.named.as_ref().and_then(|named| named.prices(now)).map(AsRef::as_ref);
-        let size = size(call, &terms);
         let forecast = Forecast {
             limit_group: terms.limit_group.to_string(),
             estimate: estimate.usage,
             reserved_tokens: estimate.tokens,
             limits: would.limits,
-            cost: estimated_cost(&estimate.usage, prices),
-            worst_case: worst_case(&estimate.usage, size.max_output(), size.wants_audio, prices),
+            cost: estimated_cost(&estimate.usage, call.service_tiers, prices),
+            worst_case: worst_case(&estimate.usage, &bounds(call, &terms), prices),
         };
         let headrooms = refused.as_ref().map_or(would.headrooms, |refused| refused.headrooms);
         let budget_percent = match refused {
@@ -70,8 +70,12 @@ impl Proxy {
         self.check_permission(caller, &call.model, terms, now)?;
         check_endpoint(call, terms)?;
         let prices = self.prices(&call.model, terms, now)?;
-        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
-        self.check_spending(caller, terms, &charges, now)?;
-        exceeded.map_or(Ok(()), |exceeded| Err(over_limit(caller, call, terms, estimate, exceeded, now)))
+        let money = self.money_held(call, terms, estimate, prices.as_deref());
+        let reached = self.money_reached(caller, money, now);
+        let no_room = match exceeded {
+            Some(exceeded) => Some(no_room_for(exceeded, reached)),
+            None => reached.map(NoRoom::Money),
+        };
+        no_room.map_or(Ok(()), |no_room| Err(refused(caller, call, terms, estimate, no_room, now)))
     }
 }

@@ -16,12 +16,9 @@ use crate::domain::{
     explanation::LimitUse,
     ids::{KeyId, ProjectId},
     ledger::{Hold, Used, UsedBefore},
-    limits::{Audio, ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, Scope},
+    limits::{Audio, ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, NEXT_END_NANOS, Scope},
     time::UnixNanos,
 };
-
-/// When to ask again for a place among the requests under way: nobody knows when one of them ends.
-const CONCURRENT_WAIT_NANOS: u64 = 1_000_000_000;
 
 /// The live buckets of every project, key and limit group that has been used.
 #[derive(Debug, Default)]
@@ -150,10 +147,23 @@ impl Buckets {
         asked: Asked,
         now: UnixNanos,
     ) -> Result<Reservation, LimitExceeded> {
+        self.reserve_with(limits, asked, now, || Ok(())).map(|(reservation, ())| reservation)
+    }
+
+    /// As [`Self::reserve`], where the request must get something besides: `also` is called when all limits have room, and
+    /// nobody else takes from them before it returns. Where it fails, nothing is taken.
+    pub fn reserve_with<T, E: From<LimitExceeded>>(
+        self: &Arc<Self>,
+        limits: &ByScope<Limits>,
+        asked: Asked,
+        now: UnixNanos,
+        also: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(Reservation, T), E> {
         let stream = asked.stream;
         let mut hold = self.hold(limits, asked);
         let mut locked = self.lock(limits);
         let levels = levels_with(&mut hold, &mut locked, stream, now)?;
+        let also = also()?;
         let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
         for (scope, dimension, rate) in rates(limits) {
             let at = dimension.index();
@@ -168,7 +178,8 @@ impl Buckets {
         }
         drop(locked);
         let headrooms = Headrooms::tightest(limits, &levels, now);
-        Ok(Reservation { buckets: Arc::clone(self), hold, stream, numbers, headrooms, open: true })
+        let reservation = Reservation { buckets: Arc::clone(self), hold, stream, numbers, headrooms, open: true };
+        Ok((reservation, also))
     }
 
     pub fn headrooms(&self, limits: &ByScope<Limits>, now: UnixNanos) -> Headrooms {
@@ -255,7 +266,7 @@ fn levels_with(
         let used = locked.under_way(scope, dimension).map_or(0, |under_way| *under_way);
         hold.used_before[scope][dimension.index()] = Some(used.into());
         if used >= limit {
-            let wait_nanos = Some(CONCURRENT_WAIT_NANOS);
+            let wait_nanos = Some(NEXT_END_NANOS);
             refuse(LimitExceeded { scope, dimension, limit, used: used.into(), requested: 1, wait_nanos });
         }
     }

@@ -24,7 +24,7 @@ use self::{
     attended::Attended,
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
-    limiter::{Asked, Buckets, Limiter, Reservation},
+    limiter::{Asked, Buckets, Limiter},
     recorder::{Consumed, Ending, Facts, Holds, Meter, Recorder},
     refusals::Refusals,
 };
@@ -38,14 +38,15 @@ use crate::{
     config::Reserve,
     domain::{
         catalog::{Catalog, Named},
+        dry_run::{Bounds, money_held},
         ids::RequestId,
         keys::Caller,
         ledger::Outcome,
         limits::{ByScope, Headrooms, LimitExceeded, Limits},
-        money::{Money, Total},
-        pricing::{Charge, Prices, ServiceTier, charges, cost},
+        money::Total,
+        pricing::{Charge, Prices, ServiceTier, charges},
         refusals::{OverLimit, Reason},
-        spend::{Payer, SpendHold, SpendLimitReached, Spender},
+        spend::{Payer, SpendLimitReached, Spender},
         time::UnixNanos,
     },
     journal::{JournalError, Position},
@@ -63,6 +64,8 @@ pub struct Call {
     /// The caller did not ask for the usage chunk, so it is taken out again.
     pub hide_usage: bool,
     pub size: Size,
+    /// Those that may serve it, as far as it says.
+    pub service_tiers: &'static [ServiceTier],
     /// What the upstream will see.
     pub upstream: upstream::Call,
 }
@@ -123,7 +126,7 @@ struct Terms<'a> {
 pub const UNLISTED: &str = "(unlisted)";
 
 impl Proxy {
-    /// Nothing is sent upstream without a price, money left to spend, a reservation and a place in the journal; from the admission on the
+    /// Nothing is sent upstream without a price, a reservation, money left to spend and a place in the journal; from the admission on the
     /// request is settled exactly once, whatever happens.
     pub async fn forward(self: &Arc<Self>, caller: &Caller, call: Call) -> Result<Answer, Refused> {
         let now = self.clock.now();
@@ -141,10 +144,9 @@ impl Proxy {
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
-        let money = self.hold_money(caller, &terms, &charges, now)?;
-        let reservation = reserve(caller, call, &terms, &estimate, now)?;
-        let (headrooms, budget_percent) = (reservation.headrooms(), money.soft_percent(now));
-        let holds = Holds { reservation, money };
+        let money = self.money_held(call, &terms, &estimate, prices.as_deref());
+        let holds = self.hold(caller, call, &terms, &estimate, money, now)?;
+        let (headrooms, budget_percent) = (holds.reservation.headrooms(), holds.money.soft_percent(now));
         let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
         Ok(Taken { meter, headrooms, budget_percent })
     }
@@ -187,33 +189,46 @@ impl Proxy {
         Ok(prices)
     }
 
-    /// What the estimate costs, held until the request is settled.
-    fn hold_money(
-        &self,
-        caller: &Caller,
-        terms: &Terms<'_>,
-        charges: &[Charge],
-        now: UnixNanos,
-    ) -> Result<SpendHold, Refused> {
-        let held = self.recorder.spending.hold(&self.payer(caller), amount(charges), now);
-        held.map_err(|reached| {
-            if let (Spender::Tier, Some(promotions)) = (reached.spender, &self.recorder.promotions) {
-                promotions.held_by_its_tier(caller.project(), now);
-            }
-            over_spend_limit(terms, reached, now)
-        })
+    fn money_held(&self, call: &Call, terms: &Terms<'_>, estimate: &Estimate, prices: Option<&Prices>) -> Total {
+        let all_output = self.options.reserve == Reserve::Strict;
+        money_held(&estimate.usage, &bounds(call, terms), all_output, prices)
     }
 
-    /// As [`Self::hold_money`], without holding it.
-    fn check_spending(
+    /// A place on all limits and the money that the request is expected to cost, until it is settled; or neither, so that
+    /// nobody is refused because of what is about to be given back.
+    fn hold(
         &self,
         caller: &Caller,
+        call: &Call,
         terms: &Terms<'_>,
-        charges: &[Charge],
+        estimate: &Estimate,
+        amount: Total,
         now: UnixNanos,
-    ) -> Result<(), Refused> {
-        let passes = self.recorder.spending.has_room(&self.payer(caller), amount(charges), now);
-        passes.map_err(|reached| over_spend_limit(terms, reached, now))
+    ) -> Result<Holds, Refused> {
+        let money = || self.recorder.spending.hold(&self.payer(caller), amount, now).map_err(NoRoom::Money);
+        let held = terms.buckets.reserve_with(&terms.limits, asked(estimate, call), now, money);
+        let (reservation, money) = held.map_err(|no_room| {
+            let told = match no_room {
+                NoRoom::Limit(exceeded) => {
+                    let LimitExceeded { scope, dimension, .. } = exceeded;
+                    tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
+                    no_room_for(exceeded, self.money_reached(caller, amount, now))
+                }
+                money @ NoRoom::Money(_) => money,
+            };
+            if let (NoRoom::Money(reached), Some(promotions)) = (&told, &self.recorder.promotions)
+                && reached.spender == Spender::Tier
+            {
+                promotions.held_by_its_tier(caller.project(), now);
+            }
+            refused(caller, call, terms, estimate, told, now)
+        })?;
+        Ok(Holds { reservation, money })
+    }
+
+    /// The spend limit that has no room for `amount` now. Nothing is held.
+    fn money_reached(&self, caller: &Caller, amount: Total, now: UnixNanos) -> Option<SpendLimitReached> {
+        self.recorder.spending.has_room(&self.payer(caller), amount, now).err()
     }
 
     fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
@@ -290,25 +305,16 @@ fn asked(estimate: &Estimate, call: &Call) -> Asked {
     Asked { tokens: estimate.tokens, audio: estimate.audio, stream: call.stream }
 }
 
-fn reserve(
-    caller: &Caller,
-    call: &Call,
-    terms: &Terms<'_>,
-    estimate: &Estimate,
-    now: UnixNanos,
-) -> Result<Reservation, Refused> {
-    let reserved = terms.buckets.reserve(&terms.limits, asked(estimate, call), now);
-    reserved.map_err(|exceeded: LimitExceeded| {
-        let LimitExceeded { scope, dimension, .. } = exceeded;
-        tracing::debug!(scope = scope.name(), limit = dimension.name(), key_id = %caller.key().id, "a limit refused a request");
-        over_limit(caller, call, terms, estimate, exceeded, now)
-    })
-}
-
 /// As the request says, and the model's page.
 fn size(call: &Call, terms: &Terms<'_>) -> Size {
     let model_max_output = terms.named.and_then(|named| named.model.max_output_tokens);
     Size { model_max_output, ..call.size }
+}
+
+fn bounds(call: &Call, terms: &Terms<'_>) -> Bounds {
+    let size = size(call, terms);
+    let (max_output, wants_audio) = (size.max_output(), size.wants_audio);
+    Bounds { max_output, wants_audio, service_tiers: call.service_tiers }
 }
 
 fn unknown_model(model: &str) -> Refused {
@@ -317,14 +323,41 @@ fn unknown_model(model: &str) -> Refused {
     Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
 }
 
-/// An amount that does not fit is more than anybody may spend.
-fn amount(charges: &[Charge]) -> Total {
-    cost(charges).map_or(Money::from_pico(i64::MAX), |cost| cost.amount).into()
+/// What has no room for a request.
+#[derive(Clone, Copy)]
+enum NoRoom {
+    Limit(LimitExceeded),
+    Money(SpendLimitReached),
+}
+
+impl From<LimitExceeded> for NoRoom {
+    fn from(exceeded: LimitExceeded) -> Self {
+        Self::Limit(exceeded)
+    }
+}
+
+/// Which of both is told: money that is spent, since it is in vain to wait for the limit then; otherwise the limit.
+fn no_room_for(exceeded: LimitExceeded, money: Option<SpendLimitReached>) -> NoRoom {
+    money.filter(SpendLimitReached::is_spent).map_or(NoRoom::Limit(exceeded), NoRoom::Money)
+}
+
+fn refused(
+    caller: &Caller,
+    call: &Call,
+    terms: &Terms<'_>,
+    estimate: &Estimate,
+    no_room: NoRoom,
+    now: UnixNanos,
+) -> Refused {
+    match no_room {
+        NoRoom::Limit(exceeded) => over_limit(caller, call, terms, estimate, exceeded, now),
+        NoRoom::Money(reached) => over_spend_limit(terms, reached, now),
+    }
 }
 
 fn over_spend_limit(terms: &Terms<'_>, reached: SpendLimitReached, now: UnixNanos) -> Refused {
     let headrooms = terms.buckets.headrooms(&terms.limits, now);
-    let error = ApiError::spend_limit_reached(reached.spender);
+    let error = ApiError::spend_limit_reached(&reached);
     Refused { error, headrooms, reason: Reason::SpendLimit(Box::new(reached)) }
 }
 

@@ -11,13 +11,13 @@ pub use self::changes::{
     insert_key, insert_project, insert_service_account, revoke_key, update_key, update_project, update_service_account,
 };
 use self::terms::TermsRow;
-pub use self::terms::{update_organization_spend_limit, update_terms};
+pub use self::terms::{update_organization_spend_limits, update_terms};
 use super::{Store, StoreError};
 use crate::domain::{
     ids::{KeyId, ProjectId, ServiceAccountId},
     keys::{ApiKey, KeyHash, KeyTerms, LastUsed, PreviousSecret},
     projects::{Project, ProjectTerms, Role, ServiceAccount, TierId},
-    spend::SpendLimit,
+    spend::SpendLimits,
     time::UnixNanos,
 };
 
@@ -28,7 +28,7 @@ pub struct Saved {
     pub projects: HashMap<ProjectId, Arc<Project>>,
     pub service_accounts: HashMap<ServiceAccountId, Arc<ServiceAccount>>,
     pub keys: Vec<ApiKey>,
-    pub organization_spend_limit: Option<SpendLimit>,
+    pub organization_spend_limits: SpendLimits,
 }
 
 pub async fn load(store: &Store) -> Result<Saved, StoreError> {
@@ -52,8 +52,8 @@ pub async fn load(store: &Store) -> Result<Saved, StoreError> {
     let terms: Result<HashMap<_, _>, _> =
         terms.iter().map(|row| Ok::<_, sqlx::Error>((row.project_id.as_str(), row.read()?))).collect();
     let mut terms = terms?;
-    let organization_spend_limit = terms::organization_spend_limit(&mut reading).await?;
-    let mut saved = Saved { organization_spend_limit, ..Saved::default() };
+    let organization_spend_limits = terms::organization_spend_limits(&mut reading).await?;
+    let mut saved = Saved { organization_spend_limits, ..Saved::default() };
     for row in projects {
         let terms = terms.remove(row.id.as_str()).unwrap_or_default();
         let project = row.read(terms)?;

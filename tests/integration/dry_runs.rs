@@ -5,7 +5,7 @@ use tollgate::{clock::Clock, config::Settings, domain::time::UnixNanos, simulato
 
 use crate::{
     stand_in::StandIn,
-    support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, model_without_price, spoken, text, with},
+    support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, amounts, model_without_price, spoken, text, with},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -225,6 +225,24 @@ async fn the_worst_case_is_exact_or_says_why_there_is_none() {
         let told = dry(&team, &text(model, "Hi")).await.json();
         assert_eq!((&told["admitted"], &told["worst_case_cost"]), (&json!(true), &Value::Null), "{model}");
         assert_eq!((&told["worst_case_unknown"], &told["estimated_cost"]), (&json!("unpriced"), &Value::Null));
+    }
+}
+
+#[tokio::test]
+async fn costs_are_those_of_the_service_tier_that_is_asked_for() {
+    let gateway = gateway(|_| {}).await;
+    let team = gateway.project("tier5").await;
+    // 3 tokens, and 256 that are guessed or 1,000 that are allowed: pico-dollars each, in and out.
+    for (tier, input, output) in [
+        (Value::Null, 250_000, 2_000_000),
+        (json!("flex"), 125_000, 1_000_000),
+        (json!("priority"), 450_000, 3_600_000),
+        (json!("auto"), 450_000, 3_600_000),
+    ] {
+        let body = with(text("gpt-5-mini", "Hi"), &json!({"service_tier": tier, "max_completion_tokens": 1_000}));
+        let told = dry(&team, &body).await.text();
+        let expected = |tokens| i128::from(3 * input + tokens * output);
+        assert_eq!(amounts(&told, "value"), [expected(256_i64), expected(1_000)], "{tier}");
     }
 }
 

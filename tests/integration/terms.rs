@@ -225,6 +225,34 @@ async fn a_limit_of_a_day_refuses_until_midnight_with_and_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_limit_of_the_month_and_one_of_the_day_hold_at_the_same_time() {
+    for whose in ["project", "organization"] {
+        let mut gateway = gateway().await;
+        let mut team = gateway.project("tier1").await;
+        let path = match whose {
+            "project" => format!("{PROJECTS}/{}/spend_limit", team.project_id),
+            _ => ORGANIZATION.to_owned(),
+        };
+        set(&gateway, &path, cents(2)).await;
+        set(&gateway, &path, with(cents(1), &json!({"interval": "day"}))).await;
+        for (day, restarted) in [(0, false), (1, true)] {
+            assert_eq!(speak(&team).await.status, 200, "day {day} of the {whose}'s");
+            assert_spent(&team.say("Hi").await, whose);
+            if restarted {
+                restart(&mut gateway, &mut [&mut team]).await;
+            }
+            assert_spent(&team.say("Hi").await, whose);
+            gateway.clock.advance(86_400 * 1_000_000_000);
+        }
+        // A third day is new, and the month is not.
+        assert_spent(&team.say("Hi").await, whose);
+        assert_eq!(gateway.admin().delete(&format!("{path}?interval=month")).await.status, 200);
+        assert_eq!(speak(&team).await.status, 200);
+        assert_spent(&team.say("Hi").await, whose);
+    }
+}
+
+#[tokio::test]
 async fn all_projects_together_are_held_to_the_organizations_limit() {
     let mut gateway = gateway().await;
     let (mut one, mut two) = (gateway.project("tier1").await, gateway.project("tier1").await);

@@ -7,13 +7,14 @@ use tollgate::{
     api,
     app::{Routers, Running, StartError},
     clock::Clock,
-    config::{Settings, load_catalog},
+    config::{Reserve, Settings, load_catalog},
     domain::time::UnixNanos,
     simulator,
 };
 
 use crate::{
     schema::Specification,
+    scripted::{Gate, Scripted, Step, eventually, good_json},
     support::{Actor, Gateway, MODEL, TEXT_MODEL, amounts, change_price, spoken, text, with},
 };
 
@@ -37,13 +38,18 @@ tiers = [
 pub async fn gateway(change: impl FnOnce(&mut Settings)) -> Gateway {
     let clock = Clock::manual(UnixNanos::from_seconds(SEPTEMBER));
     Gateway::start_at(clock, simulator::Options::default(), |settings| {
-        change_price(settings, TEXT_MODEL, "output_text = \"0.6\"", "output_text = \"1000000\"");
+        dear_output(settings);
         let file = settings.data_dir.with_file_name("tiers.toml");
         std::fs::write(&file, TIERS).unwrap();
         settings.tiers_file = Some(file);
         change(settings);
     })
     .await
+}
+
+/// A dollar a token.
+fn dear_output(settings: &mut Settings) {
+    change_price(settings, TEXT_MODEL, "output_text = \"0.6\"", "output_text = \"1000000\"");
 }
 
 async fn promoting() -> Gateway {
@@ -274,6 +280,114 @@ async fn many_requests_at_once_do_not_pass_a_spend_limit_together() {
 }
 
 #[tokio::test]
+async fn money_that_is_only_held_is_worth_another_try() {
+    let gate = Gate::closed();
+    let upstream = Scripted::start({
+        let gate = gate.clone();
+        move |connection| if connection == 0 { vec![Step::Gate(gate.clone()), good_json()] } else { vec![good_json()] }
+    })
+    .await;
+    let gateway = upstream.gateway(dear_output).await;
+    let team = gateway.project("tier5").await;
+    // 256 tokens of output are guessed for the first, at a dollar each.
+    let body = json!({"threshold_amount": 40_000, "currency": "USD", "interval": "month"});
+    let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &body).await.status, 200);
+    let first = tokio::spawn({
+        let team = team.clone();
+        async move { team.say("Hi").await }
+    });
+    eventually("the first is under way", async || gateway.metric("open_admissions").await == 1).await;
+    let told =
+        team.post_bytes("/v1/chat/completions", &[("x-tollgate-dry-run", "true")], text(TEXT_MODEL, "Hi").to_string());
+    let told = told.await.json()["refusal"].clone();
+    let refused = team.say("Hi").await;
+    let expected = json!({
+        "message": "What is left of your project's spend limit is held by requests under way: Held $256.00000045, Requested \
+            $256.00000045. Please try again in 1s, or when one of them has ended.",
+        "type": "requests", "param": null, "code": "rate_limit_exceeded",
+    });
+    assert_eq!((refused.status.as_u16(), refused.error()), (429, expected.clone()));
+    assert_eq!((refused.header("retry-after-ms"), refused.header("retry-after")), ("1000", "1"));
+    assert!(!refused.headers.contains_key("x-should-retry"));
+    assert_eq!(
+        (&told["reason"], &told["error"], &told["retry_after_ms"]),
+        (&json!("spend_limit"), &expected, &json!(1_000))
+    );
+    gate.open();
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(team.say("Hi").await.status, 200);
+}
+
+#[tokio::test]
+async fn strict_holds_the_money_of_all_that_may_be_answered() {
+    // Of 100 dollars; 40 tokens of output at a dollar each are allowed, and 7 are learned.
+    for (reserve, beside) in [(Reserve::Learned, 200), (Reserve::Strict, 429)] {
+        let gate = Gate::closed();
+        let upstream = Scripted::start({
+            let gate = gate.clone();
+            move |connection| {
+                if connection == 0 { vec![good_json()] } else { vec![Step::Gate(gate.clone()), good_json()] }
+            }
+        })
+        .await;
+        let gateway = upstream
+            .gateway(|settings| {
+                settings.reserve = reserve;
+                dear_output(settings);
+            })
+            .await;
+        let team = gateway.project("tier5").await;
+        let body = json!({"threshold_amount": 10_000, "currency": "USD", "interval": "month"});
+        let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+        assert_eq!(gateway.admin().post(&path, &body).await.status, 200);
+        spend(&team).await;
+        let body = with(text(TEXT_MODEL, "Hi"), &json!({"max_tokens": 40}));
+        let calls: Vec<_> = (0..2)
+            .map(|_| {
+                let (team, body) = (team.clone(), body.clone());
+                tokio::spawn(async move { team.chat(&body).await })
+            })
+            .collect();
+        eventually("both are under way", async || gateway.metric("open_admissions").await == 2).await;
+        let told =
+            team.post_bytes("/v1/chat/completions", &[("x-tollgate-dry-run", "true")], body.to_string()).await.json();
+        assert_eq!(told["admitted"], json!(beside == 200), "{reserve:?}: {told}");
+        gate.open();
+        gate.open();
+        for call in calls {
+            assert_eq!(call.await.unwrap().status, 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn money_is_held_at_the_service_tier_that_is_asked_for() {
+    let gate = Gate::closed();
+    let upstream = Scripted::playing(vec![Step::Gate(gate.clone()), good_json()]).await;
+    let gateway = upstream.gateway(dear_output).await;
+    let team = gateway.project("tier5").await;
+    let body = json!({"threshold_amount": 40_000, "currency": "USD", "interval": "month"});
+    let path = format!("{PROJECTS}/{}/spend_limit", team.project_id);
+    assert_eq!(gateway.admin().post(&path, &body).await.status, 200);
+    let first = tokio::spawn({
+        let team = team.clone();
+        async move { team.say("Hi").await }
+    });
+    eventually("the first is under way", async || gateway.metric("open_admissions").await == 1).await;
+    // 256 dollars are held for it, and as much would be for another. Only the default tier is so dear.
+    for (tier, status) in [("default", 429), ("auto", 429), ("priority", 200)] {
+        let body = with(text(TEXT_MODEL, "Hi"), &json!({"service_tier": tier}));
+        if status == 200 {
+            gate.open();
+            gate.open();
+        }
+        assert_eq!(team.chat(&body).await.status, status, "{tier}");
+    }
+    assert_eq!(first.await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn a_keys_budget_is_its_own_and_counts_by_the_month_and_the_day() {
     let mut gateway = gateway(|_| {}).await;
     let mut team = gateway.project("partners").await;
@@ -301,13 +415,13 @@ async fn a_keys_budget_is_its_own_and_counts_by_the_month_and_the_day() {
     gateway.run().await;
     team.url.clone_from(&gateway.calls_url);
     assert_eq!(team.say("Hi").await.error(), expected);
-    set(&gateway, json!({"daily_cents": 1})).await;
+    set(&gateway, json!({"monthly_cents": null})).await;
     spend(&team).await;
     gateway.stop().await;
     gateway.run().await;
     team.url.clone_from(&gateway.calls_url);
     assert_eq!(team.say("Hi").await.error(), expected);
-    set(&gateway, json!({"daily_cents": 1, "enforcement": "inactive"})).await;
+    set(&gateway, json!({"enforcement": "inactive"})).await;
     spend(&team).await;
     set(&gateway, Value::Null).await;
     spend(&team).await;

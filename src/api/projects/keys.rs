@@ -71,7 +71,9 @@ pub(in crate::api) async fn modify(
     OfProject(key): OfProject,
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
-    let KeyUpdateRequest { name, limits, allowed_models, budget, expires_in_seconds } = KeyUpdateRequest::parse(&body)?;
+    let request = KeyUpdateRequest::parse(&body)?;
+    request.check(&key.terms)?;
+    let KeyUpdateRequest { name, limits, allowed_models, budget, expires_in_seconds } = request;
     let by = admin.acts(clock.now());
     if expires_in_seconds.is_some() && key.terms.expires_at.is_some_and(|at| at <= by.at) {
         return Err(expired(key.id.as_str()));

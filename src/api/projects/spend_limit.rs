@@ -1,26 +1,50 @@
-//! `/v1/organization/projects/{project_id}/spend_limit`, and `/v1/organization/spend_limit` for all projects together.
+//! `/v1/organization/projects/{project_id}/spend_limit`, and `/v1/organization/spend_limit` for all projects together: one of the month and one of
+//! the day.
 
 use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
 
-use super::{InProject, refused};
+use serde::Deserialize;
+
+use super::{InProject, read, refused};
 use crate::{
     accounts::Accounts,
     api::{auth::Admin, body::SmallBody},
     clock::Clock,
+    domain::spend::{SpendLimit, SpendLimitChange, SpendLimits},
     openai::{
         error::ApiError,
-        management::terms::{SpendLimitObject, TermsDeleted, spend_limit},
+        management::terms::{SpendLimitObject, TermsDeleted, interval, spend_limit},
     },
 };
 
-pub(in crate::api) async fn retrieve(_: Admin, InProject(project): InProject) -> Result<Response, ApiError> {
-    let limit = project.terms.spend_limit.ok_or_else(|| none(project.id.as_str()))?;
+/// Which of the two is meant.
+#[derive(Deserialize)]
+pub(in crate::api) struct IntervalQuery {
+    interval: Option<String>,
+}
+
+impl IntervalQuery {
+    /// Where nothing is said it is the month's, or the day's where that is the only one.
+    fn of(&self, limits: &SpendLimits) -> Result<Option<SpendLimit>, ApiError> {
+        match self.interval.as_deref() {
+            None => Ok(limits.iter().next()),
+            Some(text) => Ok(limits.of(interval(text)?)),
+        }
+    }
+}
+
+pub(in crate::api) async fn retrieve(
+    _: Admin,
+    InProject(project): InProject,
+    query: Result<Query<IntervalQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let limit = read(query)?.of(&project.terms.spend_limits)?.ok_or_else(|| none(project.id.as_str()))?;
     Ok(Json(SpendLimitObject::of_project(&limit)).into_response())
 }
 
@@ -32,7 +56,7 @@ pub(in crate::api) async fn update(
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
     let limit = spend_limit(&body)?;
-    let set = accounts.set_spend_limit(&project.id, Some(limit), &admin.acts(clock.now())).await;
+    let set = accounts.change_spend_limit(&project.id, SpendLimitChange::Set(limit), &admin.acts(clock.now())).await;
     set.map_err(|error| refused(&error))?;
     Ok(Json(SpendLimitObject::of_project(&limit)).into_response())
 }
@@ -42,11 +66,11 @@ pub(in crate::api) async fn delete(
     State(accounts): State<Arc<Accounts>>,
     State(clock): State<Clock>,
     InProject(project): InProject,
+    query: Result<Query<IntervalQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    if project.terms.spend_limit.is_none() {
-        return Err(none(project.id.as_str()));
-    }
-    let deleted = accounts.set_spend_limit(&project.id, None, &admin.acts(clock.now())).await;
+    let limit = read(query)?.of(&project.terms.spend_limits)?.ok_or_else(|| none(project.id.as_str()))?;
+    let change = SpendLimitChange::Delete(limit.interval);
+    let deleted = accounts.change_spend_limit(&project.id, change, &admin.acts(clock.now())).await;
     deleted.map_err(|error| refused(&error))?;
     Ok(Json(TermsDeleted::PROJECT_SPEND_LIMIT).into_response())
 }
@@ -54,8 +78,9 @@ pub(in crate::api) async fn delete(
 pub(in crate::api) async fn retrieve_common(
     _: Admin,
     State(accounts): State<Arc<Accounts>>,
+    query: Result<Query<IntervalQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let limit = accounts.organization_limit().current().ok_or_else(|| none("organization"))?;
+    let limit = common(&accounts, query)?;
     Ok(Json(SpendLimitObject::of_organization(&limit)).into_response())
 }
 
@@ -66,7 +91,7 @@ pub(in crate::api) async fn update_common(
     SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
     let limit = spend_limit(&body)?;
-    let set = accounts.set_organization_spend_limit(Some(limit), &admin.acts(clock.now())).await;
+    let set = accounts.change_organization_spend_limit(SpendLimitChange::Set(limit), &admin.acts(clock.now())).await;
     set.map_err(|error| refused(&error))?;
     Ok(Json(SpendLimitObject::of_organization(&limit)).into_response())
 }
@@ -75,13 +100,17 @@ pub(in crate::api) async fn delete_common(
     admin: Admin,
     State(accounts): State<Arc<Accounts>>,
     State(clock): State<Clock>,
+    query: Result<Query<IntervalQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    if accounts.organization_limit().current().is_none() {
-        return Err(none("organization"));
-    }
-    let deleted = accounts.set_organization_spend_limit(None, &admin.acts(clock.now())).await;
+    let change = SpendLimitChange::Delete(common(&accounts, query)?.interval);
+    let deleted = accounts.change_organization_spend_limit(change, &admin.acts(clock.now())).await;
     deleted.map_err(|error| refused(&error))?;
     Ok(Json(TermsDeleted::ORGANIZATION_SPEND_LIMIT).into_response())
+}
+
+fn common(accounts: &Accounts, query: Result<Query<IntervalQuery>, QueryRejection>) -> Result<SpendLimit, ApiError> {
+    let limits = accounts.organization_limits().current();
+    read(query)?.of(&limits)?.ok_or_else(|| none("organization"))
 }
 
 fn none(of: &str) -> ApiError {

@@ -5,7 +5,7 @@ use crate::{
     domain::{
         keys::{KeyTerms, Pepper},
         money::Total,
-        spend::{Enforcement, OrganizationLimit, SpendLimit},
+        spend::{Enforcement, OrganizationLimits, SpendLimit, SpendLimitChange},
     },
     metrics::Metrics,
     store::audit::{Filter, Position, page},
@@ -37,7 +37,7 @@ impl World {
         let by = By::gateway(UnixNanos(NOW.0 - 7 * DAY_NANOS));
         let project = accounts.create_project("a", "tier1".into(), &by).await.unwrap();
         let (_, key, _) = accounts.create_service_account(&project.id, "a", KeyTerms::default(), &by).await.unwrap();
-        let spending = Arc::new(Spending::restored(Arc::new(OrganizationLimit::default()), []));
+        let spending = Arc::new(Spending::restored(Arc::new(OrganizationLimits::default()), []));
         let world = Self { _directory: directory, store, accounts, key, spending, clock: Clock::manual(NOW) };
         world.set(100, interval, &by).await;
         world
@@ -46,7 +46,7 @@ impl World {
     async fn set(&self, cents: u64, interval: Interval, by: &By) {
         let threshold_cents = NonZeroU64::new(cents).unwrap();
         let limit = SpendLimit { threshold_cents, interval, enforcement: Enforcement::Inactive };
-        self.accounts.set_spend_limit(&self.key.project.id, Some(limit), by).await.unwrap();
+        self.accounts.change_spend_limit(&self.key.project.id, SpendLimitChange::Set(limit), by).await.unwrap();
     }
 
     fn spend(&self, amount: i128) {

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{limits::Limits, spend::SpendLimit};
+use crate::domain::{limits::Limits, spend::SpendLimits};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProjectTerms {
@@ -15,7 +15,7 @@ pub struct ProjectTerms {
     pub rate_limits: BTreeMap<String, Limits>,
     /// `None`: every model.
     pub model_permissions: Option<ModelPermissions>,
-    pub spend_limit: Option<SpendLimit>,
+    pub spend_limits: SpendLimits,
 }
 
 /// Which models a project may call, whatever its keys say.

@@ -16,6 +16,15 @@ pub struct Budget {
     pub enforcement: Enforcement,
 }
 
+/// What is to be different about a budget; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BudgetChange {
+    /// `Some(None)`: this amount goes.
+    pub monthly_cents: Option<Option<NonZeroU64>>,
+    pub daily_cents: Option<Option<NonZeroU64>>,
+    pub enforcement: Option<Enforcement>,
+}
+
 /// What an amount is a ceiling for. Both begin and end at midnight in UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +90,17 @@ impl Budget {
             cents.map(|threshold_cents| SpendLimit { threshold_cents, interval, enforcement })
         };
         [limit(Interval::Month, self.monthly_cents), limit(Interval::Day, self.daily_cents)]
+    }
+}
+
+impl BudgetChange {
+    /// What becomes of `budget`: none where no amount is left. A new one is enforced unless something else is said.
+    pub fn of(self, budget: Option<Budget>) -> Option<Budget> {
+        let monthly_cents = self.monthly_cents.unwrap_or_else(|| budget?.monthly_cents);
+        let daily_cents = self.daily_cents.unwrap_or_else(|| budget?.daily_cents);
+        let before = budget.map_or(Enforcement::Enforcing, |budget| budget.enforcement);
+        let enforcement = self.enforcement.unwrap_or(before);
+        monthly_cents.or(daily_cents).map(|_| Budget { monthly_cents, daily_cents, enforcement })
     }
 }
 
@@ -172,6 +192,30 @@ mod tests {
 
     /// 2026-02-28, a second before midnight.
     const LAST_SECOND: u64 = 1_772_323_199;
+
+    #[test]
+    fn a_change_of_a_budget_leaves_what_it_does_not_name() {
+        use Enforcement::{Enforcing, Inactive};
+        let cents = NonZeroU64::new;
+        let budget = |monthly, daily, enforcement| Budget {
+            monthly_cents: cents(monthly),
+            daily_cents: cents(daily),
+            enforcement,
+        };
+        let soft = budget(5_000, 500, Inactive);
+        let none = BudgetChange::default();
+        let daily = |amount| BudgetChange { daily_cents: Some(cents(amount)), ..none };
+        assert_eq!(none.of(Some(soft)), Some(soft));
+        assert_eq!(daily(1_000).of(Some(soft)), Some(budget(5_000, 1_000, Inactive)));
+        assert_eq!(daily(0).of(Some(soft)), Some(budget(5_000, 0, Inactive)));
+        let monthly = BudgetChange { monthly_cents: Some(None), ..none };
+        assert_eq!(monthly.of(daily(0).of(Some(soft))), None);
+        assert_eq!(
+            BudgetChange { enforcement: Some(Enforcing), ..none }.of(Some(soft)),
+            Some(budget(5_000, 500, Enforcing))
+        );
+        assert_eq!((daily(7).of(None), none.of(None)), (Some(budget(0, 7, Enforcing)), None));
+    }
 
     fn at(seconds: u64) -> UnixNanos {
         UnixNanos::from_seconds(seconds)

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         projects::{ProjectTerms, TierId},
-        spend::{Enforcement, Interval, OrganizationLimit},
+        spend::{Enforcement, Interval, OrganizationLimits},
     };
 
     const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
@@ -157,14 +157,14 @@ mod tests {
             name: String::new(),
             tier: TierId::from("tier1"),
             automatic_tier: true,
-            terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
+            terms: ProjectTerms { spend_limits: spend_limit.into(), ..ProjectTerms::default() },
             created_at: UnixNanos::default(),
             archived_at: None,
         }
     }
 
     fn spending(organization: Option<SpendLimit>) -> Arc<Spending> {
-        Arc::new(Spending::restored(Arc::new(OrganizationLimit::new(organization)), []))
+        Arc::new(Spending::restored(Arc::new(OrganizationLimits::new(organization)), []))
     }
 
     fn cents(cents: i128) -> Total {

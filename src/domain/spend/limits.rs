@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, dollars, hold::HeldSums, marks::Limits};
 use crate::domain::{
     ids::{KeyId, ProjectId},
+    limits::NEXT_END_NANOS,
     money::Total,
     time::UnixNanos,
 };
@@ -43,17 +44,28 @@ impl SpendLimitReached {
         dollars(self.threshold_cents)
     }
 
+    /// Nothing is left, so that no waiting helps before the interval ends. Otherwise only what is held stands in the way.
+    pub fn is_spent(&self) -> bool {
+        self.spent >= self.threshold()
+    }
+
+    /// When to ask again; `None` where it is spent.
+    pub fn wait_nanos(&self) -> Option<u64> {
+        (!self.is_spent()).then_some(NEXT_END_NANOS)
+    }
+
     /// A request that is alone needs only that something is left.
     fn leaves_room(&self) -> bool {
         let sum = |a: Total, b: Total| Total::from_pico(a.pico().saturating_add(b.pico()));
         let needed = sum(sum(self.spent, self.held), self.requested);
-        self.spent < self.threshold() && (self.held == Total::default() || needed <= self.threshold())
+        !self.is_spent() && (self.held == Total::default() || needed <= self.threshold())
     }
 }
 
 impl Spending {
     /// The enforced limit that has no room for a request that is expected to cost `requested`, if one has none: the key's
-    /// before the project's own, before its tier's, and the organization's last.
+    /// before the project's own, before its tier's, and the organization's last; but one that is spent before all in which
+    /// money is only held, because it is in vain to wait for those.
     pub(super) fn without_room(
         &self,
         payer: &Payer<'_>,
@@ -62,8 +74,8 @@ impl Spending {
         now: UnixNanos,
     ) -> Option<SpendLimitReached> {
         let limits = self.limits(payer);
-        let mut enforced = limits.iter().filter(|limit| limit.limit.is_enforced());
-        enforced.find_map(|limit| {
+        let enforced = limits.iter().filter(|limit| limit.limit.is_enforced());
+        let reached = enforced.filter_map(|limit| {
             let LimitOf { spender, limit: SpendLimit { threshold_cents, interval, .. } } = *limit;
             let reached = SpendLimitReached {
                 spender,
@@ -75,18 +87,22 @@ impl Spending {
                 ends_s: interval.around(now).end_s,
             };
             (!reached.leaves_room()).then_some(reached)
-        })
+        });
+        reached.min_by_key(|reached| !reached.is_spent())
     }
 
     pub(super) fn limits(&self, payer: &Payer<'_>) -> Limits {
         let of = |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, limit });
         let [monthly, daily] = payer.budget.map_or([None, None], Budget::limits);
+        let (project, organization) = (payer.project.terms.spend_limits, self.organization_limits.current());
         Limits([
             of(Spender::Key, monthly),
             of(Spender::Key, daily),
-            of(Spender::Project, payer.project.terms.spend_limit),
+            of(Spender::Project, project.of(Interval::Month)),
+            of(Spender::Project, project.of(Interval::Day)),
             of(Spender::Tier, payer.tier),
-            of(Spender::Organization, self.organization_limit.current()),
+            of(Spender::Organization, organization.of(Interval::Month)),
+            of(Spender::Organization, organization.of(Interval::Day)),
         ])
     }
 

@@ -50,7 +50,7 @@ pub struct ToldFacts {
 
 /// Those that a request is held to or told of, as they were when it was admitted. In place, so that they cost no allocation.
 #[derive(Debug)]
-pub(super) struct Limits(pub(super) [Option<LimitOf>; 5]);
+pub(super) struct Limits(pub(super) [Option<LimitOf>; 7]);
 
 impl Mark {
     pub fn told(&self, object_id: &str) -> Told {
@@ -157,7 +157,7 @@ mod tests {
             name: String::new(),
             tier: TierId::from("tier1"),
             automatic_tier: true,
-            terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
+            terms: ProjectTerms { spend_limits: spend_limit.into(), ..ProjectTerms::default() },
             created_at: UnixNanos::default(),
             archived_at: None,
         }

@@ -18,7 +18,7 @@ fn project(id: &str, spend_limit: Option<SpendLimit>) -> Project {
         name: String::new(),
         tier: TierId::from("tier1"),
         automatic_tier: true,
-        terms: ProjectTerms { spend_limit, ..ProjectTerms::default() },
+        terms: ProjectTerms { spend_limits: spend_limit.into(), ..ProjectTerms::default() },
         created_at: UnixNanos::default(),
         archived_at: None,
     }
@@ -39,7 +39,7 @@ fn whose(spending: &Spending, project: &Project, now: UnixNanos) -> Option<Spend
 }
 
 fn nothing_spent(limit: Option<SpendLimit>) -> Spending {
-    Spending::restored(Arc::new(OrganizationLimit::new(limit)), [])
+    Spending::restored(Arc::new(OrganizationLimits::new(limit)), [])
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn all_projects_together_reach_the_organizations_limit() {
     for project in [&a, &b] {
         assert_eq!(whose(&spending, project, at(LAST_SECOND)), Some(Spender::Organization));
     }
-    spending.organization_limit.set(None);
+    spending.organization_limits.set(SpendLimits::default());
     assert_eq!(whose(&spending, &a, at(LAST_SECOND)), None);
 }
 
@@ -179,4 +179,24 @@ fn the_neighbours_of_a_month_are_those_of_the_calendar() {
     assert_eq!(starts(at(LAST_SECOND)), [1_767_225_600, 1_772_323_200, 1_769_904_000]);
     assert_eq!(starts(at(0)), [31 * DAY_S, 0]);
     assert_eq!(Interval::Day.near(at(5)).count(), 2);
+}
+
+#[test]
+fn a_limit_that_is_spent_is_told_before_one_in_which_money_is_only_held() {
+    let cents = |cents: i128| Total::from_pico(cents * PICO_PER_CENT);
+    let (now, key) = (at(LAST_SECOND), KeyId::parse("key_a").unwrap());
+    let spending = Arc::new(Spending::restored(Arc::default(), []));
+    let project = project("proj_a", limit(100, Enforcement::Enforcing));
+    let hold = |amount, of_tier| {
+        let tier = limit(of_tier, Enforcement::Enforcing);
+        spending.hold(&Payer { key: &key, budget: None, project: &project, tier }, cents(amount), now)
+    };
+    let told = |reached: SpendLimitReached| (reached.spender, reached.is_spent(), reached.wait_nanos());
+    hold(10, 100).unwrap().settle(cents(10), now);
+    let under_way = hold(60, 100).unwrap();
+    assert_eq!(told(hold(40, 100).unwrap_err()), (Spender::Project, false, Some(1_000_000_000)));
+    assert_eq!(told(hold(40, 10).unwrap_err()), (Spender::Tier, true, None));
+    under_way.settle(cents(50), now);
+    hold(40, 100).unwrap().settle(cents(40), now);
+    assert_eq!(told(hold(0, 100).unwrap_err()), (Spender::Project, true, None));
 }

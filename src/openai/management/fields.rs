@@ -12,7 +12,7 @@ use crate::{
     domain::{
         keys::AllowedModels,
         limits::{Limits, MAX_AUDIO_SECONDS},
-        spend::{Budget, Enforcement},
+        spend::{Budget, BudgetChange, Enforcement},
     },
     openai::{error::ApiError, report::query::choice},
 };
@@ -157,8 +157,14 @@ pub(super) fn limits(fields: &Map<String, Value>) -> Result<Limits, ApiError> {
     })
 }
 
-/// `None` when it is left out or null. Without a word on enforcement it is enforced.
+/// Of a new key. `None` when it is left out or null.
 pub(super) fn budget(fields: &Map<String, Value>) -> Result<Option<Budget>, ApiError> {
+    let Some(change) = budget_change(fields)? else { return Ok(None) };
+    change.of(None).map(Some).ok_or_else(no_amount)
+}
+
+/// `None` when it is left out or null. One that says nothing would look like one that was set.
+pub(super) fn budget_change(fields: &Map<String, Value>) -> Result<Option<BudgetChange>, ApiError> {
     const NAMES: [&str; 3] = ["monthly_cents", "daily_cents", "enforcement"];
     const ENFORCEMENT: &str = "budget.enforcement";
     let budget = match fields.get("budget") {
@@ -169,17 +175,22 @@ pub(super) fn budget(fields: &Map<String, Value>) -> Result<Option<Budget>, ApiE
     if let Some(unknown) = budget.keys().find(|name| !NAMES.contains(&name.as_str())) {
         return Err(ApiError::unknown_parameter(&format!("budget.{}", shown(unknown))));
     }
-    let cents = |name| Ok(integer(budget, "budget.", name, MAX_CENTS)?.and_then(NonZeroU64::new));
-    let (monthly_cents, daily_cents): (_, Option<NonZeroU64>) = (cents(NAMES[0])?, cents(NAMES[1])?);
-    if monthly_cents.is_none() && daily_cents.is_none() {
-        return Err(ApiError::missing_parameter("budget.monthly_cents"));
-    }
+    let cents = |name| -> Result<_, ApiError> {
+        let cents = integer(budget, "budget.", name, MAX_CENTS)?.and_then(NonZeroU64::new);
+        Ok(budget.contains_key(name).then_some(cents))
+    };
     let enforcement = match budget.get(NAMES[2]) {
-        None | Some(Value::Null) => Enforcement::Enforcing,
-        Some(Value::String(text)) => choice(ENFORCEMENT, text, &Enforcement::ALL, Enforcement::name)?,
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(choice(ENFORCEMENT, text, &Enforcement::ALL, Enforcement::name)?),
         Some(other) => return Err(wrong_type(ENFORCEMENT, "a string", other)),
     };
-    Ok(Some(Budget { monthly_cents, daily_cents, enforcement }))
+    let change = BudgetChange { monthly_cents: cents(NAMES[0])?, daily_cents: cents(NAMES[1])?, enforcement };
+    if change == BudgetChange::default() { Err(no_amount()) } else { Ok(Some(change)) }
+}
+
+/// A budget of no amount would be none.
+pub(super) fn no_amount() -> ApiError {
+    ApiError::missing_parameter("budget.monthly_cents")
 }
 
 /// A whole number from 1 to `maximum`; `None` when it is left out or null.

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::fields::{
-    above_maximum, allowed_models, below_minimum, boolean, budget, integer, limits, name, object, only, optional_name,
-    wrong_type,
+    above_maximum, allowed_models, below_minimum, boolean, budget, budget_change, integer, limits, name, no_amount,
+    object, only, optional_name, wrong_type,
 };
 use crate::{
     domain::{
@@ -12,7 +12,7 @@ use crate::{
         keys::{AllowedModels, KeyTerms},
         limits::Limits,
         projects::{Role, TierId},
-        spend::Budget,
+        spend::{Budget, BudgetChange},
         time::UnixNanos,
     },
     openai::{error::ApiError, report::query::enumeration},
@@ -92,7 +92,8 @@ pub struct KeyUpdateRequest {
     pub name: Option<String>,
     pub limits: Option<Limits>,
     pub allowed_models: Option<Option<AllowedModels>>,
-    pub budget: Option<Option<Budget>>,
+    /// `Some(None)`: it has none any more.
+    pub budget: Option<Option<BudgetChange>>,
     /// `Some(None)`: the key does not expire any more.
     pub expires_in_seconds: Option<Option<u64>>,
 }
@@ -200,9 +201,17 @@ impl KeyUpdateRequest {
             // Null takes them away.
             limits: given("limits").then(|| limits(&fields)).transpose()?,
             allowed_models: given("allowed_models").then(|| allowed_models(&fields)).transpose()?,
-            budget: given("budget").then(|| budget(&fields)).transpose()?,
+            budget: given("budget").then(|| budget_change(&fields)).transpose()?,
             expires_in_seconds: given(EXPIRES_IN_SECONDS).then(|| expiry_seconds(&fields)).transpose()?,
         })
+    }
+
+    /// A key without a budget gets one only by an amount.
+    pub fn check(&self, of: &KeyTerms) -> Result<(), ApiError> {
+        match self.budget {
+            Some(Some(change)) if of.budget.is_none() && change.of(None).is_none() => Err(no_amount()),
+            _ => Ok(()),
+        }
     }
 }
 

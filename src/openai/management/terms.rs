@@ -181,7 +181,7 @@ impl<'a> From<&'a ModelPermissions> for ModelPermissionsObject<'a> {
 // === spend limits ===
 
 /// `POST /v1/organization/spend_limit` and `POST /v1/organization/projects/{project_id}/spend_limit`. Without a word on
-/// enforcement the limit is enforced. An interval of a day is ours.
+/// enforcement the limit is enforced. An interval of a day is ours, and a limit of each at the same time.
 pub fn spend_limit(body: &[u8]) -> Result<SpendLimit, ApiError> {
     let fields = object(body)?;
     only(&fields, &["threshold_amount", "currency", "interval", "enforcement"])?;
@@ -189,7 +189,7 @@ pub fn spend_limit(body: &[u8]) -> Result<SpendLimit, ApiError> {
     let threshold_cents = threshold_cents.and_then(std::num::NonZeroU64::new);
     let threshold_cents = threshold_cents.ok_or_else(|| ApiError::missing_parameter("threshold_amount"))?;
     choice("currency", text(&fields, "currency", "currency")?, &["USD"], |name| name)?;
-    let interval = choice("interval", text(&fields, "interval", "interval")?, &Interval::ALL, Interval::name)?;
+    let interval = interval(text(&fields, "interval", "interval")?)?;
     let enforcement = match fields.get("enforcement") {
         None | Some(Value::Null) => Enforcement::Enforcing,
         Some(Value::Object(enforcement)) => {
@@ -202,6 +202,10 @@ pub fn spend_limit(body: &[u8]) -> Result<SpendLimit, ApiError> {
         Some(other) => return Err(wrong_type("enforcement", "an object", other)),
     };
     Ok(SpendLimit { threshold_cents, interval, enforcement })
+}
+
+pub fn interval(text: &str) -> Result<Interval, ApiError> {
+    choice("interval", shown(text), &Interval::ALL, Interval::name)
 }
 
 #[derive(Debug, Serialize)]

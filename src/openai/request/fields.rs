@@ -15,9 +15,12 @@ use super::{
     splice::{StreamOptions, UsageSplice},
     values::{boolean, integer, optional},
 };
-use crate::openai::{
-    error::ApiError,
-    json::{self, Skip, Text},
+use crate::{
+    domain::pricing::ServiceTier,
+    openai::{
+        error::ApiError,
+        json::{self, Skip, Text},
+    },
 };
 
 const MAX_MODEL_BYTES: usize = 256;
@@ -98,6 +101,7 @@ pub(super) struct Draft<'a> {
     max_completion_tokens: Option<u64>,
     choices: Option<u64>,
     wants_audio: bool,
+    service_tiers: Option<&'static [ServiceTier]>,
 }
 
 impl<'a> Draft<'a> {
@@ -139,6 +143,7 @@ impl<'a> Draft<'a> {
             images: self.contents.images,
             audio: self.contents.audio,
             wants_audio: self.wants_audio,
+            service_tiers: self.service_tiers.unwrap_or(&[ServiceTier::Default]),
             usage_splice: (self.stream && !include_usage).then(splice),
         })
     }
@@ -175,7 +180,10 @@ impl<'a> Draft<'a> {
             Field::Choices => self.choices = integer(param, raw, 1..=MAX_CHOICES)?,
             Field::Modalities => self.wants_audio = modalities::include_audio(raw)?,
             Field::Audio => optional(param, raw, "an object")?,
-            Field::ServiceTier => optional(param, raw, "a string")?,
+            Field::ServiceTier => {
+                optional(param, raw, "a string")?;
+                self.service_tiers = json::text(raw).map(|text| ServiceTier::asked(&text));
+            }
             Field::Messages => {}
         }
         Ok(())

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 pub use self::splice::{UsageSplice, ask_for_usage};
 use super::{audio::AudioInput, error::ApiError};
+use crate::domain::pricing::ServiceTier;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatRequest<'a> {
@@ -31,6 +32,9 @@ pub struct ChatRequest<'a> {
     pub audio: AudioInput,
     /// The answer may contain audio.
     pub wants_audio: bool,
+    /// Those that may serve it. Where nothing is said it is the default one: so it is unless the upstream's project is set
+    /// otherwise, and then its prices are higher than what is expected here.
+    pub service_tiers: &'static [ServiceTier],
     /// Where to ask for usage; `None` when the answer carries it anyway.
     pub usage_splice: Option<UsageSplice>,
 }

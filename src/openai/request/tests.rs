@@ -32,6 +32,7 @@ fn a_plain_request_has_defaults() {
     assert_eq!((request.choices, request.messages, request.text_bytes), (1, 1, 2));
     assert!(!request.stream && !request.include_usage && !request.wants_audio);
     assert_eq!((request.max_output_tokens, request.usage_splice), (None, None));
+    assert_eq!(request.service_tiers, [ServiceTier::Default]);
 }
 
 #[test]
@@ -41,6 +42,22 @@ fn null_is_as_good_as_absent() {
         "audio":null,"service_tier":null"#,
     );
     assert_eq!(read(&nulls), read(&body("")));
+}
+
+#[test]
+fn a_service_tier_is_read_as_the_upstream_reads_it() {
+    use ServiceTier::{Default, Flex, Priority};
+    for (tier, expected) in [
+        ("priority", &[Priority][..]),
+        ("prio\\u0072ity", &[Priority]),
+        ("fast", &[Priority]),
+        ("flex", &[Flex]),
+        ("default", &[Default]),
+        ("scale", &[Default]),
+        ("auto", &[Default, Priority]),
+    ] {
+        assert_eq!(read(&body(&format!("\"service_tier\":\"{tier}\""))).service_tiers, expected, "{tier}");
+    }
 }
 
 #[test]

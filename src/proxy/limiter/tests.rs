@@ -240,6 +240,36 @@ fn begin(
 }
 
 #[test]
+fn nothing_is_taken_for_who_does_not_get_the_rest_and_the_rest_is_not_asked_for_in_vain() {
+    #[derive(Debug, PartialEq)]
+    enum Without {
+        Room,
+        Rest,
+    }
+    impl From<LimitExceeded> for Without {
+        fn from(_: LimitExceeded) -> Self {
+            Self::Room
+        }
+    }
+    let limits = of_project(Limits { concurrent_requests: some(1), ..tokens_per_minute(100) });
+    let [one] = keys(&Limiter::default());
+    let asked = std::cell::Cell::new(0);
+    let ask = |tokens, rest: Result<_, Without>| {
+        one.reserve_with(&limits, text(tokens), at(0), || {
+            asked.set(asked.get() + 1);
+            rest
+        })
+    };
+    assert_eq!(ask(60, Err(Without::Rest)).err(), Some(Without::Rest));
+    assert_eq!((one.headrooms(&limits, at(0)).tokens.unwrap().remaining, asked.get()), (100, 1));
+    let (held, rest) = ask(60, Ok("rest")).unwrap();
+    assert_eq!((rest, asked.get()), ("rest", 2));
+    assert_eq!((ask(60, Ok("rest")).err(), asked.get()), (Some(Without::Room), 2));
+    drop(held);
+    assert!(ask(100, Ok("rest")).is_ok());
+}
+
+#[test]
 fn what_is_under_way_holds_a_place_until_it_is_settled_or_dropped() {
     let limits = of_project(at_once(2, 1));
     let [one, two] = keys(&Limiter::default());

@@ -8,7 +8,7 @@ use crate::{
     domain::{
         audit::AuditEvent,
         projects::{Project, ProjectTerms},
-        spend::SpendLimit,
+        spend::SpendLimits,
     },
     store::{Store, StoreError, change::Change},
 };
@@ -33,17 +33,15 @@ impl TermsRow {
         Ok(ProjectTerms {
             rate_limits: parsed("project_terms.rate_limits", &self.rate_limits)?,
             model_permissions: optional("project_terms.model_permissions", self.model_permissions.as_deref())?,
-            spend_limit: optional("project_terms.spend_limit", self.spend_limit.as_deref())?,
+            spend_limits: optional("project_terms.spend_limit", self.spend_limit.as_deref())?.unwrap_or_default(),
         })
     }
 }
 
-pub(super) async fn organization_spend_limit(
-    reading: &mut SqliteConnection,
-) -> Result<Option<SpendLimit>, sqlx::Error> {
+pub(super) async fn organization_spend_limits(reading: &mut SqliteConnection) -> Result<SpendLimits, sqlx::Error> {
     let row: Option<Option<String>> =
         sqlx::query_scalar("SELECT spend_limit FROM organization_terms").fetch_optional(reading).await?;
-    optional("organization_terms.spend_limit", row.flatten().as_deref())
+    Ok(optional("organization_terms.spend_limit", row.flatten().as_deref())?.unwrap_or_default())
 }
 
 /// Writes the terms of a project.
@@ -58,16 +56,16 @@ pub async fn update_terms(store: &Store, project: &Project, event: &AuditEvent) 
     .bind(project.id.as_str())
     .bind(json(&terms.rate_limits)?)
     .bind(terms.model_permissions.as_ref().map(json).transpose()?)
-    .bind(terms.spend_limit.as_ref().map(json).transpose()?)
+    .bind(spend_limits(&terms.spend_limits)?)
     .execute(change.connection())
     .await?;
     change.commit().await
 }
 
-/// Writes the organization's spend limit, or that there is none.
-pub async fn update_organization_spend_limit(
+/// Writes the organization's spend limits, or that there are none.
+pub async fn update_organization_spend_limits(
     store: &Store,
-    limit: Option<SpendLimit>,
+    limits: &SpendLimits,
     event: &AuditEvent,
 ) -> Result<(), StoreError> {
     let mut change = Change::begin(store, event).await?;
@@ -75,10 +73,15 @@ pub async fn update_organization_spend_limit(
         "INSERT INTO organization_terms (id, spend_limit) VALUES (1, ?) \
          ON CONFLICT DO UPDATE SET spend_limit = excluded.spend_limit",
     )
-    .bind(limit.as_ref().map(json).transpose()?)
+    .bind(spend_limits(limits)?)
     .execute(change.connection())
     .await?;
     change.commit().await
+}
+
+/// NULL is none.
+fn spend_limits(limits: &SpendLimits) -> Result<Option<String>, sqlx::Error> {
+    (!limits.is_empty()).then(|| json(limits)).transpose()
 }
 
 fn parsed<T: DeserializeOwned>(column: &str, text: &str) -> Result<T, sqlx::Error> {

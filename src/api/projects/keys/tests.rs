@@ -109,6 +109,21 @@ async fn what_is_modified_holds_at_once_and_the_rest_stays() {
         let error = &refused["error"];
         assert_eq!((status, &error["param"], &error["code"]), (400, &json!(param), &json!(code)), "{refused}");
     }
+    for (change, [monthly, daily, enforcement]) in [
+        (json!({"monthly_cents": 50, "enforcement": "inactive"}), [json!(50), json!(5), json!("inactive")]),
+        (json!({"daily_cents": 7}), [json!(50), json!(7), json!("inactive")]),
+        (json!({"daily_cents": null, "enforcement": null}), [json!(50), Value::Null, json!("inactive")]),
+        (json!({"enforcement": "enforcing"}), [json!(50), Value::Null, json!("enforcing")]),
+    ] {
+        let (_, modified) = side.post(&there, json!({"budget": change})).await;
+        let expected = json!({"monthly_cents": monthly, "daily_cents": daily, "enforcement": enforcement});
+        assert_eq!(modified["budget"], expected, "{change}");
+    }
+    let (_, modified) = side.post(&there, json!({"budget": {"monthly_cents": null}})).await;
+    assert_eq!(modified["budget"], Value::Null);
+    let (status, refused) = side.post(&there, json!({"budget": {"enforcement": "inactive"}})).await;
+    assert_eq!((status, &refused["error"]["param"]), (400, &json!("budget.monthly_cents")));
+    assert_eq!(side.post(&there, json!({"budget": {"daily_cents": 5}})).await.0, 200);
     let (_, modified) = side.post(&there, json!({"budget": null})).await;
     assert_eq!(modified["budget"], Value::Null);
     let (_, modified) = side.post(&there, json!({"limits": {"requests_per_day": 2}, "allowed_models": null})).await;

@@ -9,7 +9,12 @@ use crate::api::{
 
 /// The limit of a project, or that of the organization.
 async fn call(side: &AdminSide, project: Option<&str>, method: Method, body: &Value) -> (u16, Value) {
+    ask(side, project, method, "", body).await
+}
+
+async fn ask(side: &AdminSide, project: Option<&str>, method: Method, query: &str, body: &Value) -> (u16, Value) {
     let path = project.map_or("spend_limit".to_owned(), |project| format!("projects/{project}/spend_limit"));
+    let path = path + query;
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
     side.as_admin(ADMIN_KEY, method, &path, body).await
 }
@@ -35,12 +40,53 @@ async fn both_limits_are_set_replaced_shown_and_taken_away() {
         assert_eq!(call(&side, of, Method::POST, &body).await, (200, expected.clone()));
         assert_eq!(call(&side, of, Method::GET, &Value::Null).await, (200, expected.clone()));
         (body["enforcement"], expected["enforcement"]) = (json!({"status": "inactive"}), json!({"status": "inactive"}));
-        (body["interval"], expected["interval"]) = ("day".into(), "day".into());
         assert_eq!(call(&side, of, Method::POST, &body).await, (200, expected.clone()));
         assert_eq!(call(&side, of, Method::GET, &Value::Null).await, (200, expected));
         let deleted = json!({"object": format!("{object}.deleted"), "deleted": true});
         assert_eq!(call(&side, of, Method::DELETE, &Value::Null).await, (200, deleted));
         assert_eq!(call(&side, of, Method::GET, &Value::Null).await, (404, none));
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_the_month_and_one_of_the_day_do_not_touch_each_other() {
+    let side = AdminSide::new().await;
+    let project = project(&side, "alpha").await;
+    for of in [Some(project.as_str()), None] {
+        let set = async |cents: u64, interval: &str| {
+            let body = json!({"threshold_amount": cents, "currency": "USD", "interval": interval});
+            assert_eq!(call(&side, of, Method::POST, &body).await.0, 200);
+        };
+        let cents =
+            async |query: &str| ask(&side, of, Method::GET, query, &Value::Null).await.1["threshold_amount"].as_u64();
+        let delete = async |query: &str| ask(&side, of, Method::DELETE, query, &Value::Null).await.0;
+        let all = async || (cents("").await, cents("?interval=month").await, cents("?interval=day").await);
+        set(5, "day").await;
+        assert_eq!(all().await, (Some(5), None, Some(5)));
+        set(90, "month").await;
+        assert_eq!(all().await, (Some(90), Some(90), Some(5)));
+        set(7, "day").await;
+        let row = side.last_audit().await;
+        let of_day =
+            |cents| json!({"threshold_amount": cents, "interval": "day", "enforcement": {"status": "enforcing"}});
+        assert_eq!((&row["before"], &row["after"]), (&of_day(5), &of_day(7)));
+        set(80, "month").await;
+        assert_eq!(all().await, (Some(80), Some(80), Some(7)));
+        let accounts = side.reloaded().await;
+        let limits = match of {
+            Some(id) => {
+                accounts.project(&crate::domain::ids::ProjectId::parse(id).unwrap()).unwrap().terms.spend_limits
+            }
+            None => accounts.organization_limits().current(),
+        };
+        assert_eq!(limits.iter().map(|limit| limit.threshold_cents.get()).collect::<Vec<_>>(), [80, 7]);
+        assert_eq!(delete("?interval=week").await, 400);
+        assert_eq!((delete("?interval=day").await, delete("?interval=day").await), (200, 404));
+        assert_eq!(all().await, (Some(80), Some(80), None));
+        set(7, "day").await;
+        assert_eq!(delete("").await, 200);
+        assert_eq!(all().await, (Some(7), None, Some(7)));
+        assert_eq!((delete("").await, delete("").await), (200, 404));
     }
 }
 
@@ -51,8 +97,9 @@ async fn both_limits_are_the_same_after_a_restart() {
     let id = crate::domain::ids::ProjectId::parse(&project).unwrap();
     let cents = async || {
         let accounts = side.reloaded().await;
-        let cents = |limit: Option<crate::domain::spend::SpendLimit>| limit.map(|limit| limit.threshold_cents.get());
-        (cents(accounts.project(&id).unwrap().terms.spend_limit), cents(accounts.organization_limit().current()))
+        let cents =
+            |limits: crate::domain::spend::SpendLimits| limits.iter().next().map(|limit| limit.threshold_cents.get());
+        (cents(accounts.project(&id).unwrap().terms.spend_limits), cents(accounts.organization_limits().current()))
     };
     assert_eq!(cents().await, (None, None));
     for (of, threshold) in [(Some(project.as_str()), 5), (None, 7)] {
