@@ -56,7 +56,6 @@ pub struct Booked {
 pub struct Terms {
     pub limit_group: Arc<str>,
     pub project: Limits,
-    /// The key's own; they count where they are narrower.
     pub key: Limits,
     /// A guess at the answer's length gives way to a limit that it alone would exceed, as it does unless the whole of what
     /// a request may use is reserved.
@@ -105,7 +104,7 @@ impl Past {
         self.used.units(dimension) > u64::from(self.units(dimension))
     }
 
-    /// What applies to the request in this scope: a key has a limit of its own only where it is narrower.
+    /// What applies to the request in this scope.
     fn rate(&self, scope: Scope, dimension: Dimension) -> Option<Rate> {
         self.limits(scope).rate(dimension)
     }
@@ -113,7 +112,7 @@ impl Past {
     fn limits(&self, scope: Scope) -> Limits {
         match scope {
             Scope::Project => self.terms.project,
-            Scope::Key => self.terms.key.narrower_than(&self.terms.project),
+            Scope::Key => self.terms.key,
         }
     }
 

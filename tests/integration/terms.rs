@@ -84,6 +84,28 @@ async fn a_key_still_narrows_what_its_project_has() {
     assert_eq!(requests(&team.say("Hi").await), ("5", "4"));
 }
 
+#[tokio::test]
+async fn a_project_that_gets_more_does_not_give_its_keys_again_what_they_have_used() {
+    let mut gateway = gateway().await;
+    let mut team = gateway.project_with("tier1", json!({"requests_per_day": 2})).await;
+    set_rate(&gateway, &team, TEXT_MODEL, json!({"max_requests_per_1_day": 2})).await;
+    let mut other = gateway.key_of(&team.project_id, json!({})).await;
+    for _ in 0..2 {
+        assert_eq!(team.say("Hi").await.status, 200);
+    }
+    assert!(team.say("Hi").await.text().contains("Limit 2, Used 2, Requested 1"));
+    set_rate(&gateway, &team, TEXT_MODEL, json!({"max_requests_per_1_day": 1_000})).await;
+    for restarted in [false, true] {
+        if restarted {
+            restart(&mut gateway, &mut [&mut team, &mut other]).await;
+        }
+        let refused = team.say("Hi").await;
+        assert_eq!((refused.status.as_u16(), requests(&refused)), (429, ("2", "0")), "{}", refused.text());
+        assert!(refused.text().contains("Limit 2, Used 2, Requested 1"), "{}", refused.text());
+    }
+    assert_eq!(requests(&other.say("Hi").await), ("1000", "997"));
+}
+
 // === model permissions ===
 
 #[tokio::test]
