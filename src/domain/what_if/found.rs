@@ -38,7 +38,6 @@ pub struct FoundKey {
 pub struct Hit {
     pub scope: Scope,
     pub dimension: Dimension,
-    /// In force at the last refusal: models of one group may have different ones.
     pub limit: u32,
     pub refused: u64,
     /// Of these: larger than the whole limit, so that no waiting would have helped.
