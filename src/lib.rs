@@ -72,9 +72,10 @@
 //!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument. What a
 //!   unit weighs is kept beside it, so that a changed limit takes over what was used; and what of an open hold may still be
 //!   given back ([`domain::bucket::Bucket`]): a late refund must not come out of what others hold.
-//! - Limits hold for the keys of a project together; a key has buckets of its own only where it is narrower. Taking from all
-//!   of them, and holding the money, happens under a lock per project and model, and one per key: nobody is refused because
-//!   of a reservation or of money that is about to be taken back.
+//! - Limits hold for the keys of a project together; a key has buckets of its own only where limits are set for it, narrower
+//!   than the project's or not, so that its use is known when the project gets more. Taking from all of them, and holding the
+//!   money, happens under a lock per project and model, and one per key: nobody is refused because of a reservation or of
+//!   money that is about to be taken back.
 //! - The upstream call runs in the handler's own future, which is dropped when a client leaves; what is left of it then moves
 //!   to a task that reads the answer on ([`proxy`]'s `Attended`). No request pays for a task that is rarely needed.
 //! - Rollups are packed cells and not rows of columns: a report over a month of a thousand keys reads some dozens of rows.

@@ -26,20 +26,21 @@ struct Wording<F> {
 }
 
 impl Accounts {
-    /// Limits of a project for the model of that id, in place of its tier's. The model is the caller's to check.
+    /// Limits of a project for the model of that id, in place of its tier's, and for all `sharing` its buckets, itself among
+    /// them. The models are the caller's to check.
     pub async fn modify_rate_limit(
         self: &Arc<Self>,
         id: &ProjectId,
-        model: &str,
+        (model, sharing): (&str, &[Arc<str>]),
         update: RateLimitUpdate,
         by: &By,
     ) -> Result<Arc<Project>, AccountsError> {
-        let (changed, logged) = (model.to_owned(), model.to_owned());
+        let (changed, logged) = (sharing.to_vec(), sharing.to_vec());
         let wording = Wording {
             object_id: format!("rl-{model}"),
             updated: EventType::RateLimitUpdated,
             deleted: EventType::RateLimitDeleted,
-            audited: move |terms: &ProjectTerms| terms.rate_limits.get(&logged).map(Audited::audited),
+            audited: move |terms: &ProjectTerms| terms.own_limits(&logged).as_ref().map(Audited::audited),
         };
         self.change_terms(id, wording, by, move |terms| terms.update_rate_limit(&changed, &update)).await
     }

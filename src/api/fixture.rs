@@ -65,6 +65,7 @@ impl AdminSide {
     pub(crate) fn with_models(mut self, ids: &[&str]) -> Self {
         let model = |id: &str| Model {
             id: id.into(),
+            limit_group: id.into(),
             snapshots: vec![Snapshot { id: format!("{id}-1").into(), ..Snapshot::default() }],
             default_snapshot: Some(format!("{id}-1").into()),
             ..Model::default()

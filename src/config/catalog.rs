@@ -142,10 +142,11 @@ fn names(Sourced { model, .. }: &Sourced) -> impl Iterator<Item = &Arc<str>> {
 }
 
 fn place(error: &CatalogError, files: &BTreeMap<String, Vec<String>>) -> String {
-    let name = match error {
-        CatalogError::DuplicateName(name) => name,
-        CatalogError::UnknownTier { model, .. } | CatalogError::UnknownDefaultSnapshot { model, .. } => model,
-        CatalogError::DuplicateTier(_) => return "tiers".to_owned(),
-    };
-    files.get(name).map(|files| files.join(", ")).unwrap_or_default()
+    let files_of = |name: &String| files.get(name).map(|files| files.join(", ")).unwrap_or_default();
+    match error {
+        CatalogError::DuplicateName(name) => files_of(name),
+        CatalogError::UnknownTier { model, .. } | CatalogError::UnknownDefaultSnapshot { model, .. } => files_of(model),
+        CatalogError::LimitsDiffer { model, other, .. } => [other, model].map(files_of).join(", "),
+        CatalogError::DuplicateTier(_) => "tiers".to_owned(),
+    }
 }

@@ -20,7 +20,8 @@ use crate::domain::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherLimits {
     default_limits: Option<Limits>,
-    models: HashMap<Arc<str>, Limits>,
+    /// By limit group: one model speaks for all that share its buckets.
+    groups: HashMap<Arc<str>, Limits>,
 }
 
 #[derive(Deserialize)]
@@ -52,11 +53,15 @@ impl OtherLimits {
         if default_limits.is_none() && models.is_empty() {
             page.problem(0..0, "it has no limits: write [default_limits], or [models.\"gpt-4o-mini\"] for a model");
         }
-        let mut limits = Self { default_limits, models: HashMap::new() };
+        let mut limits = Self { default_limits, groups: HashMap::new() };
         for (name, own) in models {
             match catalog.resolve(name.get_ref()) {
                 Some(named) if named.snapshot.is_none() => {
-                    limits.models.insert(Arc::clone(&named.model.id), own);
+                    let group = &named.model.limit_group;
+                    if limits.groups.insert(Arc::clone(group), own).is_some_and(|other| other != own) {
+                        let message = format!("{:?} has other limits than a model of its limit group", name.get_ref());
+                        page.problem(name.span(), message);
+                    }
                 }
                 Some(named) => {
                     let message =
@@ -71,7 +76,7 @@ impl OtherLimits {
 
     /// `None`: those in force.
     pub fn limits(&self, model: Option<&Model>) -> Option<Limits> {
-        model.and_then(|model| self.models.get(&model.id)).copied().or(self.default_limits)
+        model.and_then(|model| self.groups.get(&model.limit_group)).copied().or(self.default_limits)
     }
 }
 
@@ -83,10 +88,28 @@ mod tests {
     use crate::config::catalog::read_catalog;
 
     fn read(text: &str) -> Result<OtherLimits, String> {
-        let (catalog, file) = (read_catalog(None, None, false).unwrap(), tempfile::NamedTempFile::new().unwrap());
+        read_with(&read_catalog(None, None, false).unwrap(), text)
+    }
+
+    fn read_with(catalog: &Catalog, text: &str) -> Result<OtherLimits, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        let read = OtherLimits::read(file.path(), &catalog);
+        let read = OtherLimits::read(file.path(), catalog);
         read.map_err(|problems| problems.to_string().replace(&file.path().display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn one_model_speaks_for_its_limit_group_and_two_say_the_same() {
+        let model = |id: &str| Model { id: id.into(), limit_group: "g".into(), ..Model::default() };
+        let catalog = Catalog::new(vec![model("a"), model("b")], vec![]).unwrap();
+        let own = |id: &str, requests: u32| format!("[models.{id}]\nrequests_per_minute = {requests}\n");
+        for text in [own("a", 5), own("a", 5) + &own("b", 5)] {
+            let limits = read_with(&catalog, &text).unwrap();
+            let other = limits.limits(Some(&model("b"))).unwrap();
+            assert_eq!(other.requests_per_minute, NonZeroU32::new(5));
+        }
+        let error = read_with(&catalog, &(own("a", 5) + &own("b", 6))).unwrap_err();
+        assert!(error.starts_with("FILE:3: \"b\" has other limits than a model of its limit group"), "{error}");
     }
 
     #[test]

@@ -120,15 +120,19 @@ impl Level {
     }
 
     pub fn headroom(self, rate: Rate, now: UnixNanos) -> Headroom {
-        let (limit, unit_nanos) = (u64::from(rate.limit()), self.unit(rate));
-        // Scaled from rounded-up units to the exact window, so that the printed milliseconds are OpenAI's.
-        let reset =
-            u128::from(self.nanos(now)) * u128::from(rate.window_nanos) / (u128::from(unit_nanos) * u128::from(limit));
-        Headroom {
-            limit: rate.limit(),
-            remaining: self.remaining(rate, now),
-            reset_nanos: u64::try_from(reset).unwrap_or(u64::MAX),
+        let (remaining, reset_nanos) = (self.remaining(rate, now), self.reset_nanos(rate, now));
+        Headroom { limit: rate.limit(), remaining, reset_nanos }
+    }
+
+    /// Time until the bucket is full again if nobody takes from it: until then it is the limit of before that refills.
+    fn reset_nanos(self, rate: Rate, now: UnixNanos) -> u64 {
+        let (nanos, unit_nanos) = (self.nanos(now), rate.unit_nanos());
+        if self.unit(rate) != unit_nanos {
+            return nanos;
         }
+        // Scaled from rounded-up units to the exact window, so that the printed milliseconds are OpenAI's.
+        let units_nanos = u128::from(unit_nanos) * u128::from(rate.limit());
+        u64::try_from(u128::from(nanos) * u128::from(rate.window_nanos) / units_nanos).unwrap_or(u64::MAX)
     }
 
     pub fn remaining(self, rate: Rate, now: UnixNanos) -> u32 {
@@ -285,11 +289,27 @@ mod tests {
             assert_eq!(taken.headroom(minute(limit), NOW).remaining, limit - 101);
             assert_eq!(taken.take(units(1), minute(500), NOW).unwrap().used(minute(500), NOW), 102);
         }
-        assert_eq!(level.headroom(minute(1_000), NOW).reset_nanos, 6_000_000_000);
         assert_eq!(level.headroom(minute(40), NOW).remaining, 0);
         // What earlier versions stored is a share of whatever is in force.
         let of_before = Level { unit_nanos: 0, ..level };
         assert_eq!(of_before.used(minute(1_000), NOW), 200);
+    }
+
+    #[test]
+    fn after_a_change_of_the_limit_the_told_reset_is_when_the_bucket_is_full() {
+        let minute = |n| Rate::per_minute(units(n));
+        let level = Level::default().take(units(100), minute(500), NOW).unwrap();
+        for (limit, after_nanos) in [(500, 0), (1_000, 0), (1_000, 6_000_000_000), (40, 6_000_000_000)] {
+            let later = NOW.plus_nanos(after_nanos);
+            let reset_nanos = level.headroom(minute(limit), later).reset_nanos;
+            assert_eq!(after_nanos + reset_nanos, 12_000_000_000, "{limit}: the limit of before refills");
+            let remaining = |at: UnixNanos| level.headroom(minute(limit), at).remaining;
+            assert_eq!(remaining(later.plus_nanos(reset_nanos)), limit);
+            assert_eq!(remaining(later.plus_nanos(reset_nanos - 1)), limit - 1);
+        }
+        // The next that is admitted puts the limit in force into force for the refill too.
+        let taken = level.take(units(1), minute(1_000), NOW).unwrap();
+        assert_eq!(taken.headroom(minute(1_000), NOW).reset_nanos, 101 * 60_000_000);
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! The model pages: what each model is, what it costs from which date, and its limits per tier.
 
+mod groups;
 mod tiers;
 
 use std::{
@@ -41,7 +42,7 @@ pub struct Model {
     /// Sorted by the date they start.
     pub prices: Vec<Arc<Prices>>,
     pub limits: BTreeMap<TierId, Limits>,
-    /// Models of one group share their buckets; by default a model's own id.
+    /// Models of one group share their buckets, and so their limits; by default a model's own id.
     pub limit_group: Arc<str>,
 }
 
@@ -60,6 +61,8 @@ pub struct Catalog {
     tiers: BTreeMap<TierId, Tier>,
     /// Ids and snapshot ids.
     names: HashMap<Arc<str>, (usize, Option<usize>)>,
+    /// The ids of the models of each limit group.
+    groups: HashMap<Arc<str>, Vec<Arc<str>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +75,8 @@ pub enum CatalogError {
     UnknownTier { model: String, tier: String },
     #[error("model {model:?}: {snapshot:?} is the default snapshot but not in the list of snapshots")]
     UnknownDefaultSnapshot { model: String, snapshot: String },
+    #[error("models {other:?} and {model:?} of the limit group {group:?} have different limits for {tier:?}")]
+    LimitsDiffer { group: String, model: String, other: String, tier: String },
 }
 
 /// A name found in the catalog: a model, and the snapshot if the name was one.
@@ -95,6 +100,7 @@ impl Catalog {
         for model in models {
             catalog.add(model, &mut problems);
         }
+        problems.extend(catalog.differing_limits());
         if problems.is_empty() { Ok(catalog) } else { Err(problems) }
     }
 
@@ -116,6 +122,7 @@ impl Catalog {
             let (model, snapshot) = (model.id.to_string(), default.to_string());
             problems.push(CatalogError::UnknownDefaultSnapshot { model, snapshot });
         }
+        self.groups.entry(Arc::clone(&model.limit_group)).or_default().push(Arc::clone(&model.id));
         self.models.push(Arc::new(model));
     }
 
@@ -162,11 +169,12 @@ impl Catalog {
         own.copied().or_else(|| self.tier(tier).map(|tier| tier.default_limits)).unwrap_or_default()
     }
 
-    /// The limits of a project for a model: its tier's, and in their place those that it has of its own.
+    /// The limits of a project for a model: its tier's, and in their place those that it has of its own, on this model or
+    /// on another of the limit group.
     pub fn limits_of(&self, project: &Project, model: Option<&Model>) -> Limits {
         let tier = self.limits(&project.tier, model);
-        let own = model.and_then(|model| project.terms.rate_limits.get(&*model.id));
-        own.map_or(tier, |own| tier.overridden_by(own))
+        let own = model.and_then(|model| project.terms.own_limits(self.sharing(model)));
+        own.map_or(tier, |own| tier.overridden_by(&own))
     }
 
     /// The names that stand for the same model as `name`: itself, and for a model id also its snapshots.

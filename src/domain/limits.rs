@@ -199,15 +199,6 @@ impl Limits {
         self.beside(key, smaller, smaller)
     }
 
-    /// Only those that are smaller than `project`'s: the others can never be hit first.
-    #[must_use]
-    pub fn narrower_than(&self, project: &Self) -> Self {
-        fn smaller<T: Ord>(own: Option<T>, project: Option<T>) -> Option<T> {
-            own.filter(|own| project.is_none_or(|project| *own < project))
-        }
-        self.beside(project, smaller, smaller)
-    }
-
     /// `own` where it says something, this elsewhere: what an administrator sets for a project replaces the tier's figure,
     /// whether it is larger or smaller.
     #[must_use]
@@ -328,21 +319,6 @@ mod tests {
         let own = Limits { requests_per_minute: some(900), tokens_per_minute: some(5), ..Limits::default() };
         let both = Limits { requests_per_day: some(7), ..tier }.overridden_by(&own);
         assert_eq!(both, Limits { requests_per_day: some(7), ..own });
-    }
-
-    #[test]
-    fn a_key_has_limits_of_its_own_only_where_they_are_narrower() {
-        let some = NonZeroU32::new;
-        let project = Limits { requests_per_minute: some(500), tokens_per_minute: some(1_000), ..Limits::default() };
-        let key = Limits {
-            requests_per_minute: some(500),
-            tokens_per_minute: some(999),
-            tokens_per_day: some(7),
-            ..Limits::default()
-        };
-        let expected = Limits { tokens_per_minute: some(999), tokens_per_day: some(7), ..Limits::default() };
-        assert_eq!(key.narrower_than(&project), expected);
-        assert!(expected.has_rates() && !project.narrower_than(&project).has_rates());
     }
 
     #[test]

@@ -64,7 +64,6 @@ pub struct Terms {
     pub is_allowed: bool,
     pub limit_group: Arc<str>,
     pub project: Limits,
-    /// The key's own; they count where they are narrower.
     pub key: Limits,
     /// What is reserved for the answer gives way to a limit that it alone would exceed, as a guess does; a stated maximum that
     /// is reserved whole does not.
@@ -113,7 +112,7 @@ impl Past {
         self.used.units(dimension) > u64::from(self.units(dimension))
     }
 
-    /// What applies to the request in this scope: a key has a limit of its own only where it is narrower.
+    /// What applies to the request in this scope.
     fn rate(&self, scope: Scope, dimension: Dimension) -> Option<Rate> {
         self.limits(scope).rate(dimension)
     }
@@ -121,7 +120,7 @@ impl Past {
     fn limits(&self, scope: Scope) -> Limits {
         match scope {
             Scope::Project => self.terms.project,
-            Scope::Key => self.terms.key.narrower_than(&self.terms.project),
+            Scope::Key => self.terms.key,
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
-use self::shelf::{Cells, Locked};
+use self::shelf::{Cells, Locked, Shared, UnderWay};
 use super::estimate::OutputAverage;
 use crate::domain::{
     bucket::{HoldNumber, Level, Rate, Refusal},
@@ -23,7 +23,7 @@ use crate::domain::{
 /// The live buckets of every project, key and limit group that has been used.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    projects: RwLock<HashMap<ProjectId, Arc<Groups<Cells>>>>,
+    projects: RwLock<HashMap<ProjectId, Arc<Groups<Shared>>>>,
     keys: RwLock<HashMap<KeyId, Arc<Groups<Buckets>>>>,
 }
 
@@ -33,12 +33,11 @@ type Groups<T> = RwLock<Vec<(Arc<str>, Arc<T>)>>;
 /// What the requests of one key and limit group take from, and what this pair has been answering.
 #[derive(Debug)]
 pub struct Buckets {
-    project_id: ProjectId,
-    limit_group: Arc<str>,
     /// Shared with the project's other keys.
-    of_project: Arc<Cells>,
+    of_project: Arc<Shared>,
     /// Made when the key first has limits of its own: few do.
     of_key: OnceLock<Box<Cells>>,
+    under_way: UnderWay,
     pub average: OutputAverage,
 }
 
@@ -56,17 +55,23 @@ impl Limiter {
         let of_key = find_or_add(&self.keys, key_id);
         of_group(&of_key, limit_group, || {
             Arc::new(Buckets {
-                project_id: project_id.clone(),
-                limit_group: Arc::clone(limit_group),
                 of_project: self.of_project(project_id, limit_group),
                 of_key: OnceLock::new(),
+                under_way: UnderWay::default(),
                 average: OutputAverage::default(),
             })
         })
     }
 
-    fn of_project(&self, project_id: &ProjectId, limit_group: &Arc<str>) -> Arc<Cells> {
-        of_group(&find_or_add(&self.projects, project_id), limit_group, Arc::default)
+    fn of_project(&self, project_id: &ProjectId, limit_group: &Arc<str>) -> Arc<Shared> {
+        of_group(&find_or_add(&self.projects, project_id), limit_group, || {
+            Arc::new(Shared {
+                project_id: project_id.clone(),
+                limit_group: Arc::clone(limit_group),
+                cells: Cells::default(),
+                under_way: UnderWay::default(),
+            })
+        })
     }
 
     /// Puts back the level of a bucket from before a restart. Without a key it is the project's.
@@ -84,7 +89,7 @@ impl Limiter {
             }
         };
         match key_id {
-            None => restore(&self.of_project(project_id, limit_group)),
+            None => restore(&self.of_project(project_id, limit_group).cells),
             Some(key_id) => restore(self.buckets(project_id, key_id, limit_group).of_key.get_or_init(Box::default)),
         }
     }
@@ -136,7 +141,11 @@ fn counts(limits: &ByScope<Limits>, stream: bool) -> impl Iterator<Item = (Scope
 impl Buckets {
     fn lock(&self, limits: &ByScope<Limits>) -> Locked<'_> {
         let of_key = limits.key.are_checked().then(|| self.of_key.get_or_init(Box::default));
-        Locked { of_project: self.of_project.lock(), of_key: of_key.map(|cells| cells.lock()) }
+        Locked {
+            of_project: self.of_project.cells.lock(),
+            of_key: of_key.map(|cells| cells.lock()),
+            under_way: ByScope { project: &self.of_project.under_way, key: &self.under_way },
+        }
     }
 
     /// Takes what is asked from the limits of both scopes, or nothing. All of them are asked before anything is taken, so
@@ -162,7 +171,7 @@ impl Buckets {
         let stream = asked.stream;
         let mut hold = self.hold(limits, asked);
         let mut locked = self.lock(limits);
-        let levels = levels_with(&mut hold, &mut locked, stream, now)?;
+        let levels = levels_with(&mut hold, &locked, stream, now)?;
         let also = also()?;
         let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
         for (scope, dimension, rate) in rates(limits) {
@@ -171,11 +180,7 @@ impl Buckets {
                 numbers[scope][at] = bucket.hold(levels[scope][at], rate, now);
             }
         }
-        for (scope, dimension, _) in counts(limits, stream) {
-            if let Some(under_way) = locked.under_way(scope, dimension) {
-                *under_way = under_way.saturating_add(1);
-            }
-        }
+        locked.begin(stream);
         drop(locked);
         let headrooms = Headrooms::tightest(limits, &levels, now);
         let reservation = Reservation { buckets: Arc::clone(self), hold, stream, numbers, headrooms, open: true };
@@ -190,9 +195,9 @@ impl Buckets {
     /// What [`Self::reserve`] would meet and take now, and whether it would be refused. Nothing is taken.
     pub fn would_reserve(&self, limits: &ByScope<Limits>, asked: Asked, now: UnixNanos) -> WouldReserve {
         let mut hold = self.hold(limits, asked);
-        let mut locked = self.lock(limits);
+        let locked = self.lock(limits);
         let levels = locked.levels();
-        let refused = levels_with(&mut hold, &mut locked, asked.stream, now).err();
+        let refused = levels_with(&mut hold, &locked, asked.stream, now).err();
         drop(locked);
         let checked = rates(limits).map(|(scope, dimension, _)| (scope, dimension));
         let checked = checked.chain(counts(limits, asked.stream).map(|(scope, dimension, _)| (scope, dimension)));
@@ -210,8 +215,8 @@ impl Buckets {
 
     fn hold(&self, limits: &ByScope<Limits>, asked: Asked) -> Hold {
         Hold {
-            project_id: Some(self.project_id.clone()),
-            limit_group: Arc::clone(&self.limit_group),
+            project_id: Some(self.of_project.project_id.clone()),
+            limit_group: Arc::clone(&self.of_project.limit_group),
             limits: *limits,
             tokens: asked.tokens,
             audio: asked.audio,
@@ -233,7 +238,7 @@ pub struct WouldReserve {
 /// The levels with `hold` taken, or which limit has no room for it. What was in use before is noted in `hold`.
 fn levels_with(
     hold: &mut Hold,
-    locked: &mut Locked<'_>,
+    locked: &Locked<'_>,
     stream: bool,
     now: UnixNanos,
 ) -> Result<ByScope<Levels>, LimitExceeded> {
@@ -263,7 +268,7 @@ fn levels_with(
         }
     }
     for (scope, dimension, limit) in counts(&limits, stream) {
-        let used = locked.under_way(scope, dimension).map_or(0, |under_way| *under_way);
+        let used = locked.under_way[scope].count(dimension);
         hold.used_before[scope][dimension.index()] = Some(used.into());
         if used >= limit {
             let wait_nanos = Some(NEXT_END_NANOS);
@@ -321,11 +326,7 @@ impl Reservation {
                 bucket.settle(number, self.hold.units(dimension), used.units(dimension), now);
             }
         }
-        for (scope, dimension, _) in counts(&self.hold.limits, self.stream) {
-            if let Some(under_way) = locked.under_way(scope, dimension) {
-                *under_way = under_way.saturating_sub(1);
-            }
-        }
+        locked.end(self.stream);
     }
 }
 

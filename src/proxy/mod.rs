@@ -114,7 +114,7 @@ struct Taken {
 /// What the catalog and the limiter know about a caller's use of a model.
 struct Terms<'a> {
     named: Option<Named<'a>>,
-    /// The project's, and those of the key that are narrower.
+    /// All of the project's and all of the key's, so that each has counted from its start whichever is hit first.
     limits: ByScope<Limits>,
     limit_group: Arc<str>,
     buckets: Arc<Buckets>,
@@ -164,7 +164,7 @@ impl Proxy {
         }
         let page = named.map(|named| named.model.as_ref());
         let project = self.catalog.limits_of(caller.project(), page);
-        let limits = ByScope { project, key: caller.key().terms.limits.narrower_than(&project) };
+        let limits = ByScope { project, key: caller.key().terms.limits };
         let limit_group = page.map_or_else(|| Arc::from(UNLISTED), |page| Arc::clone(&page.limit_group));
         let buckets = self.limiter.buckets(&caller.project().id, &caller.key().id, &limit_group);
         Some(Terms { named, limits, limit_group, buckets, catalog: &self.catalog })

@@ -77,11 +77,78 @@ async fn a_projects_own_rate_limit_holds_from_the_next_request_and_after_a_resta
 }
 
 #[tokio::test]
+async fn a_limit_that_is_set_for_a_model_holds_for_all_of_its_limit_group() {
+    let clock = Clock::manual(UnixNanos::from_seconds(SEPTEMBER));
+    let mut gateway = Gateway::start_at(clock, simulator::Options::default(), |settings| {
+        let folder = settings.data_dir.with_file_name("models");
+        std::fs::create_dir(&folder).unwrap();
+        for twin in ["twin-a", "twin-b"] {
+            let page = format!(
+                "id = {twin:?}\nlimit_group = \"twins\"\ndescription = \"Alike\"\ncreated = 1700000000\nowned_by = \"us\"\n\
+                 endpoints = [\"/v1/chat/completions\"]\n[[prices]]\nfrom = \"2024-01-01\"\n\
+                 standard = {{ input_text = \"1\", output_text = \"1\" }}\n"
+            );
+            std::fs::write(folder.join(format!("{twin}.toml")), page).unwrap();
+        }
+        settings.models_dir = Some(folder);
+    })
+    .await;
+    let mut team = gateway.project("tier1").await;
+    set_rate(&gateway, &team, "twin-a", json!({"max_requests_per_1_minute": 10})).await;
+    let list = gateway.admin().get(&format!("{PROJECTS}/{}/rate_limits?limit=100", team.project_id)).await.json();
+    let twins: Vec<_> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["model"].as_str().unwrap().starts_with("twin-"))
+        .collect();
+    assert!(twins.len() == 2 && twins.iter().all(|it| it["max_requests_per_1_minute"] == 10), "{twins:?}");
+    for twin in ["twin-a", "twin-b"].repeat(5) {
+        assert_eq!(team.chat(&text(twin, "Hi")).await.status, 200);
+    }
+    // A call of the one does not weigh anew what the other has used.
+    for restarted in [false, true] {
+        if restarted {
+            restart(&mut gateway, &mut [&mut team]).await;
+        }
+        for twin in ["twin-b", "twin-a"] {
+            let refused = team.chat(&text(twin, "Hi")).await;
+            assert_eq!(refused.status, 429);
+            assert!(refused.text().contains("Limit 10, Used 10, Requested 1"), "{}", refused.text());
+        }
+    }
+    set_rate(&gateway, &team, "twin-b", json!({"max_requests_per_1_minute": null})).await;
+    assert_eq!(team.chat(&text("twin-a", "Hi")).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_key_still_narrows_what_its_project_has() {
     let gateway = gateway().await;
     let team = gateway.project_with("tier1", json!({"requests_per_day": 5})).await;
     set_rate(&gateway, &team, TEXT_MODEL, json!({"max_requests_per_1_day": 20_000})).await;
     assert_eq!(requests(&team.say("Hi").await), ("5", "4"));
+}
+
+#[tokio::test]
+async fn a_project_that_gets_more_does_not_give_its_keys_again_what_they_have_used() {
+    let mut gateway = gateway().await;
+    let mut team = gateway.project_with("tier1", json!({"requests_per_day": 2})).await;
+    set_rate(&gateway, &team, TEXT_MODEL, json!({"max_requests_per_1_day": 2})).await;
+    let mut other = gateway.key_of(&team.project_id, json!({})).await;
+    for _ in 0..2 {
+        assert_eq!(team.say("Hi").await.status, 200);
+    }
+    assert!(team.say("Hi").await.text().contains("Limit 2, Used 2, Requested 1"));
+    set_rate(&gateway, &team, TEXT_MODEL, json!({"max_requests_per_1_day": 1_000})).await;
+    for restarted in [false, true] {
+        if restarted {
+            restart(&mut gateway, &mut [&mut team, &mut other]).await;
+        }
+        let refused = team.say("Hi").await;
+        assert_eq!((refused.status.as_u16(), requests(&refused)), (429, ("2", "0")), "{}", refused.text());
+        assert!(refused.text().contains("Limit 2, Used 2, Requested 1"), "{}", refused.text());
+    }
+    assert_eq!(requests(&other.say("Hi").await), ("1000", "997"));
 }
 
 // === model permissions ===

@@ -46,7 +46,8 @@ pub(in crate::api) async fn list(
     Ok(Json(Page::cut(&query.page_of_many()?, listed.collect())?).into_response())
 }
 
-/// A figure replaces the tier's, larger or smaller; null puts the tier's back; what is left out stays.
+/// A figure replaces the tier's, larger or smaller; null puts the tier's back; what is left out stays. It is so for all
+/// models of the limit group.
 pub(in crate::api) async fn modify(
     admin: Admin,
     State(accounts): State<Arc<Accounts>>,
@@ -59,7 +60,8 @@ pub(in crate::api) async fn modify(
     let model = RateLimitObject::model(&id).and_then(|id| catalog.models().iter().find(|model| *model.id == *id));
     let model = model.ok_or_else(|| ApiError::no_such("Rate limit", shown(&id)))?;
     let (update, by) = (rate_limit_update(&body)?, admin.acts(clock.now()));
-    let modified = accounts.modify_rate_limit(&project.id, &model.id, update, &by).await;
+    let models = (&*model.id, catalog.sharing(model));
+    let modified = accounts.modify_rate_limit(&project.id, models, update, &by).await;
     let project = modified.map_err(|error| refused(&error))?;
     let limits = catalog.limits_of(&project, Some(model));
     Ok(Json(RateLimitObject::new(&id, &model.id, &limits)).into_response())

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -77,9 +78,16 @@ impl ModelPermissions {
 }
 
 impl ProjectTerms {
-    /// A model whose figures are all the tier's again has no limits of its own.
-    pub fn update_rate_limit(&mut self, model: &str, update: &RateLimitUpdate) {
-        let own = self.rate_limits.get(model).copied().unwrap_or_default();
+    /// What is set for any of `models`, which share their buckets: of each ceiling the smallest figure.
+    pub fn own_limits(&self, models: &[Arc<str>]) -> Option<Limits> {
+        let own = models.iter().filter_map(|model| self.rate_limits.get(&**model)).copied();
+        own.reduce(|all, own| all.narrowed_by(&own))
+    }
+
+    /// For all of `models`, which share their buckets. When their figures are all the tier's again, they have no limits of
+    /// their own.
+    pub fn update_rate_limit(&mut self, models: &[Arc<str>], update: &RateLimitUpdate) {
+        let own = self.own_limits(models).unwrap_or_default();
         let own = Limits {
             requests_per_minute: update.requests_per_minute.unwrap_or(own.requests_per_minute),
             requests_per_day: update.requests_per_day.unwrap_or(own.requests_per_day),
@@ -91,10 +99,12 @@ impl ProjectTerms {
             concurrent_requests: update.concurrent_requests.unwrap_or(own.concurrent_requests),
             concurrent_streams: update.concurrent_streams.unwrap_or(own.concurrent_streams),
         };
-        if own == Limits::default() {
-            self.rate_limits.remove(model);
-        } else {
-            self.rate_limits.insert(model.to_owned(), own);
+        for model in models {
+            if own == Limits::default() {
+                self.rate_limits.remove(&**model);
+            } else {
+                self.rate_limits.insert(model.to_string(), own);
+            }
         }
     }
 }
@@ -129,14 +139,18 @@ mod tests {
     #[test]
     fn what_an_update_leaves_out_stays_and_null_puts_the_tiers_figure_back() {
         let (five, nine) = (NonZeroU32::new(5), NonZeroU32::new(9));
+        let models = ["m".into()];
         let mut terms = ProjectTerms::default();
         let first = RateLimitUpdate {
             requests_per_minute: Some(five),
             batch_queue_tokens: Some(Some(7)),
             ..RateLimitUpdate::default()
         };
-        terms.update_rate_limit("m", &first);
-        terms.update_rate_limit("m", &RateLimitUpdate { tokens_per_minute: Some(nine), ..RateLimitUpdate::default() });
+        terms.update_rate_limit(&models, &first);
+        terms.update_rate_limit(
+            &models,
+            &RateLimitUpdate { tokens_per_minute: Some(nine), ..RateLimitUpdate::default() },
+        );
         let expected = Limits {
             requests_per_minute: five,
             tokens_per_minute: nine,
@@ -150,7 +164,7 @@ mod tests {
             batch_queue_tokens: Some(None),
             ..RateLimitUpdate::default()
         };
-        terms.update_rate_limit("m", &back);
+        terms.update_rate_limit(&models, &back);
         assert_eq!(terms, ProjectTerms::default());
     }
 }

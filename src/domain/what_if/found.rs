@@ -66,7 +66,6 @@ pub(super) enum Wait {
 /// What one limit, or the lack of a model, refused of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// With the limit in force at the last refusal: models of one group may have different ones.
     pub by: RefusedBy,
     pub refused: u64,
     /// Of a limit's refusals: larger than the whole limit, so that no waiting would have helped.

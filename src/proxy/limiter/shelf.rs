@@ -1,9 +1,13 @@
 //! The state of the limits of one owner and limit group.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use crate::domain::{
     bucket::{Bucket, Level},
+    ids::ProjectId,
     limits::{ByScope, Dimension, Levels, Scope},
 };
 
@@ -17,8 +21,20 @@ pub(super) struct Shelf {
     buckets: [Bucket; 4],
     /// Made with the first limit of audio.
     audio: Option<Box<[Bucket; Dimension::AUDIO.len()]>>,
-    /// Requests and streams under way, of those that were admitted under a limit of them.
-    under_way: [u32; Dimension::CONCURRENT.len()],
+}
+
+/// The requests that are under way, and the streams among them. They are counted without a limit too, so that one which is
+/// set later knows them. Changed under the project's lock alone.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay([AtomicU32; Dimension::CONCURRENT.len()]);
+
+/// What the keys of a project share on a limit group.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) project_id: ProjectId,
+    pub(super) limit_group: Arc<str>,
+    pub(super) cells: Cells,
+    pub(super) under_way: UnderWay,
 }
 
 impl Cells {
@@ -47,10 +63,21 @@ impl Shelf {
         };
         bucket.map(Bucket::level).unwrap_or_default()
     }
+}
 
-    fn under_way(&mut self, dimension: Dimension) -> Option<&mut u32> {
-        let place = Dimension::CONCURRENT.iter().position(|known| *known == dimension)?;
-        self.under_way.get_mut(place)
+impl UnderWay {
+    /// 0 for what is no count.
+    pub(super) fn count(&self, dimension: Dimension) -> u32 {
+        let place = Dimension::CONCURRENT.iter().position(|known| *known == dimension);
+        place.and_then(|place| self.0.get(place)).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn change(&self, stream: bool, change: fn(u32) -> u32) {
+        for (dimension, count) in Dimension::CONCURRENT.into_iter().zip(&self.0) {
+            if dimension.counts(stream) {
+                count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -62,6 +89,7 @@ fn audio(dimension: Dimension) -> Option<usize> {
 pub(super) struct Locked<'a> {
     pub(super) of_project: MutexGuard<'a, Shelf>,
     pub(super) of_key: Option<MutexGuard<'a, Shelf>>,
+    pub(super) under_way: ByScope<&'a UnderWay>,
 }
 
 impl Locked<'_> {
@@ -76,8 +104,20 @@ impl Locked<'_> {
         self.shelf(scope)?.bucket(dimension)
     }
 
-    pub(super) fn under_way(&mut self, scope: Scope, dimension: Dimension) -> Option<&mut u32> {
-        self.shelf(scope)?.under_way(dimension)
+    /// A request, which may be a `stream`, is under way.
+    pub(super) fn begin(&mut self, stream: bool) {
+        self.change_under_way(stream, |count| count.saturating_add(1));
+    }
+
+    /// It is not any more.
+    pub(super) fn end(&mut self, stream: bool) {
+        self.change_under_way(stream, |count| count.saturating_sub(1));
+    }
+
+    fn change_under_way(&mut self, stream: bool, change: fn(u32) -> u32) {
+        for scope in Scope::ALL {
+            self.under_way[scope].change(stream, change);
+        }
     }
 
     pub(super) fn levels(&self) -> ByScope<Levels> {

@@ -325,6 +325,36 @@ fn a_key_has_fewer_places_of_its_own() {
 }
 
 #[test]
+fn a_limit_that_is_set_later_counts_what_is_under_way_already() {
+    let [one, two] = keys(&Limiter::default());
+    let none = ByScope::default();
+    let mut open: Vec<_> = (0..3).map(|_| begin(&one, &none, true, at(0)).unwrap()).collect();
+    open.push(begin(&two, &none, true, at(0)).unwrap());
+    for (limits, scope, used) in [
+        (ByScope { project: Limits::default(), key: at_once(9, 2) }, Scope::Key, 3),
+        (of_project(at_once(9, 2)), Scope::Project, 4),
+    ] {
+        let refused = begin(&one, &limits, true, at(1)).unwrap_err();
+        assert_eq!((refused.scope, refused.dimension), (scope, Dimension::ConcurrentStreams));
+        assert_eq!((refused.limit, refused.used), (2, used));
+        assert_eq!(one.would_reserve(&limits, Asked { stream: true, ..text(1) }, at(1)).refused, Some(refused));
+        assert!(begin(&one, &limits, false, at(1)).is_ok(), "it is no stream");
+    }
+    // However they end, each frees one place, once.
+    let limits = ByScope { project: at_once(9, 4), key: at_once(9, 3) };
+    open.pop().unwrap().settle(used(1), at(1));
+    assert_eq!(begin(&one, &limits, true, at(1)).unwrap_err().scope, Scope::Key);
+    drop(open.pop());
+    open.push(begin(&one, &limits, true, at(1)).unwrap());
+    open.push(begin(&two, &of_project(limits.project), true, at(1)).unwrap());
+    assert_eq!(begin(&two, &of_project(limits.project), true, at(1)).unwrap_err().used, 4);
+    drop(open);
+    open = (0..3).map(|_| begin(&one, &limits, true, at(1)).unwrap()).collect();
+    assert_eq!(begin(&one, &limits, true, at(1)).unwrap_err().used, 3);
+    drop(open);
+}
+
+#[test]
 fn many_threads_never_have_more_under_way_than_the_limit_and_leave_none_behind() {
     let limits = of_project(at_once(3, 2));
     let limiter = Limiter::default();
