@@ -110,14 +110,11 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
         .with(LineItem::OutputText, output.get(LineItem::OutputText))
         .with(LineItem::OutputAudio, output.get(LineItem::OutputAudio));
     let audio = Audio::of(&usage);
-    let audio = match reserve {
+    let audio = match (reserve, size.max_output()) {
         // All that may be said may be spoken.
-        Reserve::Strict if size.wants_audio => {
-            let spoken = size.max_output().unwrap_or(audio.output);
-            Audio { output: spoken, ..audio }
-        }
+        (Reserve::Strict, Some(maximum)) if size.wants_audio => Audio { output: maximum, ..audio },
         // OpenAI has no such limits, so there is nothing of its own to follow.
-        Reserve::Strict | Reserve::Learned | Reserve::Openai => audio.within(limits),
+        (Reserve::Strict | Reserve::Learned | Reserve::Openai, _) => audio.within(limits),
     };
     Estimate { usage, tokens, audio }
 }
@@ -246,6 +243,10 @@ mod tests {
             (spoken, Reserve::Learned, 50, (69, 0)),
             (Size { stated_max_output: Some(4_000), ..spoken }, Reserve::Strict, 100, (69, 4_000)),
             (Size { model_max_output: Some(16_384), ..spoken }, Reserve::Strict, 0, (69, 16_384)),
+            // Without a maximum there is nothing but the guess.
+            (spoken, Reserve::Strict, 0, (69, 200)),
+            (spoken, Reserve::Strict, 100, (69, 31)),
+            (spoken, Reserve::Strict, 50, (69, 0)),
         ] {
             assert_eq!(audio(&size, reserve, limit), expected, "{size:?} {reserve:?} {limit}");
         }
