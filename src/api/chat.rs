@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{
     Extension,
@@ -83,7 +83,7 @@ fn size(request: &ChatRequest<'_>) -> Size {
     Size {
         text_tokens: text_tokens(request),
         audio_tokens: request.audio.tokens,
-        choices: u64::from(request.choices),
+        choices: NonZeroU32::new(request.choices).unwrap_or(NonZeroU32::MIN),
         stated_max_output: request.max_output_tokens,
         model_max_output: None,
         wants_audio: request.wants_audio,

@@ -17,7 +17,7 @@ use crate::{
 const FIRST_GUESS_TEXT: u64 = 256;
 const FIRST_GUESS_AUDIO: u64 = 200;
 
-/// Running average of answers, in 1/16 tokens; zero is "never answered".
+/// Running average of a choice of an answer, in 1/16 tokens; zero is "never answered".
 #[derive(Debug, Default)]
 pub struct OutputAverage {
     text: AtomicU64,
@@ -28,10 +28,12 @@ const SCALE: u64 = 16;
 const WEIGHT: u64 = 8;
 
 impl OutputAverage {
-    pub fn learn(&self, usage: &Usage) {
-        learn(&self.text, usage.get(LineItem::OutputText));
+    /// From an answer of so many choices.
+    pub fn learn(&self, usage: &Usage, choices: NonZeroU32) {
+        let of_one = |item| rounded(usage.get(item), choices);
+        learn(&self.text, of_one(LineItem::OutputText));
         if usage.get(LineItem::OutputAudio) > 0 {
-            learn(&self.audio, usage.get(LineItem::OutputAudio));
+            learn(&self.audio, of_one(LineItem::OutputAudio));
         }
     }
 
@@ -42,6 +44,11 @@ impl OutputAverage {
     fn audio(&self) -> u64 {
         learned(&self.audio).unwrap_or(FIRST_GUESS_AUDIO)
     }
+}
+
+fn rounded(tokens: u64, choices: NonZeroU32) -> u64 {
+    let choices = u64::from(choices.get());
+    tokens.saturating_add(choices / 2) / choices
 }
 
 fn learn(average: &AtomicU64, tokens: u64) {
@@ -60,12 +67,12 @@ fn learned(average: &AtomicU64) -> Option<u64> {
 }
 
 /// What the scan of a request says about its size.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// `OpenAI`'s formula over the text of the request.
     pub text_tokens: u64,
     pub audio_tokens: u64,
-    pub choices: u64,
+    pub choices: NonZeroU32,
     pub stated_max_output: Option<u64>,
     /// From the model's page.
     pub model_max_output: Option<u64>,
@@ -76,7 +83,11 @@ impl Size {
     /// Of all choices together: what the request states, or else the model's page.
     pub fn max_output(&self) -> Option<u64> {
         let of_one = self.stated_max_output.or(self.model_max_output);
-        of_one.map(|tokens| tokens.saturating_mul(self.choices.max(1)))
+        of_one.map(|tokens| self.of_all_choices(tokens))
+    }
+
+    fn of_all_choices(&self, tokens: u64) -> u64 {
+        tokens.saturating_mul(self.choices.get().into())
     }
 }
 
@@ -90,8 +101,8 @@ pub struct Estimate {
 
 pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: &Limits) -> Estimate {
     let guess = Usage::default()
-        .with(LineItem::OutputText, average.text())
-        .with(LineItem::OutputAudio, if size.wants_audio { average.audio() } else { 0 });
+        .with(LineItem::OutputText, size.of_all_choices(average.text()))
+        .with(LineItem::OutputAudio, if size.wants_audio { size.of_all_choices(average.audio()) } else { 0 });
     let output = capped(guess, size.stated_max_output.and_then(|_| size.max_output()));
     let input =
         Usage::default().with(LineItem::InputText, size.text_tokens).with(LineItem::InputAudio, size.audio_tokens);
@@ -136,8 +147,21 @@ mod tests {
         Limits { tokens_per_minute: NonZeroU32::new(limit), ..Limits::default() }
     }
 
+    const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+    fn choices(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
     fn size(text_tokens: u64) -> Size {
-        Size { text_tokens, choices: 1, ..Size::default() }
+        Size {
+            text_tokens,
+            audio_tokens: 0,
+            choices: ONE,
+            stated_max_output: None,
+            model_max_output: None,
+            wants_audio: false,
+        }
     }
 
     #[test]
@@ -146,12 +170,36 @@ mod tests {
         let tokens =
             |average: &OutputAverage| estimate(&size(16), average, Reserve::Learned, &Limits::default()).tokens.get();
         assert_eq!(tokens(&average), 16 + 256);
-        average.learn(&Usage::default().with(LineItem::OutputText, 20));
+        average.learn(&Usage::default().with(LineItem::OutputText, 20), ONE);
         assert_eq!(tokens(&average), 16 + 20);
         for _ in 0..200 {
-            average.learn(&Usage::default().with(LineItem::OutputText, 100));
+            average.learn(&Usage::default().with(LineItem::OutputText, 100), ONE);
         }
         assert_eq!(tokens(&average), 16 + 100);
+    }
+
+    #[test]
+    fn every_choice_is_guessed_and_an_answer_of_many_teaches_what_one_of_them_has() {
+        let average = OutputAverage::default();
+        let tokens = |n, limit| {
+            let all = Size { choices: choices(n), ..size(16) };
+            estimate(&all, &average, Reserve::Learned, &tpm(limit)).tokens.get()
+        };
+        assert_eq!(tokens(128, 1_000_000), 16 + 128 * 256);
+        assert_eq!(tokens(128, 1_000), 1_000, "it stays a guess");
+        average.learn(&Usage::default().with(LineItem::OutputText, 128 * 300 + 63), choices(128));
+        assert_eq!((tokens(1, 1_000_000), tokens(128, 1_000_000)), (16 + 300, 16 + 128 * 300));
+        let stated = Size { stated_max_output: Some(50), choices: choices(3), ..size(16) };
+        assert_eq!(estimate(&stated, &average, Reserve::Learned, &tpm(1_000)).tokens.get(), 16 + 150);
+
+        let average = OutputAverage::default();
+        let said = Usage::default().with(LineItem::OutputText, 3).with(LineItem::OutputAudio, 101);
+        let spoken = |n| Size { wants_audio: true, choices: choices(n), ..size(16) };
+        let audio = |n| estimate(&spoken(n), &average, Reserve::Learned, &Limits::default()).audio.output;
+        assert_eq!(audio(2), 2 * 200);
+        average.learn(&said, choices(2));
+        // 50.5 of each are 51.
+        assert_eq!((audio(1), audio(2)), (51, 102));
     }
 
     #[test]
@@ -188,7 +236,7 @@ mod tests {
     #[test]
     fn strict_does_not_give_way_where_a_maximum_is_known() {
         let strict = |size: &Size| estimate(size, &OutputAverage::default(), Reserve::Strict, &tpm(60)).tokens.get();
-        let of_page = Size { model_max_output: Some(100), choices: 2, ..size(10) };
+        let of_page = Size { model_max_output: Some(100), choices: choices(2), ..size(10) };
         assert_eq!((strict(&of_page), of_page.max_output()), (210, Some(200)));
         let stated = Size { stated_max_output: Some(300), ..of_page };
         assert_eq!((strict(&stated), stated.max_output(), size(1).max_output()), (610, Some(600), None));
@@ -201,18 +249,18 @@ mod tests {
             stated_max_output: Some(500),
             model_max_output: Some(16_384),
             wants_audio: true,
-            choices: 3,
+            choices: choices(3),
             ..size(7)
         };
         let average = OutputAverage::default();
-        average.learn(&Usage::default().with(LineItem::OutputText, 90));
+        average.learn(&Usage::default().with(LineItem::OutputText, 90), ONE);
         assert_eq!(estimate(&all, &average, Reserve::Openai, &tpm(100)).tokens.get(), 7);
     }
 
     #[test]
     fn a_smaller_stated_maximum_wins_and_strict_takes_it_whole() {
         let average = OutputAverage::default();
-        let stated = Size { stated_max_output: Some(10), choices: 2, ..size(5) };
+        let stated = Size { stated_max_output: Some(10), choices: choices(2), ..size(5) };
         let take = |size: &Size, reserve| estimate(size, &average, reserve, &tpm(100_000)).tokens.get();
         assert_eq!(take(&stated, Reserve::Learned), 5 + 20);
         let large = Size { stated_max_output: Some(4_000), ..size(5) };

@@ -239,6 +239,7 @@ impl Proxy {
             model: Arc::clone(&call.model),
             billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
             stream: call.stream,
+            choices: call.size.choices,
             prices,
             charges,
         };

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tollgate::{clock::Clock, config::Reserve, domain::time::UnixNanos, simulator};
 
-use crate::support::{Actor, Gateway, MODEL, TEXT_MODEL, spoken, text, with};
+use crate::support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, spoken, text, with};
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -28,6 +28,21 @@ async fn the_guess_is_held_while_a_request_runs_and_the_rest_comes_back() {
     let second = team.say("Hi").await;
     assert_eq!(second.header("x-ratelimit-remaining-tokens"), (200_000 - (5 + 16) - (3 + 16)).to_string());
     assert_eq!(tokens_left(&team, TEXT_MODEL).await, 200_000 - 2 * (5 + 16));
+}
+
+#[tokio::test]
+async fn what_a_choice_is_guessed_to_have_does_not_depend_on_how_many_were_asked_for_before() {
+    let gateway = gateway(Reserve::Learned).await;
+    let team = gateway.project("tier1").await;
+    let many = with(text(TEXT_MODEL, "Hi"), &json!({"n": 5}));
+    let held = |reply: &Reply, left: u64| left - reply.header("x-ratelimit-remaining-tokens").parse::<u64>().unwrap();
+    // Four choices more are four tokens more in OpenAI's estimate. Each is answered with 16.
+    assert_eq!(held(&team.chat(&many).await, 200_000), 7 + 5 * 256);
+    let left = tokens_left(&team, TEXT_MODEL).await;
+    assert_eq!(left, 200_000 - (5 + 5 * 16));
+    assert_eq!(held(&team.say("Hi").await, left), 3 + 16);
+    let left = tokens_left(&team, TEXT_MODEL).await;
+    assert_eq!(held(&team.chat(&many).await, left), 7 + 5 * 16);
 }
 
 #[tokio::test]
