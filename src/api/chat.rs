@@ -23,7 +23,7 @@ use crate::{
     openai::{
         endpoint::Endpoint,
         error::ApiError,
-        estimate::text_tokens,
+        estimate::{image_tokens, text_tokens},
         request::{self, ChatRequest},
     },
     proxy::{Answer, AnswerBody, Call, estimate::Size},
@@ -83,6 +83,8 @@ fn size(request: &ChatRequest<'_>) -> Size {
     Size {
         text_tokens: text_tokens(request),
         audio_tokens: request.audio.tokens,
+        image_tokens: image_tokens(request),
+        guessed_audio_tokens: request.audio.guessed_tokens,
         choices: NonZeroU32::new(request.choices).unwrap_or(NonZeroU32::MIN),
         stated_max_output: request.max_output_tokens,
         model_max_output: None,

@@ -72,6 +72,10 @@ pub struct Size {
     /// `OpenAI`'s formula over the text of the request.
     pub text_tokens: u64,
     pub audio_tokens: u64,
+    /// Those of the text and of the audio that are guesses themselves, though of what was sent: of images, and of clips
+    /// whose length cannot be read.
+    pub image_tokens: u64,
+    pub guessed_audio_tokens: u64,
     pub choices: NonZeroU32,
     pub stated_max_output: Option<u64>,
     /// From the model's page.
@@ -106,28 +110,38 @@ pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: 
     let output = capped(guess, size.stated_max_output.and_then(|_| size.max_output()));
     let input =
         Usage::default().with(LineItem::InputText, size.text_tokens).with(LineItem::InputAudio, size.audio_tokens);
-    let input_tokens = input.total();
-    // A guess alone never makes a request too large for its limit.
-    let room = limits.most_tokens_at_once().map_or(u64::MAX, |most| u64::from(most).saturating_sub(input_tokens));
-    let guessed = input_tokens.saturating_add(output.total().min(room));
-    let tokens = match reserve {
-        Reserve::Openai => size.text_tokens,
-        Reserve::Strict => size.max_output().map_or(guessed, |maximum| input_tokens.saturating_add(maximum)),
-        Reserve::Learned => guessed,
-    };
-    let tokens = u32::try_from(tokens).ok().and_then(NonZeroU32::new);
-    let tokens = tokens.unwrap_or(if input_tokens == 0 { NonZeroU32::MIN } else { NonZeroU32::MAX });
     let usage = input
         .with(LineItem::OutputText, output.get(LineItem::OutputText))
         .with(LineItem::OutputAudio, output.get(LineItem::OutputAudio));
-    let audio = Audio::of(&usage);
-    let audio = match (reserve, size.max_output()) {
-        // All that may be said may be spoken.
-        (Reserve::Strict, Some(maximum)) if size.wants_audio => Audio { output: maximum, ..audio },
-        // OpenAI has no such limits, so there is nothing of its own to follow.
-        (Reserve::Strict | Reserve::Learned | Reserve::Openai, _) => audio.within(limits),
+    // All of it may come, and all of it may be spoken.
+    let maximum = if reserve == Reserve::Strict { size.max_output() } else { None };
+    let tokens = match reserve {
+        Reserve::Openai => size.text_tokens,
+        Reserve::Strict | Reserve::Learned => reserved_tokens(size, &usage, maximum, limits),
     };
+    let tokens = NonZeroU32::new(u32::try_from(tokens).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+    // OpenAI has no limits of audio, so there is nothing of its own to follow.
+    let audio = reserved_audio(size, &usage, maximum.filter(|_| size.wants_audio), limits);
     Estimate { usage, tokens, audio }
+}
+
+/// A guess alone never makes a request too large for its limit; what is known, and a `maximum` that is to be held, does.
+fn reserved_tokens(size: &Size, guess: &Usage, maximum: Option<u64>, limits: &Limits) -> u64 {
+    let input = size.text_tokens.saturating_add(size.audio_tokens);
+    let guessed_input = size.image_tokens.saturating_add(size.guessed_audio_tokens);
+    let known = input.saturating_sub(guessed_input).saturating_add(maximum.unwrap_or(0));
+    let guessed_output = if maximum.is_some() { 0 } else { guess.total().saturating_sub(input) };
+    let guessed = guessed_input.saturating_add(guessed_output);
+    let room = limits.most_tokens_at_once().map_or(u64::MAX, |most| u64::from(most).saturating_sub(known));
+    known.saturating_add(guessed.min(room))
+}
+
+/// As [`reserved_tokens`], for limits of audio.
+fn reserved_audio(size: &Size, guess: &Usage, maximum: Option<u64>, limits: &Limits) -> Audio {
+    let known_input = size.audio_tokens.saturating_sub(size.guessed_audio_tokens);
+    let known = Audio { input: known_input, output: maximum.unwrap_or(0) };
+    let output = if maximum.is_some() { 0 } else { Audio::of(guess).output };
+    known.with_guess(Audio { input: size.guessed_audio_tokens, output }, limits)
 }
 
 /// `guess` with at most `maximum` output tokens, audio cut last because it is what was asked for.
@@ -157,6 +171,8 @@ mod tests {
         Size {
             text_tokens,
             audio_tokens: 0,
+            image_tokens: 0,
+            guessed_audio_tokens: 0,
             choices: ONE,
             stated_max_output: None,
             model_max_output: None,
@@ -299,6 +315,48 @@ mod tests {
             assert_eq!(audio(&size, reserve, limit), expected, "{size:?} {reserve:?} {limit}");
         }
         assert_eq!(audio(&size(5), Reserve::Learned, 1), (0, 0));
+    }
+
+    #[test]
+    fn what_is_guessed_of_the_input_gives_way_and_what_is_known_of_it_does_not() {
+        let average = OutputAverage::default();
+        let seen = Size { image_tokens: 765, ..size(765 + 5) };
+        let stated = Size { stated_max_output: Some(50), ..seen };
+        for (size, reserve, limit, expected) in [
+            (seen, Reserve::Learned, 10_000, 770 + 256),
+            (seen, Reserve::Learned, 800, 800),
+            (seen, Reserve::Learned, 500, 500),
+            (seen, Reserve::Strict, 500, 500),
+            (stated, Reserve::Strict, 10_000, 770 + 50),
+            (stated, Reserve::Strict, 500, 500),
+            (stated, Reserve::Strict, 40, 55),
+            (seen, Reserve::Learned, 4, 5),
+            // As recorded, whatever the image turns out to need.
+            (seen, Reserve::Openai, 500, 770),
+        ] {
+            let tokens = estimate(&size, &average, reserve, &tpm(limit)).tokens.get();
+            assert_eq!(tokens, expected, "{size:?} {reserve:?} {limit}");
+        }
+
+        let heard = Size { audio_tokens: 69 + 750, guessed_audio_tokens: 750, ..size(5) };
+        let spoken = Size { wants_audio: true, ..heard };
+        let stated = Size { stated_max_output: Some(50), ..spoken };
+        for (size, reserve, limit, expected) in [
+            (heard, Reserve::Learned, 0, (819, 0)),
+            (heard, Reserve::Openai, 600, (600, 0)),
+            (spoken, Reserve::Learned, 900, (819, 81)),
+            (spoken, Reserve::Strict, 600, (600, 0)),
+            (stated, Reserve::Strict, 600, (550, 50)),
+            (stated, Reserve::Strict, 100, (69, 50)),
+            (heard, Reserve::Learned, 50, (69, 0)),
+        ] {
+            let limits = Limits { audio_tokens_per_minute: NonZeroU32::new(limit), ..Limits::default() };
+            let estimate = estimate(&size, &average, reserve, &limits);
+            assert_eq!((estimate.audio.input, estimate.audio.output), expected, "{size:?} {reserve:?} {limit}");
+            // What it may cost and what is billed when nobody says more is not smaller for that.
+            assert_eq!(estimate.usage.get(LineItem::InputAudio), 819);
+        }
+        assert_eq!(estimate(&heard, &average, Reserve::Learned, &tpm(600)).tokens.get(), 600);
     }
 
     #[test]
