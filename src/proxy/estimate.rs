@@ -1,10 +1,8 @@
 //! The guess before sending: what a request will probably consume, and how much of the token limit to hold for it.
 
-use std::{
-    num::NonZeroU32,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::num::NonZeroU32;
 
+use super::averages::Average;
 use crate::{
     config::Reserve,
     domain::{
@@ -12,59 +10,6 @@ use crate::{
         usage::{LineItem, Usage},
     },
 };
-
-/// Until a key and model have answered once: tokens of text, and of audio (10 seconds) when audio is asked for.
-const FIRST_GUESS_TEXT: u64 = 256;
-const FIRST_GUESS_AUDIO: u64 = 200;
-
-/// Running average of a choice of an answer, in 1/16 tokens; zero is "never answered".
-#[derive(Debug, Default)]
-pub struct OutputAverage {
-    text: AtomicU64,
-    audio: AtomicU64,
-}
-
-const SCALE: u64 = 16;
-const WEIGHT: u64 = 8;
-
-impl OutputAverage {
-    /// From an answer of so many choices.
-    pub fn learn(&self, usage: &Usage, choices: NonZeroU32) {
-        let of_one = |item| rounded(usage.get(item), choices);
-        learn(&self.text, of_one(LineItem::OutputText));
-        if usage.get(LineItem::OutputAudio) > 0 {
-            learn(&self.audio, of_one(LineItem::OutputAudio));
-        }
-    }
-
-    fn text(&self) -> u64 {
-        learned(&self.text).unwrap_or(FIRST_GUESS_TEXT)
-    }
-
-    fn audio(&self) -> u64 {
-        learned(&self.audio).unwrap_or(FIRST_GUESS_AUDIO)
-    }
-}
-
-fn rounded(tokens: u64, choices: NonZeroU32) -> u64 {
-    let choices = u64::from(choices.get());
-    tokens.saturating_add(choices / 2) / choices
-}
-
-fn learn(average: &AtomicU64, tokens: u64) {
-    let sample = tokens.saturating_mul(SCALE).max(1);
-    // The closure never returns None, so the update cannot fail.
-    let _ = average.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
-        Some(if old == 0 { sample } else { (old - old / WEIGHT).saturating_add(sample / WEIGHT).max(1) })
-    });
-}
-
-fn learned(average: &AtomicU64) -> Option<u64> {
-    match average.load(Ordering::Relaxed) {
-        0 => None,
-        scaled => Some(scaled.div_ceil(SCALE)),
-    }
-}
 
 /// What the scan of a request says about its size.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +48,7 @@ pub struct Estimate {
     pub audio: Audio,
 }
 
-pub fn estimate(size: &Size, average: &OutputAverage, reserve: Reserve, limits: &Limits) -> Estimate {
+pub fn estimate(size: &Size, average: Average, reserve: Reserve, limits: &Limits) -> Estimate {
     let guess = Usage::default()
         .with(LineItem::OutputText, size.of_all_choices(average.text()))
         .with(LineItem::OutputAudio, if size.wants_audio { size.of_all_choices(average.audio()) } else { 0 });
@@ -182,50 +127,49 @@ mod tests {
 
     #[test]
     fn the_first_guess_gives_way_to_what_was_answered() {
-        let average = OutputAverage::default();
-        let tokens =
-            |average: &OutputAverage| estimate(&size(16), average, Reserve::Learned, &Limits::default()).tokens.get();
-        assert_eq!(tokens(&average), 16 + 256);
-        average.learn(&Usage::default().with(LineItem::OutputText, 20), ONE);
-        assert_eq!(tokens(&average), 16 + 20);
+        let mut average = Average::default();
+        let tokens = |average: Average| estimate(&size(16), average, Reserve::Learned, &Limits::default()).tokens.get();
+        assert_eq!(tokens(average), 16 + 256);
+        average = average.after(&Usage::default().with(LineItem::OutputText, 20), ONE);
+        assert_eq!(tokens(average), 16 + 20);
         for _ in 0..200 {
-            average.learn(&Usage::default().with(LineItem::OutputText, 100), ONE);
+            average = average.after(&Usage::default().with(LineItem::OutputText, 100), ONE);
         }
-        assert_eq!(tokens(&average), 16 + 100);
+        assert_eq!(tokens(average), 16 + 100);
     }
 
     #[test]
     fn every_choice_is_guessed_and_an_answer_of_many_teaches_what_one_of_them_has() {
-        let average = OutputAverage::default();
-        let tokens = |n, limit| {
+        let average = Average::default();
+        let tokens = |average, n, limit| {
             let all = Size { choices: choices(n), ..size(16) };
-            estimate(&all, &average, Reserve::Learned, &tpm(limit)).tokens.get()
+            estimate(&all, average, Reserve::Learned, &tpm(limit)).tokens.get()
         };
-        assert_eq!(tokens(128, 1_000_000), 16 + 128 * 256);
-        assert_eq!(tokens(128, 1_000), 1_000, "it stays a guess");
-        average.learn(&Usage::default().with(LineItem::OutputText, 128 * 300 + 63), choices(128));
-        assert_eq!((tokens(1, 1_000_000), tokens(128, 1_000_000)), (16 + 300, 16 + 128 * 300));
+        assert_eq!(tokens(average, 128, 1_000_000), 16 + 128 * 256);
+        assert_eq!(tokens(average, 128, 1_000), 1_000, "it stays a guess");
+        let average = average.after(&Usage::default().with(LineItem::OutputText, 128 * 300 + 63), choices(128));
+        assert_eq!((tokens(average, 1, 1_000_000), tokens(average, 128, 1_000_000)), (16 + 300, 16 + 128 * 300));
         let stated = Size { stated_max_output: Some(50), choices: choices(3), ..size(16) };
-        assert_eq!(estimate(&stated, &average, Reserve::Learned, &tpm(1_000)).tokens.get(), 16 + 150);
+        assert_eq!(estimate(&stated, average, Reserve::Learned, &tpm(1_000)).tokens.get(), 16 + 150);
 
-        let average = OutputAverage::default();
+        let average = Average::default();
         let said = Usage::default().with(LineItem::OutputText, 3).with(LineItem::OutputAudio, 101);
         let spoken = |n| Size { wants_audio: true, choices: choices(n), ..size(16) };
-        let audio = |n| estimate(&spoken(n), &average, Reserve::Learned, &Limits::default()).audio.output;
-        assert_eq!(audio(2), 2 * 200);
-        average.learn(&said, choices(2));
+        let audio = |average, n| estimate(&spoken(n), average, Reserve::Learned, &Limits::default()).audio.output;
+        assert_eq!(audio(average, 2), 2 * 200);
+        let average = average.after(&said, choices(2));
         // 50.5 of each are 51.
-        assert_eq!((audio(1), audio(2)), (51, 102));
+        assert_eq!((audio(average, 1), audio(average, 2)), (51, 102));
     }
 
     #[test]
     fn a_guess_never_makes_a_request_too_large_for_its_limit() {
-        let average = OutputAverage::default();
-        let tokens = |text, limit| estimate(&size(text), &average, Reserve::Learned, &tpm(limit)).tokens.get();
+        let average = Average::default();
+        let tokens = |text, limit| estimate(&size(text), average, Reserve::Learned, &tpm(limit)).tokens.get();
         assert_eq!(tokens(90, 100), 100);
         assert_eq!(tokens(101, 100), 101);
         let daily = Limits { tokens_per_day: NonZeroU32::new(95), ..tpm(100) };
-        assert_eq!(estimate(&size(90), &average, Reserve::Learned, &daily).tokens.get(), 95);
+        assert_eq!(estimate(&size(90), average, Reserve::Learned, &daily).tokens.get(), 95);
     }
 
     #[test]
@@ -242,7 +186,7 @@ mod tests {
             let narrowest = of.project.narrowed_by(&of.key);
             let spoken = Size { wants_audio: true, audio_tokens: 17, ..size(40) };
             for reserve in [Reserve::Learned, Reserve::Strict] {
-                let tokens = |size: &Size| estimate(size, &OutputAverage::default(), reserve, &narrowest).tokens.get();
+                let tokens = |size: &Size| estimate(size, Average::default(), reserve, &narrowest).tokens.get();
                 assert_eq!((tokens(&spoken), tokens(&size(59))), (60, 60), "{dimension:?} of the {}", scope.name());
                 assert_eq!(tokens(&size(61)), 61, "what was sent is no guess");
             }
@@ -251,7 +195,7 @@ mod tests {
 
     #[test]
     fn strict_does_not_give_way_where_a_maximum_is_known() {
-        let strict = |size: &Size| estimate(size, &OutputAverage::default(), Reserve::Strict, &tpm(60)).tokens.get();
+        let strict = |size: &Size| estimate(size, Average::default(), Reserve::Strict, &tpm(60)).tokens.get();
         let of_page = Size { model_max_output: Some(100), choices: choices(2), ..size(10) };
         assert_eq!((strict(&of_page), of_page.max_output()), (210, Some(200)));
         let stated = Size { stated_max_output: Some(300), ..of_page };
@@ -268,16 +212,15 @@ mod tests {
             choices: choices(3),
             ..size(7)
         };
-        let average = OutputAverage::default();
-        average.learn(&Usage::default().with(LineItem::OutputText, 90), ONE);
-        assert_eq!(estimate(&all, &average, Reserve::Openai, &tpm(100)).tokens.get(), 7);
+        let average = Average::default().after(&Usage::default().with(LineItem::OutputText, 90), ONE);
+        assert_eq!(estimate(&all, average, Reserve::Openai, &tpm(100)).tokens.get(), 7);
     }
 
     #[test]
     fn a_smaller_stated_maximum_wins_and_strict_takes_it_whole() {
-        let average = OutputAverage::default();
+        let average = Average::default();
         let stated = Size { stated_max_output: Some(10), choices: choices(2), ..size(5) };
-        let take = |size: &Size, reserve| estimate(size, &average, reserve, &tpm(100_000)).tokens.get();
+        let take = |size: &Size, reserve| estimate(size, average, reserve, &tpm(100_000)).tokens.get();
         assert_eq!(take(&stated, Reserve::Learned), 5 + 20);
         let large = Size { stated_max_output: Some(4_000), ..size(5) };
         assert_eq!((take(&large, Reserve::Learned), take(&large, Reserve::Strict)), (5 + 256, 5 + 4_000));
@@ -287,10 +230,10 @@ mod tests {
 
     #[test]
     fn audio_is_reserved_by_its_clips_and_what_is_probably_or_possibly_said() {
-        let average = OutputAverage::default();
+        let average = Average::default();
         let audio = |size: &Size, reserve, limit| {
             let limits = Limits { audio_tokens_per_minute: NonZeroU32::new(limit), ..Limits::default() };
-            let audio = estimate(size, &average, reserve, &limits).audio;
+            let audio = estimate(size, average, reserve, &limits).audio;
             (audio.input, audio.output)
         };
         let heard = Size { audio_tokens: 69, ..size(5) };
@@ -319,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_is_guessed_of_the_input_gives_way_and_what_is_known_of_it_does_not() {
-        let average = OutputAverage::default();
+        let average = Average::default();
         let seen = Size { image_tokens: 765, ..size(765 + 5) };
         let stated = Size { stated_max_output: Some(50), ..seen };
         for (size, reserve, limit, expected) in [
@@ -334,7 +277,7 @@ mod tests {
             // As recorded, whatever the image turns out to need.
             (seen, Reserve::Openai, 500, 770),
         ] {
-            let tokens = estimate(&size, &average, reserve, &tpm(limit)).tokens.get();
+            let tokens = estimate(&size, average, reserve, &tpm(limit)).tokens.get();
             assert_eq!(tokens, expected, "{size:?} {reserve:?} {limit}");
         }
 
@@ -351,18 +294,18 @@ mod tests {
             (heard, Reserve::Learned, 50, (69, 0)),
         ] {
             let limits = Limits { audio_tokens_per_minute: NonZeroU32::new(limit), ..Limits::default() };
-            let estimate = estimate(&size, &average, reserve, &limits);
+            let estimate = estimate(&size, average, reserve, &limits);
             assert_eq!((estimate.audio.input, estimate.audio.output), expected, "{size:?} {reserve:?} {limit}");
             // What it may cost and what is billed when nobody says more is not smaller for that.
             assert_eq!(estimate.usage.get(LineItem::InputAudio), 819);
         }
-        assert_eq!(estimate(&heard, &average, Reserve::Learned, &tpm(600)).tokens.get(), 600);
+        assert_eq!(estimate(&heard, average, Reserve::Learned, &tpm(600)).tokens.get(), 600);
     }
 
     #[test]
     fn numbers_past_the_range_of_a_limit_stay_large() {
         let huge = Size { text_tokens: u64::MAX, ..size(0) };
-        let estimate = estimate(&huge, &OutputAverage::default(), Reserve::Strict, &tpm(1));
+        let estimate = estimate(&huge, Average::default(), Reserve::Strict, &tpm(1));
         assert_eq!(estimate.tokens, NonZeroU32::MAX);
     }
 }

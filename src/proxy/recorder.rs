@@ -170,7 +170,8 @@ impl Meter {
             && settlement.outcome != Outcome::UpstreamFailed
             && settlement.usage.total() > 0
         {
-            reservation.buckets().average.learn(&settlement.usage, self.choices);
+            let averages = &reservation.buckets().averages;
+            averages.learn(&self.admission.billed_model, &settlement.usage, self.choices);
         }
         reservation.settle(settlement.used, now);
         self.spend(money, &settlement);

@@ -67,7 +67,7 @@ async fn a_clip_whose_length_cannot_be_read_is_never_too_long_and_counts_what_is
     let gateway = gateway().await;
     let team = gateway.project_with("tier1", json!({"audio_tokens_per_minute": 600})).await;
     // 75 seconds at 16 kbit/s, and no wav for all that it says so.
-    let unreadable = team.chat(&heard("wav", &vec![0; 150_000])).await;
+    let unreadable = team.chat(&heard("wav", &"A".repeat(200_000))).await;
     assert_ne!(unreadable.status, 429, "{}", unreadable.text());
     assert_eq!(unreadable.header("x-ratelimit-remaining-audio-tokens"), "0", "all that there is was held");
     assert_eq!(left(&team).await, "600", "the upstream refused it and bills nothing");
