@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{
     Extension,
@@ -23,7 +23,7 @@ use crate::{
     openai::{
         endpoint::Endpoint,
         error::ApiError,
-        estimate::text_tokens,
+        estimate::{image_tokens, text_tokens},
         request::{self, ChatRequest},
     },
     proxy::{Answer, AnswerBody, Call, estimate::Size},
@@ -81,7 +81,9 @@ fn size(request: &ChatRequest<'_>) -> Size {
     Size {
         text_tokens: text_tokens(request),
         audio_tokens: request.audio.tokens,
-        choices: u64::from(request.choices),
+        image_tokens: image_tokens(request),
+        guessed_audio_tokens: request.audio.guessed_tokens,
+        choices: NonZeroU32::new(request.choices).unwrap_or(NonZeroU32::MIN),
         stated_max_output: request.max_output_tokens,
         model_max_output: None,
         wants_audio: request.wants_audio,

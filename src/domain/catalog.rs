@@ -188,7 +188,7 @@ impl Catalog {
     }
 }
 
-impl Named<'_> {
+impl<'a> Named<'a> {
     /// The prices in force at `now`; `None` when there are none, or none yet. An undated name costs what the snapshot costs
     /// that it stands for, and that it is in the books as.
     pub fn prices(&self, now: UnixNanos) -> Option<&Arc<Prices>> {
@@ -200,7 +200,7 @@ impl Named<'_> {
     }
 
     /// The dated name the answer will carry: the snapshot, else what the model's name stands for.
-    pub fn billed_name(&self) -> &Arc<str> {
+    pub fn billed_name(&self) -> &'a Arc<str> {
         match self.snapshot {
             Some(snapshot) => &snapshot.id,
             None => self.model.default_snapshot.as_ref().unwrap_or(&self.model.id),

@@ -30,9 +30,11 @@ enum Number {
     Reserved,
     /// Where another output of audio was reserved than was estimated.
     ReservedAudioOutput,
+    /// Where less of an input of audio was reserved than was estimated.
+    ReservedAudioInput,
 }
 
-const NUMBERS: [Number; 22] = [
+const NUMBERS: [Number; 23] = [
     Number::Used(Scope::Project, Dimension::RequestsPerMinute),
     Number::Used(Scope::Project, Dimension::RequestsPerDay),
     Number::Used(Scope::Project, Dimension::TokensPerMinute),
@@ -55,6 +57,7 @@ const NUMBERS: [Number; 22] = [
     Number::Used(Scope::Key, Dimension::AudioTokensPerMinute),
     Number::Used(Scope::Key, Dimension::AudioSecondsPerDay),
     Number::ReservedAudioOutput,
+    Number::ReservedAudioInput,
 ];
 
 /// How many numbers the entries of before they were packed have: reserved, used of three limits, estimated.
@@ -65,10 +68,8 @@ impl Held {
         let hold = &admission.hold;
         let estimate =
             ESTIMATED.into_iter().fold(Usage::default(), |kept, item| kept.with(item, admission.estimate.get(item)));
-        // The clips are what they are; only what is said may be reserved differently.
-        let reserved_audio = Audio { output: hold.audio.output, ..Audio::of(&estimate) };
         let reserved_tokens = hold.tokens.get().into();
-        Self { reserved_tokens, reserved_audio, used_before: hold.used_before, estimate }
+        Self { reserved_tokens, reserved_audio: hold.audio, used_before: hold.used_before, estimate }
     }
 
     /// What was reserved for the answer may be a guess, because no more was reserved than was guessed. It may as well be a
@@ -84,6 +85,9 @@ impl Held {
             Number::Reserved => Some(self.reserved_tokens).filter(|tokens| *tokens != self.estimate.total()),
             Number::ReservedAudioOutput => {
                 Some(self.reserved_audio.output).filter(|tokens| *tokens != Audio::of(&self.estimate).output)
+            }
+            Number::ReservedAudioInput => {
+                Some(self.reserved_audio.input).filter(|tokens| *tokens != Audio::of(&self.estimate).input)
             }
         }
     }
@@ -102,7 +106,7 @@ impl Held {
     pub fn unpack(mut bytes: &[u8]) -> Option<Self> {
         let bits = take(&mut bytes)?;
         let (mut used_before, mut estimate) = (ByScope::<UsedBefore>::default(), Usage::default());
-        let (mut reserved, mut audio_output) = (None, None);
+        let (mut reserved, mut audio_input, mut audio_output) = (None, None, None);
         for (number, bit) in NUMBERS.into_iter().zip(0..) {
             if bits >> bit & 1 == 0 {
                 continue;
@@ -115,11 +119,15 @@ impl Held {
                 Number::Estimated(item) => estimate.set(item, value),
                 Number::Reserved => reserved = Some(value),
                 Number::ReservedAudioOutput => audio_output = Some(value),
+                Number::ReservedAudioInput => audio_input = Some(value),
             }
         }
         let reserved_tokens = reserved.unwrap_or_else(|| estimate.total());
         let of_estimate = Audio::of(&estimate);
-        let reserved_audio = Audio { output: audio_output.unwrap_or(of_estimate.output), ..of_estimate };
+        let reserved_audio = Audio {
+            input: audio_input.unwrap_or(of_estimate.input),
+            output: audio_output.unwrap_or(of_estimate.output),
+        };
         let held = Self { reserved_tokens, reserved_audio, used_before, estimate };
         let is_known = bits >> NUMBERS.len() == 0;
         (is_known && bytes.is_empty()).then_some(held)
@@ -150,11 +158,16 @@ mod tests {
             reserved in prop::option::of(any::<u64>()),
             project in prop::array::uniform8(prop::option::of(any::<u64>())),
             key in prop::array::uniform8(prop::option::of(any::<u64>())),
+            audio_input in prop::option::of(any::<u64>()),
             audio_output in prop::option::of(any::<u64>()),
             estimated in prop::array::uniform4(0..1_u64 << 40),
         ) {
             let estimate = ESTIMATED.into_iter().zip(estimated).fold(Usage::default(), |usage, (item, n)| usage.with(item, n));
-            let reserved_audio = Audio { output: audio_output.unwrap_or(Audio::of(&estimate).output), ..Audio::of(&estimate) };
+            let of_estimate = Audio::of(&estimate);
+            let reserved_audio = Audio {
+                input: audio_input.unwrap_or(of_estimate.input),
+                output: audio_output.unwrap_or(of_estimate.output),
+            };
             let held = Held { reserved_tokens: reserved.unwrap_or(estimate.total()), reserved_audio, used_before: ByScope { project, key }, estimate };
             let bytes = held.pack();
             prop_assert_eq!(Held::unpack(&bytes), Some(held));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use self::shelf::{Cells, Locked, Shared, UnderWay};
-use super::estimate::OutputAverage;
+use super::averages::Averages;
 use crate::domain::{
     bucket::{HoldNumber, Level, Rate, Refusal},
     explanation::LimitUse,
@@ -30,7 +30,7 @@ pub struct Limiter {
 /// By limit group. A key uses a handful of them, which a list finds faster and keeps in a third of the room of a map.
 type Groups<T> = RwLock<Vec<(Arc<str>, Arc<T>)>>;
 
-/// What the requests of one key and limit group take from, and what this pair has been answering.
+/// What the requests of one key and limit group take from, and what they have been answered.
 #[derive(Debug)]
 pub struct Buckets {
     /// Shared with the project's other keys.
@@ -38,7 +38,7 @@ pub struct Buckets {
     /// Made when the key first has limits of its own: few do.
     of_key: OnceLock<Box<Cells>>,
     under_way: UnderWay,
-    pub average: OutputAverage,
+    pub averages: Averages,
 }
 
 /// What a request needs of its limits.
@@ -58,7 +58,7 @@ impl Limiter {
                 of_project: self.of_project(project_id, limit_group),
                 of_key: OnceLock::new(),
                 under_way: UnderWay::default(),
-                average: OutputAverage::default(),
+                averages: Averages::default(),
             })
         })
     }

@@ -4,6 +4,7 @@
 
 mod answer;
 mod attended;
+pub mod averages;
 mod body;
 pub mod drain;
 mod dry_run;
@@ -237,7 +238,8 @@ impl Proxy {
 
     fn estimate(&self, call: &Call, terms: &Terms<'_>) -> Estimate {
         let narrowest = terms.limits.project.narrowed_by(&terms.limits.key);
-        estimate(&size(call, terms), &terms.buckets.average, self.options.reserve, &narrowest)
+        let average = terms.buckets.averages.of(billed_model(call, terms));
+        estimate(&size(call, terms), average, self.options.reserve, &narrowest)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the admission brings together everything decided before it")]
@@ -256,8 +258,9 @@ impl Proxy {
             request_id: call.request_id(),
             endpoint: Arc::from(call.endpoint.name()),
             model: Arc::clone(&call.model),
-            billed_model: terms.named.map_or_else(|| Arc::clone(&call.model), |named| Arc::clone(named.billed_name())),
+            billed_model: Arc::clone(billed_model(call, terms)),
             stream: call.stream,
+            choices: call.size.choices,
             prices,
             charges,
         };
@@ -303,6 +306,11 @@ fn check_endpoint(call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
 
 fn asked(estimate: &Estimate, call: &Call) -> Asked {
     Asked { tokens: estimate.tokens, audio: estimate.audio, stream: call.stream }
+}
+
+/// The dated name of the model, so that all names for it are billed, and learned from, as one.
+fn billed_model<'a>(call: &'a Call, terms: &'a Terms<'_>) -> &'a Arc<str> {
+    terms.named.map_or(&call.model, |named| named.billed_name())
 }
 
 /// As the request says, and the model's page.

@@ -1,6 +1,6 @@
 //! Puts a request into the books when it is admitted, and its end when it is settled: once, whatever happens.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::{estimate::Estimate, limiter::Reservation, notices::Notices, promotions::Promotions};
 use crate::{
@@ -42,6 +42,7 @@ pub struct Facts {
     pub model: Arc<str>,
     pub billed_model: Arc<str>,
     pub stream: bool,
+    pub choices: NonZeroU32,
     pub prices: Option<Arc<Prices>>,
     /// What the estimate costs.
     pub charges: Vec<Charge>,
@@ -61,6 +62,7 @@ pub struct Meter {
     recorder: Arc<Recorder>,
     key: Arc<ApiKey>,
     admission: Admission,
+    choices: NonZeroU32,
     prices: Option<Arc<Prices>>,
 }
 
@@ -119,7 +121,7 @@ impl Recorder {
         holds: Holds,
         now: UnixNanos,
     ) -> Result<Meter, JournalError> {
-        let prices = facts.prices;
+        let (prices, choices) = (facts.prices, facts.choices);
         let admission = Admission {
             request_id: facts.request_id,
             admitted_at: now,
@@ -137,7 +139,7 @@ impl Recorder {
         self.metrics.open_admissions.inc();
         let open = Some(Open { ticket, holds });
         let (recorder, key) = (Arc::clone(self), Arc::clone(caller.key()));
-        Ok(Meter { open, sent: false, recorder, key, admission, prices })
+        Ok(Meter { open, sent: false, recorder, key, admission, choices, prices })
     }
 }
 
@@ -170,7 +172,8 @@ impl Meter {
             && settlement.outcome != Outcome::UpstreamFailed
             && settlement.usage.total() > 0
         {
-            reservation.buckets().average.learn(&settlement.usage);
+            let averages = &reservation.buckets().averages;
+            averages.learn(&self.admission.billed_model, &settlement.usage, self.choices);
         }
         reservation.settle(settlement.used, now);
         self.spend(money, &settlement);

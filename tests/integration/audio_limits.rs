@@ -63,6 +63,17 @@ async fn a_minutes_tokens_of_audio_are_reserved_by_the_clip_and_settled_with_wha
 }
 
 #[tokio::test]
+async fn a_clip_whose_length_cannot_be_read_is_never_too_long_and_counts_what_is_billed() {
+    let gateway = gateway().await;
+    let team = gateway.project_with("tier1", json!({"audio_tokens_per_minute": 600})).await;
+    // 75 seconds at 16 kbit/s, and no wav for all that it says so.
+    let unreadable = team.chat(&heard("wav", &"A".repeat(200_000))).await;
+    assert_ne!(unreadable.status, 429, "{}", unreadable.text());
+    assert_eq!(unreadable.header("x-ratelimit-remaining-audio-tokens"), "0", "all that there is was held");
+    assert_eq!(left(&team).await, "600", "the upstream refused it and bills nothing");
+}
+
+#[tokio::test]
 async fn headers_of_audio_are_there_only_with_a_limit_of_it() {
     let gateway = gateway().await;
     let team = gateway.project_with("tier1", json!({"audio_seconds_per_day": 60})).await;

@@ -1,20 +1,31 @@
 //! Reserve first, settle later: what is given back, what becomes debt, and what of it survives a restart.
 
 use serde_json::json;
-use tollgate::{clock::Clock, config::Reserve, domain::time::UnixNanos, simulator};
+use tollgate::{
+    clock::Clock,
+    config::{Reserve, Settings},
+    domain::time::UnixNanos,
+    simulator,
+};
 
-use crate::support::{Actor, Gateway, MODEL, TEXT_MODEL, spoken, text, with};
+use crate::support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, spoken, text, with};
 
 const MILLISECOND: u64 = 1_000_000;
 
 async fn gateway(reserve: Reserve) -> Gateway {
     let clock = Clock::manual(UnixNanos::from_seconds(1_790_000_000));
-    Gateway::start_at(clock, simulator::Options::default(), |settings| settings.reserve = reserve).await
+    let change = |settings: &mut Settings| (settings.reserve, settings.allow_unpriced) = (reserve, true);
+    Gateway::start_at(clock, simulator::Options::default(), change).await
 }
 
 async fn tokens_left(team: &Actor, model: &str) -> u64 {
     let reply = team.chat(&json!({"model": model, "messages": []})).await;
     reply.header("x-ratelimit-remaining-tokens").parse().unwrap()
+}
+
+/// What a request took of the tokens that were left before it.
+fn held(reply: &Reply, left: u64) -> u64 {
+    left - reply.header("x-ratelimit-remaining-tokens").parse::<u64>().unwrap()
 }
 
 #[tokio::test]
@@ -28,6 +39,36 @@ async fn the_guess_is_held_while_a_request_runs_and_the_rest_comes_back() {
     let second = team.say("Hi").await;
     assert_eq!(second.header("x-ratelimit-remaining-tokens"), (200_000 - (5 + 16) - (3 + 16)).to_string());
     assert_eq!(tokens_left(&team, TEXT_MODEL).await, 200_000 - 2 * (5 + 16));
+}
+
+#[tokio::test]
+async fn what_a_choice_is_guessed_to_have_does_not_depend_on_how_many_were_asked_for_before() {
+    let gateway = gateway(Reserve::Learned).await;
+    let team = gateway.project("tier1").await;
+    let many = with(text(TEXT_MODEL, "Hi"), &json!({"n": 5}));
+    // Four choices more are four tokens more in OpenAI's estimate. Each is answered with 16.
+    assert_eq!(held(&team.chat(&many).await, 200_000), 7 + 5 * 256);
+    let left = tokens_left(&team, TEXT_MODEL).await;
+    assert_eq!(left, 200_000 - (5 + 5 * 16));
+    assert_eq!(held(&team.say("Hi").await, left), 3 + 16);
+    let left = tokens_left(&team, TEXT_MODEL).await;
+    assert_eq!(held(&team.chat(&many).await, left), 7 + 5 * 16);
+}
+
+#[tokio::test]
+async fn models_that_share_a_limit_are_guessed_each_by_its_own_answers() {
+    let gateway = gateway(Reserve::Learned).await;
+    let team = gateway.project("tier1").await;
+    // Neither name has a page, and all such names have one limit.
+    for _ in 0..2 {
+        assert_eq!(team.chat_with_fault("chunks=900", &text("wordy", "Hi")).await.status, 200);
+        assert_eq!(team.chat(&text("terse", "Hi")).await.status, 200);
+    }
+    for (model, guess, answer) in [("wordy", 900, 16), ("terse", 16, 16), ("unknown", 256, 16)] {
+        let left = tokens_left(&team, model).await;
+        assert_eq!(held(&team.chat(&text(model, "Hi")).await, left), 3 + guess, "{model}");
+        assert_eq!(tokens_left(&team, model).await, left - (5 + answer));
+    }
 }
 
 #[tokio::test]

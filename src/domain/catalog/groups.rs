@@ -57,6 +57,7 @@ mod tests {
             qualification: None,
             monthly_usage_limit_dollars: None,
             models: None,
+            is_default: false,
             default_limits: per_minute(500, 9_000),
         };
         Catalog::new(models, ["tier1", "tier2"].map(tier).into())

@@ -53,12 +53,27 @@ impl Audio {
     /// With an output, which is a guess, that never makes a request too large for `limits`.
     #[must_use]
     pub fn within(self, limits: &Limits) -> Self {
-        let input = Self { output: 0, ..self };
+        let (known, guess) = (Self { output: 0, ..self }, Self { input: 0, ..self });
+        known.with_guess(guess, limits)
+    }
+
+    /// With as much of `guess` as does not make a request too large for `limits`: first of what was sent, then of what
+    /// may be said.
+    #[must_use]
+    pub fn with_guess(self, guess: Self, limits: &Limits) -> Self {
+        let input = guess.input.min(self.room(Self { input: 1, output: 0 }, limits));
+        let with_input = Self { input: self.input.saturating_add(input), ..self };
+        let output = guess.output.min(with_input.room(Self { input: 0, output: 1 }, limits));
+        Self { output: with_input.output.saturating_add(output), ..with_input }
+    }
+
+    /// How many of `each` fit beside it.
+    fn room(self, each: Self, limits: &Limits) -> u64 {
         let room = |dimension: Dimension| {
-            limits.rate(dimension).map(|rate| u64::from(rate.limit()).saturating_sub(input.units(dimension)))
+            let left = u64::from(limits.rate(dimension)?.limit()).saturating_sub(self.units(dimension));
+            left.checked_div(each.units(dimension))
         };
-        let room = Dimension::AUDIO.into_iter().filter_map(room).min();
-        Self { output: self.output.min(room.unwrap_or(u64::MAX)), ..self }
+        Dimension::AUDIO.into_iter().filter_map(room).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -111,6 +126,25 @@ mod tests {
         assert_eq!(output(30, limits(100, 0)), Audio { input: 30, output: 70 });
         assert_eq!(output(30, limits(100, 5)), Audio { input: 30, output: 40 });
         assert_eq!(output(300, limits(100, 5)), Audio { input: 300, output: 0 });
+    }
+
+    #[test]
+    fn an_input_that_is_a_guess_gives_way_last_and_what_is_known_never() {
+        let limits = |tokens, seconds| Limits {
+            audio_tokens_per_minute: NonZeroU32::new(tokens),
+            audio_seconds_per_day: NonZeroU32::new(seconds),
+            ..Limits::default()
+        };
+        let audio = |input, output| Audio { input, output };
+        let all = |limits: Limits| audio(30, 0).with_guess(audio(750, 200), &limits);
+        assert_eq!(all(limits(0, 0)), audio(780, 200));
+        assert_eq!(all(limits(1_000, 0)), audio(780, 200));
+        assert_eq!(all(limits(800, 0)), audio(780, 20));
+        assert_eq!(all(limits(600, 0)), audio(600, 0));
+        // A token of input is two twentieths of a second, and of 41 of them one is left for the output.
+        assert_eq!(all(limits(600, 40)), audio(400, 0));
+        assert_eq!(audio(30, 1).with_guess(audio(750, 200), &limits(0, 4)), audio(39, 2));
+        assert_eq!(all(limits(20, 0)), audio(30, 0));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The type is recognised from the bytes; `format` in the request is not asked. What is neither wav nor mp3, or is damaged,
 //! counts as long as its bytes would last at 16 kbit/s: speech is hardly ever coded with less, so that the reservation is
-//! rather too large than too small. The upstream refuses most of it anyway, and settling corrects the rest.
+//! rather too large than too small; as the guess that it is, it is told apart, so that nobody is refused for ever because of
+//! it. The upstream refuses most of it anyway, and settling corrects the rest.
 
 mod encoded;
 mod mp3;
@@ -19,15 +20,23 @@ pub struct AudioInput {
     pub clips: u32,
     /// `floor(10 x seconds)` of each clip, as it is billed (protocol facts c.1).
     pub tokens: u64,
+    /// Those of [`Self::tokens`] that clips count whose length cannot be read.
+    pub guessed_tokens: u64,
     pub millis: u64,
 }
 
 impl AudioInput {
     /// `base64` as it stands between the quotes of a JSON string, escapes included.
     pub fn add_clip(&mut self, base64: &[u8]) {
-        let length = length(base64);
+        let encoded = Encoded::new(base64);
+        let read = read(&encoded);
+        let length = read.unwrap_or(Length { samples: encoded.len() as u64, rate: FALLBACK_BYTES_PER_SECOND });
+        let tokens = length.times(TOKENS_PER_SECOND);
         self.clips = self.clips.saturating_add(1);
-        self.tokens = self.tokens.saturating_add(length.times(TOKENS_PER_SECOND));
+        self.tokens = self.tokens.saturating_add(tokens);
+        if read.is_none() {
+            self.guessed_tokens = self.guessed_tokens.saturating_add(tokens);
+        }
         self.millis = self.millis.saturating_add(length.times(1_000));
     }
 }
@@ -47,10 +56,8 @@ impl Length {
     }
 }
 
-fn length(base64: &[u8]) -> Length {
-    let encoded = Encoded::new(base64);
-    let read = if wav::is_wav(&encoded) { wav::length(&encoded) } else { mp3::length(&encoded) };
-    read.unwrap_or(Length { samples: encoded.len() as u64, rate: FALLBACK_BYTES_PER_SECOND })
+fn read(encoded: &Encoded<'_>) -> Option<Length> {
+    if wav::is_wav(encoded) { wav::length(encoded) } else { mp3::length(encoded) }
 }
 
 #[cfg(test)]

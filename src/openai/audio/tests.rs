@@ -40,7 +40,7 @@ fn mp3_with_tag(name: [u8; 4], at: usize, frames_at: usize, frames: u32) -> Vec<
 
 #[test]
 fn wav_is_as_long_as_its_data_chunk() {
-    assert_eq!(input(&wav(37, None)), AudioInput { clips: 1, tokens: 37, millis: 3_700 });
+    assert_eq!(input(&wav(37, None)), AudioInput { clips: 1, tokens: 37, guessed_tokens: 0, millis: 3_700 });
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn wav_written_to_a_pipe_is_as_long_as_what_is_there() {
 #[test]
 fn mp3_without_a_tag_is_stepped_through() {
     // 100 x 1152 / 44100 = 2.612 s
-    let expected = AudioInput { clips: 1, tokens: 26, millis: 2_612 };
+    let expected = AudioInput { clips: 1, tokens: 26, guessed_tokens: 0, millis: 2_612 };
     assert_eq!(input(&mp3_frames(100)), expected);
     let id3 = [b"ID3\x04\0\0\0\0\x02\x01".as_slice(), &[0xFF; 257]].concat();
     assert_eq!(input(&[id3, mp3_frames(100)].concat()), expected);
@@ -89,9 +89,18 @@ fn a_tag_does_not_hide_the_sound_behind_it() {
 #[test]
 fn unknown_audio_counts_its_bytes_at_16_kbit_per_second() {
     let unknown = [b"fLaC".to_vec(), vec![0; 19_996]].concat();
-    assert_eq!(input(&unknown), AudioInput { clips: 1, tokens: 100, millis: 10_000 });
-    assert_eq!(input(b""), AudioInput { clips: 1, tokens: 0, millis: 0 });
+    assert_eq!(input(&unknown), AudioInput { clips: 1, tokens: 100, guessed_tokens: 100, millis: 10_000 });
+    assert_eq!(input(b""), AudioInput { clips: 1, ..AudioInput::default() });
     assert_eq!(input(&wav(5, None)[..30]).millis, 15);
+}
+
+#[test]
+fn what_is_guessed_of_a_request_is_told_apart_from_what_is_read() {
+    let mut audio = AudioInput::default();
+    for clip in [wav(37, None), [b"fLaC".to_vec(), vec![0; 19_996]].concat(), mp3_frames(100)] {
+        audio.add_clip(STANDARD.encode(clip).as_bytes());
+    }
+    assert_eq!((audio.clips, audio.tokens, audio.guessed_tokens), (3, 37 + 100 + 26, 100));
 }
 
 #[test]
@@ -100,7 +109,7 @@ fn clips_round_down_one_by_one() {
     let clip = STANDARD.encode(&wav(2, None)[..56 + 4_800]);
     audio.add_clip(clip.as_bytes());
     audio.add_clip(clip.as_bytes());
-    assert_eq!(audio, AudioInput { clips: 2, tokens: 2, millis: 300 });
+    assert_eq!(audio, AudioInput { clips: 2, tokens: 2, guessed_tokens: 0, millis: 300 });
 }
 
 #[test]

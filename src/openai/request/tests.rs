@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::openai::estimate::text_tokens;
+use crate::openai::estimate::{image_tokens, text_tokens};
 
 const MESSAGES: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
 
@@ -93,6 +93,7 @@ fn base64_is_never_counted_as_text() {
         let request = scan(body.as_bytes()).unwrap();
         assert_eq!(request.text_bytes, 4, "{:.60}", part.to_string());
         let images = u64::from(request.images);
+        assert_eq!(image_tokens(&request), 765 * images);
         assert_eq!(text_tokens(&request), 1 + 1 + 1 + 765 * images, "{:.60}", part.to_string());
     }
     let replayed =
