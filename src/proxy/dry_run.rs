@@ -56,7 +56,7 @@ impl Proxy {
         exceeded: Option<LimitExceeded>,
         now: UnixNanos,
     ) -> Result<(), Refused> {
-        self.check_permission(caller, &call.model, terms, now)?;
+        self.check_permission(caller, &call.model, terms)?;
         check_endpoint(call, terms)?;
         let prices = self.prices(&call.model, terms, now)?;
         let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);

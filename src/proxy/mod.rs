@@ -93,7 +93,8 @@ pub struct Proxy {
     pub options: Options,
 }
 
-/// Why a call was not answered by the upstream, and what the limits looked like then (unknown model: no limits).
+/// Why a call was not answered by the upstream, and what the limits looked like then (a model that is unknown, or not for this
+/// caller: no limits).
 #[derive(Debug)]
 pub struct Refused {
     pub error: ApiError,
@@ -135,7 +136,7 @@ impl Proxy {
     /// All that must be so before anything is sent.
     fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<Taken, Refused> {
         let terms = self.terms(caller, &call.model).ok_or_else(|| unknown_model(&call.model))?;
-        self.check_permission(caller, &call.model, &terms, now)?;
+        self.check_permission(caller, &call.model, &terms)?;
         check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
@@ -167,13 +168,13 @@ impl Proxy {
         Some(Terms { named, limits, limit_group, buckets })
     }
 
-    fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
+    /// `OpenAI` shows no limits with a 403 (protocol facts d.1).
+    fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>) -> Result<(), Refused> {
         if self.catalog.may_use(caller, model, terms.named.as_ref()) {
             return Ok(());
         }
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
-        let headrooms = terms.buckets.headrooms(&terms.limits, now);
-        Err(Refused { error, headrooms, reason: Reason::ModelNotAllowed })
+        Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::ModelNotAllowed })
     }
 
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
