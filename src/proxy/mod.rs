@@ -118,6 +118,13 @@ struct Terms<'a> {
     buckets: Arc<Buckets>,
 }
 
+impl Terms<'_> {
+    /// The limit group of a model whose limits are not its own.
+    fn shared_limit(&self) -> Option<&str> {
+        self.named.filter(|named| named.model.id != self.limit_group).map(|_| &*self.limit_group)
+    }
+}
+
 /// The limit group of all models without a page: many services answer to any name, and a new name each time must not be a
 /// new limit each time.
 pub const UNLISTED: &str = "(unlisted)";
@@ -333,7 +340,8 @@ fn over_limit(
     exceeded: LimitExceeded,
     now: UnixNanos,
 ) -> Refused {
-    let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+    let shared_limit = terms.shared_limit();
+    let error = ApiError::limit_exceeded(&exceeded, &call.model, shared_limit, caller.project().id.as_str());
     let free = caller.project().tier.as_str() == TierId::FREE;
     let error = if free { error.with_free_tier_hint() } else { error };
     let limit_group = Arc::clone(&terms.limit_group);

@@ -54,7 +54,7 @@ fn a_refusal_is_told_as_the_real_one_would_be() {
         requested: 266,
         wait_nanos: Some(45_619_200_000_001),
     };
-    let error = ApiError::limit_exceeded(&exceeded, "gpt-4o-mini", "proj_a");
+    let error = ApiError::limit_exceeded(&exceeded, "gpt-4o-mini", None, "proj_a");
     let over = OverLimit { limit_group: "gpt-4o-mini".into(), exceeded, estimate: Usage::default() };
     let forecast = Forecast { worst_case: Err(NoWorstCase::Unbounded), ..forecast() };
     let object = AdmissionObject::new("gpt-4o-mini", Some(&forecast), Some((&error, &Reason::Limit(Box::new(over)))));
