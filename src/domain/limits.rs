@@ -33,7 +33,7 @@ pub struct Limits {
     /// Tokens of audio, input and output; and seconds of it, as its tokens tell them (see [`Audio`]).
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub audio_tokens_per_minute: Option<NonZeroU32>,
-    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read::audio_seconds", skip_serializing_if = "Option::is_none")]
     pub audio_seconds_per_day: Option<NonZeroU32>,
     /// Requests that are under way at one time, and those of them that are streams: counts, not rates.
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
