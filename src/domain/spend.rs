@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     budget::{Budget, Interval},
     hold::{Payer, SpendHold},
-    limits::SpendLimitReached,
+    limits::{SpendLimitReached, SpendLimitUse, WouldHold},
     soft::MARKS,
 };
 use super::{ids::ProjectId, money::Total, report::Range, time::UnixNanos};

@@ -1,11 +1,15 @@
 //! Whether a call would be admitted now, and what it would hold and cost: [`Proxy::dry_run`].
 
-use super::{Call, Estimate, Proxy, Refused, Terms, asked, check_endpoint, over_limit, size, unknown_model};
+use super::{
+    Call, Estimate, Proxy, Refused, Terms, amount, asked, check_endpoint, over_limit, over_spend_limit, size,
+    unknown_model,
+};
 use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
     keys::Caller,
     limits::{Headrooms, LimitExceeded},
     pricing::{ServiceTier, charges},
+    spend::SpendLimitReached,
     time::UnixNanos,
 };
 
@@ -31,15 +35,18 @@ impl Proxy {
         };
         let estimate = self.estimate(call, &terms);
         let would = terms.buckets.would_reserve(&terms.limits, asked(&estimate, call), now);
-        let passed = self.would_pass(caller, call, &terms, &estimate, would.refused, now);
-        let refused = passed.err();
         let prices = terms.named.as_ref().and_then(|named| named.prices(now)).map(AsRef::as_ref);
+        let charges = charges(&estimate.usage, prices, ServiceTier::Default);
+        let money = self.recorder.spending.would_hold(&self.payer(caller), amount(&charges), now);
+        let passed = self.would_pass(caller, call, &terms, &estimate, (money.refused, would.refused), now);
+        let refused = passed.err();
         let size = size(call, &terms);
         let forecast = Forecast {
             limit_group: terms.limit_group.to_string(),
             estimate: estimate.usage,
             reserved_tokens: estimate.tokens,
             limits: would.limits,
+            spend_limits: money.limits,
             cost: estimated_cost(&estimate.usage, prices),
             worst_case: worst_case(&estimate.usage, size.max_output(), size.wants_audio, prices),
         };
@@ -53,14 +60,13 @@ impl Proxy {
         call: &Call,
         terms: &Terms<'_>,
         estimate: &Estimate,
-        exceeded: Option<LimitExceeded>,
+        (reached, exceeded): (Option<SpendLimitReached>, Option<LimitExceeded>),
         now: UnixNanos,
     ) -> Result<(), Refused> {
         self.check_permission(caller, &call.model, terms)?;
         check_endpoint(call, terms)?;
-        let prices = self.prices(&call.model, terms, now)?;
-        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
-        self.check_spending(caller, terms, &charges, now)?;
+        self.prices(&call.model, terms, now)?;
+        reached.map_or(Ok(()), |reached| Err(over_spend_limit(terms, reached, now)))?;
         exceeded.map_or(Ok(()), |exceeded| Err(over_limit(caller, call, terms, estimate, exceeded, now)))
     }
 }

@@ -206,18 +206,6 @@ impl Proxy {
         held.map_err(|reached| over_spend_limit(terms, reached, now))
     }
 
-    /// As [`Self::hold_money`], without holding it.
-    fn check_spending(
-        &self,
-        caller: &Caller,
-        terms: &Terms<'_>,
-        charges: &[Charge],
-        now: UnixNanos,
-    ) -> Result<(), Refused> {
-        let passes = self.recorder.spending.has_room(&self.payer(caller), amount(charges), now);
-        passes.map_err(|reached| over_spend_limit(terms, reached, now))
-    }
-
     fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
         let (key, project) = (caller.key(), caller.project());
         let tier = self.catalog.tier(&project.tier).and_then(Tier::spend_limit);
