@@ -135,6 +135,7 @@ mod tests {
             ("\n[models.gpt-4o-mini-2024-07-18]\n", "FILE:2: \"gpt-4o-mini-2024-07-18\" has the limits of its model"),
             ("[default_limits]\nrequests_per_hour = 5\n", "FILE:2: unknown field `requests_per_hour`"),
             ("[default_limits]\nrequests_per_minute = 0\n", "FILE:2:"),
+            ("[default_limits]\naudio_seconds_per_day = 214748365\n", "FILE:2: invalid value: integer `214748365`"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(said), "{text}: {error}");

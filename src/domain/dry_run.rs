@@ -6,6 +6,7 @@ use super::{
     explanation::LimitUse,
     money::{Money, MoneyError, Total},
     pricing::{Cost, Prices, ServiceTier, cost_of},
+    spend::SpendLimitUse,
     usage::{LineItem, Usage},
 };
 
@@ -19,6 +20,8 @@ pub struct Forecast {
     pub reserved_tokens: NonZeroU32,
     /// Those that would be checked, in the order of checking, each as if it alone decided.
     pub limits: Vec<LimitUse>,
+    /// Those on money, in the order of checking too.
+    pub spend_limits: Vec<SpendLimitUse>,
     /// Of the estimate; `None` where a part of it has no price.
     pub cost: Option<Money>,
     pub worst_case: Result<Money, NoWorstCase>,

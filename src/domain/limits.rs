@@ -36,7 +36,7 @@ pub struct Limits {
     /// Tokens of audio, input and output; and seconds of it, as its tokens tell them (see [`Audio`]).
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
     pub audio_tokens_per_minute: Option<NonZeroU32>,
-    #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read::audio_seconds", skip_serializing_if = "Option::is_none")]
     pub audio_seconds_per_day: Option<NonZeroU32>,
     /// Requests that are under way at one time, and those of them that are streams: counts, not rates.
     #[serde(default, deserialize_with = "read::limit", skip_serializing_if = "Option::is_none")]
@@ -259,6 +259,9 @@ pub struct Headrooms {
     /// Only where there is such a limit; unknown for what was refused before there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio_tokens: Option<Headroom>,
+    /// In whole seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_seconds: Option<Headroom>,
 }
 
 /// The levels of all buckets of one scope.
@@ -283,6 +286,7 @@ impl Headrooms {
             requests: tightest(&[Dimension::RequestsPerDay]).or_else(|| tightest(&[Dimension::RequestsPerMinute])),
             tokens: tightest(&[Dimension::TokensPerMinute, Dimension::TokensPerDay]),
             audio_tokens: tightest(&[Dimension::AudioTokensPerMinute]),
+            audio_seconds: tightest(&[Dimension::AudioSecondsPerDay]).map(audio::in_seconds),
         }
     }
 }
@@ -349,7 +353,7 @@ mod tests {
         let limits = ByScope { project, key };
         let mut levels = ByScope::<Levels>::default();
         let shown = |levels: &ByScope<Levels>| {
-            let Headrooms { requests, tokens, audio_tokens: _ } = Headrooms::tightest(&limits, levels, now);
+            let Headrooms { requests, tokens, .. } = Headrooms::tightest(&limits, levels, now);
             [requests, tokens].map(|it| it.map(|it| (it.limit, it.remaining)))
         };
         assert_eq!(shown(&levels), [Some((50, 50)), Some((600, 600))]);

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     budget::{Budget, BudgetChange, Interval},
     hold::{Payer, SpendHold},
-    limits::SpendLimitReached,
+    limits::{SpendLimitReached, SpendLimitUse, WouldHold},
     marks::{MARKS, Mark, Told},
     own::{SpendLimitChange, SpendLimits},
 };

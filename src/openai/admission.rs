@@ -1,5 +1,5 @@
-//! The answer to a dry run, an object of our own: whether a request would be admitted now, what it would hold of each limit,
-//! and what it may cost. Amounts are exact numbers, as the costs report prints them.
+//! The answer to a dry run, an object of our own: whether a request would be admitted now, what it would hold of each limit, of
+//! money too, and what it may cost. Amounts are exact numbers, as the costs report prints them.
 
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use crate::domain::{
     explanation::LimitUse,
     money::Money,
     refusals::Reason,
+    spend::SpendLimitUse,
 };
 
 #[derive(Debug, Serialize)]
@@ -25,6 +26,7 @@ pub struct AdmissionObject<'a> {
     /// `null` where nothing is known of the model.
     estimate: Option<EstimateObject>,
     limits: Vec<LimitObject<'a>>,
+    spend_limits: Vec<SpendLimitObject>,
     estimated_cost: Option<Amount>,
     worst_case_cost: Option<Amount>,
     /// Why there is no worst case.
@@ -45,11 +47,27 @@ struct LimitObject<'a> {
     left_after: Option<u64>,
 }
 
+/// One that is inactive refuses nothing.
+#[derive(Debug, Serialize)]
+struct SpendLimitObject {
+    of: &'static str,
+    interval: &'static str,
+    enforcement: &'static str,
+    threshold: Amount,
+    /// In the interval.
+    spent: Amount,
+    /// What requests under way are expected to cost.
+    held: Amount,
+    would_reserve: Amount,
+    /// `null`: there is no room.
+    left_after: Option<Amount>,
+}
+
 /// What the caller would be told.
 #[derive(Debug, Serialize)]
 struct RefusalObject<'a> {
     reason: &'static str,
-    /// Of the limit that refuses, if it is one.
+    /// Of the limit that refuses, if it is one; of a spend limit, whose it is and its interval.
     scope: Option<&'static str>,
     name: Option<&'static str>,
     status: u16,
@@ -70,6 +88,7 @@ impl<'a> AdmissionObject<'a> {
             admitted: refused.is_none(),
             estimate: forecast.map(|it| EstimateObject::reserving(&it.estimate, it.reserved_tokens.get().into())),
             limits: forecast.map(limits).unwrap_or_default(),
+            spend_limits: forecast.map(spend_limits).unwrap_or_default(),
             estimated_cost: forecast.and_then(|forecast| forecast.cost).map(amount),
             worst_case_cost: worst_case.and_then(Result::ok).map(amount),
             worst_case_unknown: worst_case.map_or(Some(UNKNOWN_MODEL), |it| it.err().map(NoWorstCase::name)),
@@ -92,13 +111,31 @@ fn limits(forecast: &Forecast) -> Vec<LimitObject<'_>> {
     forecast.limits.iter().map(object).collect()
 }
 
+fn spend_limits(forecast: &Forecast) -> Vec<SpendLimitObject> {
+    let object = |it: &SpendLimitUse| SpendLimitObject {
+        of: it.spender.name(),
+        interval: it.limit.interval.name(),
+        enforcement: it.limit.enforcement.name(),
+        threshold: Amount::of(it.threshold()),
+        spent: Amount::of(it.spent),
+        held: Amount::of(it.held),
+        would_reserve: Amount::of(it.requested),
+        left_after: it.left_after().map(Amount::of),
+    };
+    forecast.spend_limits.iter().map(object).collect()
+}
+
 impl<'a> RefusalObject<'a> {
     fn new(error: &'a ApiError, reason: &Reason) -> Self {
-        let exceeded = if let Reason::Limit(over) = reason { Some(&over.exceeded) } else { None };
+        let (scope, name) = match reason {
+            Reason::Limit(over) => (Some(over.exceeded.scope.name()), Some(over.exceeded.dimension.name())),
+            Reason::SpendLimit(reached) => (Some(reached.spender.name()), Some(reached.interval.name())),
+            _ => (None, None),
+        };
         Self {
             reason: reason.name(),
-            scope: exceeded.map(|exceeded| exceeded.scope.name()),
-            name: exceeded.map(|exceeded| exceeded.dimension.name()),
+            scope,
+            name,
             status: error.status,
             error,
             retry_after_ms: error.retry.wait_nanos().map(|nanos| retry_after(nanos).1),

@@ -21,13 +21,16 @@ pub fn go_duration(nanos: u64) -> String {
     }
 }
 
-/// The six `x-ratelimit-*` headers and, beyond `OpenAI`'s, three for tokens of audio; those of an absent limit are left out.
+/// The six `x-ratelimit-*` headers and, beyond `OpenAI`'s, three each for tokens and seconds of audio; those of an absent limit
+/// are left out.
 pub fn rate_limit(headrooms: &Headrooms) -> impl Iterator<Item = (&'static str, String)> {
     const REQUESTS: [&str; 3] =
         ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
     const TOKENS: [&str; 3] = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
     const AUDIO_TOKENS: [&str; 3] =
         ["x-ratelimit-limit-audio-tokens", "x-ratelimit-remaining-audio-tokens", "x-ratelimit-reset-audio-tokens"];
+    const AUDIO_SECONDS: [&str; 3] =
+        ["x-ratelimit-limit-audio-seconds", "x-ratelimit-remaining-audio-seconds", "x-ratelimit-reset-audio-seconds"];
     let headers = |names: [&'static str; 3], headroom: Headroom| {
         let Headroom { limit, remaining, reset_nanos } = headroom;
         names.into_iter().zip([limit.to_string(), remaining.to_string(), go_duration(reset_nanos)])
@@ -35,7 +38,8 @@ pub fn rate_limit(headrooms: &Headrooms) -> impl Iterator<Item = (&'static str, 
     let requests = headrooms.requests.map(|headroom| headers(REQUESTS, headroom));
     let tokens = headrooms.tokens.map(|headroom| headers(TOKENS, headroom));
     let audio_tokens = headrooms.audio_tokens.map(|headroom| headers(AUDIO_TOKENS, headroom));
-    requests.into_iter().chain(tokens).chain(audio_tokens).flatten()
+    let audio_seconds = headrooms.audio_seconds.map(|headroom| headers(AUDIO_SECONDS, headroom));
+    requests.into_iter().chain(tokens).chain(audio_tokens).chain(audio_seconds).flatten()
 }
 
 /// `retry-after` in seconds and `retry-after-ms`, rounded up and at least 1: a client that waits as told finds room.
@@ -55,7 +59,7 @@ mod tests {
         let headroom =
             |limit, remaining, reset_ms: u64| Some(Headroom { limit, remaining, reset_nanos: reset_ms * 1_000_000 });
         let (requests, tokens) = (headroom(10_000, 9_999, 8_640), headroom(200_000, 199_984, 4));
-        let headrooms = Headrooms { requests, tokens, audio_tokens: None };
+        let headrooms = Headrooms { requests, tokens, ..Headrooms::default() };
         let headers: Vec<_> = rate_limit(&headrooms).collect();
         let expected = [
             ("x-ratelimit-limit-requests", "10000"),
@@ -70,6 +74,10 @@ mod tests {
         let with_audio = Headrooms { audio_tokens: headroom(600, 531, 6_900), ..headrooms };
         let shown: Vec<_> = rate_limit(&with_audio).skip(6).map(|(name, value)| format!("{name}: {value}")).collect();
         let expected = ["limit-audio-tokens: 600", "remaining-audio-tokens: 531", "reset-audio-tokens: 6.9s"];
+        assert_eq!(shown, expected.map(|header| format!("x-ratelimit-{header}")));
+        let with_seconds = Headrooms { audio_seconds: headroom(60, 58, 1_584_000), ..headrooms };
+        let shown: Vec<_> = rate_limit(&with_seconds).skip(6).map(|(name, value)| format!("{name}: {value}")).collect();
+        let expected = ["limit-audio-seconds: 60", "remaining-audio-seconds: 58", "reset-audio-seconds: 26m24s"];
         assert_eq!(shown, expected.map(|header| format!("x-ratelimit-{header}")));
         assert_eq!(rate_limit(&Headrooms::default()).count(), 0);
     }

@@ -7,6 +7,7 @@ use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
     keys::Caller,
     limits::{Headrooms, LimitExceeded},
+    spend::SpendLimitReached,
     time::UnixNanos,
 };
 
@@ -39,14 +40,17 @@ impl Proxy {
         };
         let estimate = self.estimate(call, &terms);
         let would = terms.buckets.would_reserve(&terms.limits, asked(&estimate, call), now);
-        let passed = self.would_pass(caller, call, &terms, &estimate, would.refused, now);
-        let refused = passed.err();
         let prices = terms.named.as_ref().and_then(|named| named.prices(now)).map(AsRef::as_ref);
+        let amount = self.money_held(call, &terms, &estimate, prices);
+        let money = self.recorder.spending.would_hold(&self.payer(caller), amount, now);
+        let passed = self.would_pass(caller, call, &terms, &estimate, (money.refused, would.refused), now);
+        let refused = passed.err();
         let forecast = Forecast {
             limit_group: terms.limit_group.to_string(),
             estimate: estimate.usage,
             reserved_tokens: estimate.tokens,
             limits: would.limits,
+            spend_limits: money.limits,
             cost: estimated_cost(&estimate.usage, call.service_tiers, prices),
             worst_case: worst_case(&estimate.usage, &bounds(call, &terms), prices),
         };
@@ -64,14 +68,12 @@ impl Proxy {
         call: &Call,
         terms: &Terms<'_>,
         estimate: &Estimate,
-        exceeded: Option<LimitExceeded>,
+        (reached, exceeded): (Option<SpendLimitReached>, Option<LimitExceeded>),
         now: UnixNanos,
     ) -> Result<(), Refused> {
-        self.check_permission(caller, &call.model, terms, now)?;
+        self.check_permission(caller, &call.model, terms)?;
         check_endpoint(call, terms)?;
-        let prices = self.prices(&call.model, terms, now)?;
-        let money = self.money_held(call, terms, estimate, prices.as_deref());
-        let reached = self.money_reached(caller, money, now);
+        self.prices(&call.model, terms, now)?;
         let no_room = match exceeded {
             Some(exceeded) => Some(no_room_for(exceeded, reached)),
             None => reached.map(NoRoom::Money),

@@ -97,7 +97,8 @@ pub struct Proxy {
     pub options: Options,
 }
 
-/// Why a call was not answered by the upstream, and what the limits looked like then (unknown model: no limits).
+/// Why a call was not answered by the upstream, and what the limits looked like then (a model that is unknown, or not for this
+/// caller: no limits).
 #[derive(Debug)]
 pub struct Refused {
     pub error: ApiError,
@@ -122,6 +123,13 @@ struct Terms<'a> {
     catalog: &'a Catalog,
 }
 
+impl Terms<'_> {
+    /// The limit group of a model whose limits are not its own.
+    fn shared_limit(&self) -> Option<&str> {
+        self.named.filter(|named| named.model.id != self.limit_group).map(|_| &*self.limit_group)
+    }
+}
+
 /// The limit group of all models without a page: many services answer to any name, and a new name each time must not be a
 /// new limit each time.
 pub const UNLISTED: &str = "(unlisted)";
@@ -140,7 +148,7 @@ impl Proxy {
     /// All that must be so before anything is sent.
     fn take(&self, caller: &Caller, call: &Call, now: UnixNanos) -> Result<Taken, Refused> {
         let terms = self.terms(caller, &call.model).ok_or_else(|| unknown_model(&call.model))?;
-        self.check_permission(caller, &call.model, &terms, now)?;
+        self.check_permission(caller, &call.model, &terms)?;
         check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
@@ -171,13 +179,13 @@ impl Proxy {
         Some(Terms { named, limits, limit_group, buckets, catalog: &self.catalog })
     }
 
-    fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<(), Refused> {
+    /// `OpenAI` shows no limits with a 403 (protocol facts d.1).
+    fn check_permission(&self, caller: &Caller, model: &str, terms: &Terms<'_>) -> Result<(), Refused> {
         if self.catalog.may_use(caller, model, terms.named.as_ref()) {
             return Ok(());
         }
         let error = ApiError::model_not_allowed(caller.project().id.as_str(), model);
-        let headrooms = terms.buckets.headrooms(&terms.limits, now);
-        Err(Refused { error, headrooms, reason: Reason::ModelNotAllowed })
+        Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::ModelNotAllowed })
     }
 
     fn prices(&self, model: &str, terms: &Terms<'_>, now: UnixNanos) -> Result<Option<Arc<Prices>>, Refused> {
@@ -229,7 +237,7 @@ impl Proxy {
 
     /// The spend limit that has no room for `amount` now. Nothing is held.
     fn money_reached(&self, caller: &Caller, amount: Total, now: UnixNanos) -> Option<SpendLimitReached> {
-        self.recorder.spending.has_room(&self.payer(caller), amount, now).err()
+        self.recorder.spending.would_hold(&self.payer(caller), amount, now).refused
     }
 
     fn payer<'a>(&self, caller: &'a Caller) -> Payer<'a> {
@@ -377,7 +385,8 @@ fn over_limit(
     exceeded: LimitExceeded,
     now: UnixNanos,
 ) -> Refused {
-    let error = ApiError::limit_exceeded(&exceeded, &call.model, caller.project().id.as_str());
+    let shared_limit = terms.shared_limit();
+    let error = ApiError::limit_exceeded(&exceeded, &call.model, shared_limit, caller.project().id.as_str());
     let free = terms.catalog.is_free(&caller.project().tier);
     let error = if free { error.with_free_tier_hint() } else { error };
     let limit_group = Arc::clone(&terms.limit_group);

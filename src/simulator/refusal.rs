@@ -140,7 +140,7 @@ fn too_many(wish: &Wish, model: &str) -> Refusal {
     };
     let wait_nanos = Some(wish.retry_after_ms.saturating_mul(NANOS_PER_MS));
     let exceeded = LimitExceeded { scope: Scope::Project, dimension, limit, used: limit.into(), requested, wait_nanos };
-    let mut refusal = Refusal::from(ApiError::limit_exceeded(&exceeded, model, "org-simulator"));
+    let mut refusal = Refusal::from(ApiError::limit_exceeded(&exceeded, model, None, "org-simulator"));
     if let Some(value) = &wish.retry_after {
         refusal.headers = vec![("retry-after", value.clone())];
     }

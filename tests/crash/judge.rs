@@ -11,7 +11,12 @@ const MINUTE: i64 = 60_000_000_000;
 pub struct Admitted {
     pub sent: i64,
     pub arrived: i64,
+    /// When all of its answer was there: by then it is settled.
+    pub answered: i64,
+    /// Units that it used.
     pub units: i64,
+    /// Units that it took from its admission until it was settled, which are not less.
+    pub held: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,9 +84,10 @@ pub fn worst_span_of_arrivals(admitted: &[Admitted], limit: u32) -> Span {
     worst.1
 }
 
-/// Requests of one unit each: how many more there was room for, at the refusal that left most of it. A bucket has no room
-/// when, since some time, more than `limit - 1` units were admitted beyond those that came back since.
-pub fn room_when_refused(admitted: &[Admitted], refused: &[Refused], limit: u32) -> u64 {
+/// How many units more than the `asked` ones there was room for, at the refusal that left most of it. A bucket has no room
+/// when, since some time, more than `limit - asked` units were admitted beyond those that came back since: of a request that
+/// may have been under way what it held, of one that was settled what it used.
+pub fn room_when_refused(admitted: &[Admitted], refused: &[Refused], limit: u32, asked: i64) -> u64 {
     let limit = i64::from(limit);
     let unit = MINUTE / limit + i64::from(MINUTE % limit != 0);
     let mut starts: Vec<i64> = admitted.iter().map(|request| request.arrived).collect();
@@ -89,21 +95,33 @@ pub fn room_when_refused(admitted: &[Admitted], refused: &[Refused], limit: u32)
     let (mut by_sending, mut refused) = (admitted.to_vec(), refused.to_vec());
     by_sending.sort_unstable_by_key(|request| request.sent);
     refused.sort_unstable_by_key(|request| request.answered);
+    let mut by_answer = admitted.to_vec();
+    by_answer.sort_unstable_by_key(|request| request.answered);
+    // When the earliest of a refusal and all later ones was sent: what was answered before was settled for each of them.
+    let mut earliest: Vec<i64> = refused.iter().map(|refusal| refusal.sent).collect();
+    for at in (1..earliest.len()).rev() {
+        earliest[at - 1] = earliest[at - 1].min(earliest[at]);
+    }
     // At each start: how full the requests that may have been admitted since then can have made the bucket.
     let mut tree = Tree::new(starts.clone());
-    let (mut waiting, mut sent, mut room) = (by_sending.iter().peekable(), 0, 0);
-    for refusal in refused {
+    let (mut waiting, mut open) = (by_sending.iter().peekable(), by_answer.iter().peekable());
+    let (mut sent, mut room) = (0, 0);
+    for (refusal, earliest) in refused.iter().zip(earliest) {
         while let Some(request) = waiting.next_if(|request| request.sent <= refusal.answered) {
             let until = starts.partition_point(|start| *start <= request.arrived);
-            tree.add(0..until, unit);
+            tree.add(0..until, request.held * unit);
             sent += 1;
+        }
+        while let Some(request) = open.next_if(|request| request.answered < earliest) {
+            let until = starts.partition_point(|start| *start <= request.arrived);
+            tree.add(0..until, (request.units - request.held) * unit);
         }
         let until = starts.partition_point(|start| *start <= refusal.answered);
         let full = if until == 0 { 0 } else { tree.max(0..until).0 - refusal.sent };
         // Those that were sent and have not arrived may have been admitted a nanosecond before.
         let on_their_way = sent - starts.partition_point(|start| *start < refusal.answered);
-        let full = full.max(i64::try_from(on_their_way).unwrap() * unit - 1);
-        room = room.max((limit - 1) * unit - full);
+        let full = full.max(i64::try_from(on_their_way).unwrap() * asked * unit - 1);
+        room = room.max((limit - asked) * unit - full);
     }
     u64::try_from(room.max(0)).unwrap().div_ceil(unit.unsigned_abs())
 }
@@ -175,8 +193,12 @@ mod tests {
 
     /// Arrivals in seconds, sent a tenth of a second before.
     fn requests(arrivals: &[i64]) -> Vec<Admitted> {
-        let request = |at: &i64| Admitted { sent: at * SECOND - SECOND / 10, arrived: at * SECOND, units: 1 };
-        arrivals.iter().map(request).collect()
+        arrivals.iter().map(|at| request(at * SECOND - SECOND / 10, at * SECOND, 1)).collect()
+    }
+
+    /// Settled as it arrives.
+    fn request(sent: i64, arrived: i64, units: i64) -> Admitted {
+        Admitted { sent, arrived, answered: arrived, units, held: units }
     }
 
     #[test]
@@ -206,11 +228,11 @@ mod tests {
             seed % sides
         };
         for _ in 0..50 {
-            let request = |_| {
+            let random = |_| {
                 let sent = dice(40) * SECOND;
-                Admitted { sent, arrived: sent + dice(3) * SECOND, units: 1 + dice(4) }
+                request(sent, sent + dice(3) * SECOND, 1 + dice(4))
             };
-            let admitted: Vec<_> = (0..40).map(request).collect();
+            let admitted: Vec<_> = (0..40).map(random).collect();
             let score = |span: &Span| span.units - span.allowed;
             let pairs = admitted.iter().flat_map(|from| admitted.iter().map(move |to| (from.sent, to.arrived)));
             let spans = pairs.filter(|(start, end)| start <= end).map(|(start, end)| {
@@ -225,18 +247,31 @@ mod tests {
     fn a_refusal_is_right_only_while_the_bucket_can_have_been_full() {
         let refused = |at: i64| [Refused { sent: at * SECOND, answered: at * SECOND + SECOND / 10 }];
         let admitted = requests(&[0, 0, 0]);
-        assert_eq!(room_when_refused(&admitted, &refused(19), 3), 0);
-        assert_eq!(room_when_refused(&admitted, &refused(21), 3), 1);
-        assert_eq!(room_when_refused(&admitted[..2], &refused(1), 3), 1);
-        assert_eq!(room_when_refused(&admitted, &refused(45), 3), 2);
+        assert_eq!(room_when_refused(&admitted, &refused(19), 3, 1), 0);
+        assert_eq!(room_when_refused(&admitted, &refused(21), 3, 1), 1);
+        assert_eq!(room_when_refused(&admitted[..2], &refused(1), 3, 1), 1);
+        assert_eq!(room_when_refused(&admitted, &refused(45), 3, 1), 2);
         // Sent before the refusal, and arrived after it: they can have filled the bucket.
         let mut slow = requests(&[4, 4, 5]);
         for request in &mut slow {
             request.sent = 0;
         }
-        assert_eq!(room_when_refused(&slow, &refused(1), 3), 0);
-        assert_eq!(room_when_refused(&slow[..2], &refused(1), 3), 1);
+        assert_eq!(room_when_refused(&slow, &refused(1), 3, 1), 0);
+        assert_eq!(room_when_refused(&slow[..2], &refused(1), 3, 1), 1);
         slow[2].sent = 2 * SECOND;
-        assert_eq!(room_when_refused(&slow, &refused(1), 3), 1);
+        assert_eq!(room_when_refused(&slow, &refused(1), 3, 1), 1);
+    }
+
+    #[test]
+    fn what_a_request_held_counts_until_it_may_be_settled_and_then_what_it_used() {
+        let refused = |at: i64| Refused { sent: at * SECOND, answered: at * SECOND + SECOND / 10 };
+        // Ten of a minute's sixty are held for a second, then four are used.
+        let admitted = |count| vec![Admitted { answered: SECOND, held: 10, ..request(0, 0, 4) }; count];
+        let room = |count, at| room_when_refused(&admitted(count), &[refused(at)], 60, 10);
+        assert_eq!((room(6, 1), room(5, 1)), (0, 1), "of six 60 are held a second ago, of five 50");
+        assert_eq!((room(5, 2), room(13, 2), room(14, 2)), (32, 0, 0), "20, 52 and 56 are used two seconds ago");
+        // A refusal that was told late may have been decided while they were under way.
+        let late = Refused { sent: 0, answered: 2 * SECOND };
+        assert_eq!(room_when_refused(&admitted(6), &[refused(1), late], 60, 10), 0);
     }
 }

@@ -99,12 +99,17 @@ async fn a_full_journal_refuses_new_requests_and_loses_none() {
     let setup = Setup::new(dir.path(), &upstream).with("JOURNAL_SEGMENT_MIB", "1").with("JOURNAL_MAX_MIB", "2");
     let mut gateway = setup.start();
     let teams = teams(&gateway).await;
+    let narrow = gateway.new_key(&json!({"concurrent_requests": 1})).await;
     let lock = Lock::take(&setup).await;
     let load = Load::start(gateway.calls, &teams, 16);
     let refused = first_refusal(&gateway, &teams[0].key).await;
     assert_eq!(refused["error"]["code"], "storage_unavailable", "{refused}");
     let tally = load.end().await;
     refuses_and_says_so(&gateway, &teams[0].key, dir.path()).await;
+    // What cannot be recorded gives back its place among those under way: else the second would be told 429.
+    for _ in 0..3 {
+        assert_eq!(gateway.chat(&narrow, &text()).await.status, 503);
+    }
     lock.release().await;
 
     gateway.healthy().await;

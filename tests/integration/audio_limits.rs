@@ -76,10 +76,31 @@ async fn a_clip_whose_length_cannot_be_read_is_never_too_long_and_counts_what_is
 #[tokio::test]
 async fn headers_of_audio_are_there_only_with_a_limit_of_it() {
     let gateway = gateway().await;
+    let (tokens, seconds) = (json!({"audio_tokens_per_minute": 600}), json!({"audio_seconds_per_day": 60}));
+    for (limits, shown) in [(json!({}), &[][..]), (tokens, &["audio-tokens"]), (seconds, &["audio-seconds"])] {
+        let team = gateway.project_with("tier1", limits).await;
+        let reply = hear(&team, 10).await;
+        assert!(!reply.header("x-ratelimit-remaining-tokens").is_empty());
+        let of = |name: &http::HeaderName| name.as_str().strip_prefix("x-ratelimit-remaining-").map(str::to_owned);
+        let audio = reply.headers.keys().filter_map(of).filter(|it| it.contains("audio"));
+        assert_eq!(audio.collect::<Vec<_>>(), shown);
+    }
+}
+
+#[tokio::test]
+async fn a_days_seconds_of_audio_are_shown_in_whole_seconds() {
+    let gateway = gateway().await;
     let team = gateway.project_with("tier1", json!({"audio_seconds_per_day": 60})).await;
-    let reply = hear(&team, 10).await;
-    assert!(!reply.header("x-ratelimit-remaining-tokens").is_empty());
-    assert!(!reply.headers.keys().any(|name| name.as_str().contains("audio")));
+    let reply = hear(&team, 11).await;
+    let shown = |what: &str| reply.header(&format!("x-ratelimit-{what}-audio-seconds")).to_owned();
+    // 1.1 of 60 seconds are gone; one of them comes back in 24 minutes.
+    assert_eq!([shown("limit"), shown("remaining"), shown("reset")], ["60", "58", "26m24s"]);
+    let refused = hear(&team, 590).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-ratelimit-remaining-audio-seconds")), (429, "58"));
+    let id = refused.header("x-request-id").to_owned();
+    let explained = gateway.admin().get(&format!("/v1/organization/requests/{id}")).await.json();
+    let expected = json!({"limit": 60, "remaining": 58, "reset_ms": 1_584_000});
+    assert_eq!(explained["refusal"]["headrooms"]["audio_seconds"], expected);
 }
 
 #[tokio::test]

@@ -1,15 +1,14 @@
 //! Limits of what is under way at one time: who holds a place, for how long, and what those are told who find none.
 
-use std::time::Duration;
-
-use serde_json::json;
+use serde_json::{Value, json};
+use tollgate::config::OnClientDisconnect;
 
 use crate::{
     scripted::{Gate, Scripted, Step, chunk, eventually, good_json, last_chunk, stream_head, text_events, word},
-    support::{Gateway, TEXT_MODEL, text, with},
+    support::{Actor, Gateway, TEXT_MODEL, text, with},
 };
 
-fn streamed() -> serde_json::Value {
+fn streamed() -> Value {
     with(text(TEXT_MODEL, "Hi"), &json!({"stream": true}))
 }
 
@@ -72,26 +71,91 @@ async fn a_client_that_leaves_keeps_its_place_while_its_answer_is_read_on_and_no
     assert_eq!(gateway.ledger().await.len(), 2);
 }
 
+/// Sends a request and hangs up once the upstream has it, before any of the answer is there.
+async fn leave_unanswered(team: &Actor, upstream: &Scripted, body: Value) {
+    let before = upstream.requests().len();
+    let waiting = tokio::spawn({
+        let team = team.clone();
+        async move { team.chat(&body).await }
+    });
+    eventually("the upstream has it", async || upstream.requests().len() > before).await;
+    waiting.abort();
+}
+
 #[tokio::test]
-async fn a_client_that_leaves_before_its_answer_begins_keeps_its_place_until_that_has_come() {
+async fn a_client_that_leaves_during_a_json_answer_keeps_its_place_until_that_has_come() {
     let gate = Gate::closed();
     let upstream = Scripted::start({
         let gate = gate.clone();
-        move |connection| if connection == 0 { vec![Step::Gate(gate.clone()), good_json()] } else { vec![good_json()] }
+        move |number| if number == 0 { vec![Step::Gate(gate.clone()), good_json()] } else { vec![good_json()] }
     })
     .await;
     let gateway = upstream.gateway(|_| {}).await;
     let team = gateway.project_with("tier1", json!({"concurrent_requests": 1})).await;
-    let request = {
-        let team = team.clone();
-        tokio::spawn(async move { team.say("Hi").await })
-    };
-    eventually("the request is there", async || upstream.requests().len() == 1).await;
-    request.abort();
+    leave_unanswered(&team, &upstream, text(TEXT_MODEL, "Hi")).await;
     eventually("the answer is read on", async || gateway.metric("drains").await == 1).await;
     assert_eq!(team.say("Hi").await.status, 429);
     gate.open();
     eventually("the place is free", async || team.say("Hi").await.status == 200).await;
+    let rows = gateway.ledger().await;
+    let outcomes: Vec<_> = rows.iter().map(|row| (row.outcome.as_str(), row.output_text)).collect();
+    assert_eq!(outcomes, [("client_left", 7), ("completed", 7)]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_on_frees_its_place_at_once() {
+    for (policy, places) in [(OnClientDisconnect::Cancel, 64), (OnClientDisconnect::Drain, 0)] {
+        let upstream = Scripted::start(|number| match number {
+            0 => vec![stream_head(), chunk(word("one")), Step::Hang],
+            2 => vec![Step::Hang],
+            _ => vec![good_json()],
+        })
+        .await;
+        let gateway = upstream
+            .gateway(|settings| {
+                settings.on_client_disconnect = policy;
+                settings.drain_max_requests = places;
+            })
+            .await;
+        let team = gateway.project_with("tier1", json!({"concurrent_requests": 1})).await;
+        drop(team.open(&[], &streamed()).await);
+        eventually("the stream's place is free", async || team.say("Hi").await.status == 200).await;
+        leave_unanswered(&team, &upstream, text(TEXT_MODEL, "Hi")).await;
+        eventually("the other's place is free", async || team.say("Hi").await.status == 200).await;
+        assert_eq!((gateway.ledger().await.len(), upstream.requests().len()), (4, 4));
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_takes_no_place_and_says_when_there_is_none() {
+    let gate = Gate::closed();
+    let upstream = Scripted::start({
+        let gate = gate.clone();
+        move |number| if number == 0 { gated(&gate) } else { vec![good_json()] }
+    })
+    .await;
+    let gateway = upstream.gateway(|_| {}).await;
+    let team = gateway.project_with("tier1", json!({"concurrent_requests": 1})).await;
+    let ask = async || {
+        let (headers, body) = ([("x-tollgate-dry-run", "true")], text(TEXT_MODEL, "Hi").to_string());
+        let told = team.post_bytes("/v1/chat/completions", &headers, body).await.json();
+        let limits = told["limits"].as_array().unwrap().iter();
+        let places = limits.filter(|it| it["name"] == "concurrent_requests").cloned().collect::<Vec<_>>();
+        let [place] = &places[..] else { panic!("{told}") };
+        (told["admitted"].as_bool().unwrap(), place["used_before"].as_u64(), place["left_after"].as_u64())
+    };
+    for _ in 0..3 {
+        assert_eq!(ask().await, (true, Some(0), Some(0)));
+    }
+    let under_way = team.open(&[], &streamed()).await;
+    assert_eq!(under_way.status(), 200);
+    for _ in 0..3 {
+        assert_eq!(ask().await, (false, Some(1), None));
+    }
+    assert_eq!(team.say("Hi").await.status, 429, "asking gave no place back");
+    gate.open();
+    http_body_util::BodyExt::collect(under_way.into_body()).await.unwrap();
+    assert_eq!((ask().await, team.say("Hi").await.status.as_u16()), ((true, Some(0), Some(0)), 200));
 }
 
 #[tokio::test]
@@ -129,7 +193,8 @@ async fn the_keys_of_a_project_share_its_places() {
         assert!(refused.text().contains("on concurrent requests: Limit 2, Used 2, Requested 1"), "{}", refused.text());
     }
     drop((one, two));
-    tokio::time::sleep(Duration::from_millis(10)).await;
     eventually("both are settled", async || gateway.metric("open_admissions").await == 0).await;
-    assert_eq!(team.open(&[], &streamed()).await.status(), 200, "the project has its places again");
+    let both = [team.open(&[], &streamed()).await, other.open(&[], &streamed()).await];
+    assert!(both.iter().all(|answer| answer.status() == 200), "both places are free again");
+    assert_eq!(team.say("Hi").await.status, 429);
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tollgate::{clock::Clock, config::Settings, domain::time::UnixNanos, simulator};
 
 use crate::{
+    scripted::{Scripted, Step, chunk, good_json, stream_head, word},
     stand_in::StandIn,
     support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, amounts, model_without_price, spoken, text, with},
 };
@@ -198,9 +199,50 @@ async fn money_that_is_spent_is_told_before_it_is_asked_for() {
     assert_eq!((real.status.as_u16(), &told["refusal"]["error"]), (429, &real.error()));
     let refusal = &told["refusal"];
     assert_eq!(
-        (&refusal["reason"], &refusal["scope"], &refusal["should_retry"]),
-        (&json!("spend_limit"), &Value::Null, &json!(false))
+        (&refusal["reason"], &refusal["scope"], &refusal["name"], &refusal["should_retry"]),
+        (&json!("spend_limit"), &json!("project"), &json!("month"), &json!(false))
     );
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_would_be_reserved_on_each_limit_of_money() {
+    let steps = |connection| match connection {
+        0 => vec![good_json()],
+        _ => vec![stream_head(), chunk(word("one")), Step::Hang],
+    };
+    let gateway = Scripted::start(steps).await.gateway(|_| {}).await;
+    let (admin, team) = (gateway.admin(), gateway.project("tier1").await);
+    let project = format!("/v1/organization/projects/{}", team.project_id);
+    let month = |cents| json!({"threshold_amount": cents, "currency": "USD", "interval": "month"});
+    let soft = with(month(20_000), &json!({"enforcement": {"status": "inactive"}}));
+    let budget = json!({"budget": {"monthly_cents": 500, "daily_cents": 50}});
+    for (path, body) in [
+        (format!("{project}/api_keys/{}", team.key_id), budget),
+        (format!("{project}/spend_limit"), month(1)),
+        ("/v1/organization/spend_limit".to_owned(), soft),
+    ] {
+        assert_eq!(admin.post(&path, &body).await.status, 200, "{path}");
+    }
+    let body = with(text(TEXT_MODEL, "Hi"), &json!({"stream": true}));
+    assert_eq!(team.say("Hi").await.status, 200);
+    let spent = i128::from(gateway.ledger().await[0].cost_pico.unwrap());
+    let _under_way = team.open(&[], &body).await;
+    let told = dry(&team, &body).await;
+    let object = told.json();
+    let limits = object["spend_limits"].as_array().unwrap().iter();
+    let limits = limits.map(|it| ["of", "interval", "enforcement"].map(|name| it[name].as_str().unwrap()));
+    let enforced = [["key", "month"], ["key", "day"], ["project", "month"], ["tier", "month"]];
+    let expected = enforced.map(|[of, interval]| [of, interval, "enforcing"]);
+    assert_eq!(limits.collect::<Vec<_>>(), [&expected[..], &[["organization", "month", "inactive"]]].concat());
+    let values = amounts(&told.text(), "value");
+    let cost = values[25];
+    assert!(spent > 0 && cost > 0 && values.len() == 27, "{values:?}");
+    for (told, cents) in values.chunks(5).zip([500, 50, 1, 10_000, 20_000]) {
+        let threshold = cents * 10_000_000_000;
+        // What is under way was expected to cost as much.
+        assert_eq!(told, [threshold, spent, cost, cost, threshold - spent - 2 * cost]);
+    }
+    assert_eq!(dry(&team, &body).await.json()["spend_limits"], object["spend_limits"], "nothing is held by asking");
 }
 
 #[tokio::test]

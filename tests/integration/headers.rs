@@ -112,6 +112,24 @@ async fn without_a_known_key_or_model_no_limits_are_shown() {
     assert!([&stranger, &wrong, &unknown_model, &unknown_url].into_iter().all(shows_no_limits));
 }
 
+/// As recorded: a 400 shows limits, a 403 none (protocol facts d.1).
+#[tokio::test]
+async fn for_a_model_that_a_key_may_not_use_no_limits_are_shown() {
+    let gateway = Gateway::start().await;
+    let team = gateway.project("tier1").await;
+    let key = format!("/v1/organization/projects/{}/api_keys/{}", team.project_id, team.key_id);
+    assert_eq!(gateway.admin().post(&key, &json!({"allowed_models": [MODEL]})).await.status, 200);
+    let (denied, wrong) = (team.say("Hi").await, team.chat(&json!({"model": MODEL, "messages": []})).await);
+    assert_eq!((denied.status.as_u16(), shows_no_limits(&denied)), (403, true), "{:?}", denied.headers);
+    assert_eq!((wrong.status.as_u16(), shows_no_limits(&wrong)), (400, false));
+    let body = text(TEXT_MODEL, "Hi").to_string();
+    let told = team.post_bytes("/v1/chat/completions", &[("x-tollgate-dry-run", "true")], body).await;
+    assert_eq!((told.json()["refusal"]["status"].as_u64(), shows_no_limits(&told)), (Some(403), true));
+    let path = format!("/v1/organization/requests/{}", denied.header("x-request-id"));
+    let explained = gateway.admin().get(&path).await.json();
+    assert!(explained["refusal"]["headrooms"].as_object().unwrap().values().all(serde_json::Value::is_null));
+}
+
 #[tokio::test]
 async fn a_refusal_for_a_limit_shows_what_is_left() {
     let gateway = Gateway::start_at(manual_clock(), simulator::Options::default(), |_| {}).await;

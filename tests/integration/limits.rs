@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate::{clock::Clock, domain::time::UnixNanos, simulator};
 
-use crate::support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, spoken, text};
+use crate::support::{Actor, Gateway, MODEL, Reply, TEXT_MODEL, change_price, spoken, text};
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -98,6 +98,31 @@ async fn of_the_free_tiers_three_requests_a_minute_three_pass() {
     assert_eq!(gateway.ledger().await.len(), 4);
     let refused = r#"requests_refused_total{limit="requests_per_minute",scope="project"}"#;
     assert_eq!((gateway.metric("upstream_calls_total").await, gateway.metric(refused).await), (4, 3));
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_shared_limit_says_which_it_is() {
+    let gateway = Gateway::start_with(|settings| {
+        let id = format!("id = \"{TEXT_MODEL}\"");
+        change_price(settings, TEXT_MODEL, &id, &format!("{id}\nlimit_group = \"small-models\""));
+    })
+    .await;
+    let limits = json!({"requests_per_minute": 1, "concurrent_streams": 1});
+    let team = gateway.project_with("tier1", limits).await;
+    assert_eq!(team.say("Hi").await.status, 200);
+    for model in [TEXT_MODEL, "gpt-4o-mini-2024-07-18"] {
+        let refused = team.chat(&text(model, "Hi")).await;
+        let message = refused.error()["message"].as_str().unwrap().to_owned();
+        let organization = &team.project_id;
+        let words =
+            format!("Rate limit reached for {model} (for limit small-models) in organization {organization} on");
+        assert!(refused.status == 429 && message.starts_with(&words), "{message}");
+    }
+    // One that is the model's own is not named twice.
+    let own = gateway.project_with("tier1", json!({"requests_per_minute": 1})).await;
+    assert_eq!(speak(&own).await.status, 200);
+    let refused = speak(&own).await;
+    assert!(refused.status == 429 && !refused.text().contains("for limit"), "{}", refused.text());
 }
 
 #[tokio::test]

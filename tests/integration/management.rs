@@ -35,8 +35,6 @@ async fn a_model_that_the_key_may_not_use_is_refused_and_nothing_is_consumed() {
         "message": message, "type": "invalid_request_error", "param": null, "code": "model_not_found",
     });
     assert_eq!((refused.status.as_u16(), refused.error()), (403, expected));
-    assert_eq!(refused.header("x-ratelimit-remaining-requests"), refused.header("x-ratelimit-limit-requests"));
-    assert_eq!(refused.header("x-ratelimit-remaining-tokens"), refused.header("x-ratelimit-limit-tokens"));
     assert_eq!((gateway.metric("upstream_calls_total").await, gateway.ledger().await.len()), (0, 0));
     let unknown = team.chat(&text("gpt-unknown", "Hi")).await;
     assert_eq!((unknown.status.as_u16(), unknown.error()["code"].as_str()), (404, Some("model_not_found")));

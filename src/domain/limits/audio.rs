@@ -11,7 +11,10 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 use super::{Dimension, Limits};
-use crate::domain::usage::{LineItem, Usage};
+use crate::domain::{
+    bucket::Headroom,
+    usage::{LineItem, Usage},
+};
 
 /// Tokens of audio, cached ones included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +83,12 @@ impl Audio {
 /// A limit of seconds in the units of its bucket.
 pub(super) const fn ticks(seconds: NonZeroU32) -> NonZeroU32 {
     seconds.saturating_mul(TICKS_PER_SECOND)
+}
+
+/// What is left of a limit of seconds, from the units of its bucket: a second that has begun is gone.
+pub(super) const fn in_seconds(ticks: Headroom) -> Headroom {
+    let (limit, remaining) = (ticks.limit / TICKS_PER_SECOND.get(), ticks.remaining / TICKS_PER_SECOND.get());
+    Headroom { limit, remaining, ..ticks }
 }
 
 impl Dimension {

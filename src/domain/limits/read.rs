@@ -4,14 +4,26 @@ use std::{fmt, marker::PhantomData, num::NonZeroU32};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, IntoDeserializer, Visitor, value::U64Deserializer},
+    de::{Error, IntoDeserializer, Unexpected, Visitor, value::U64Deserializer},
 };
 
-use super::{ByScope, Limits};
+use super::{ByScope, Limits, MAX_AUDIO_SECONDS};
 
 /// A number, `"-"` or nothing.
 pub fn limit<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Option<T>, D::Error> {
     reader.deserialize_any(Limit(PhantomData))
+}
+
+/// As [`limit`], but no more than a bucket of them can hold.
+pub(super) fn audio_seconds<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<NonZeroU32>, D::Error> {
+    let seconds: Option<NonZeroU32> = limit(reader)?;
+    match seconds.map(NonZeroU32::get) {
+        Some(large) if large > MAX_AUDIO_SECONDS => {
+            let most = format!("at most {MAX_AUDIO_SECONDS} seconds");
+            Err(D::Error::invalid_value(Unexpected::Unsigned(large.into()), &most.as_str()))
+        }
+        _ => Ok(seconds),
+    }
 }
 
 struct Limit<T>(PhantomData<T>);
@@ -33,7 +45,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Limit<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        if text == "-" { Ok(None) } else { Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)) }
+        if text == "-" { Ok(None) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
@@ -82,6 +94,17 @@ mod tests {
         for wrong in [r#""none""#, "0", "-1", "1.5", "4294967296", "[]"] {
             let error = read(&format!(r#"{{"tokens_per_day": {wrong}}}"#)).unwrap_err();
             assert!(error.contains("expected"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn more_seconds_of_audio_than_a_bucket_holds_are_refused() {
+        let text = |seconds| format!(r#"{{"audio_seconds_per_day": {seconds}}}"#);
+        let seconds = read(&text(MAX_AUDIO_SECONDS)).unwrap().audio_seconds_per_day;
+        assert_eq!(seconds.map(NonZeroU32::get), Some(MAX_AUDIO_SECONDS));
+        for large in [MAX_AUDIO_SECONDS + 1, u32::MAX] {
+            let error = read(&text(large)).unwrap_err();
+            assert!(error.contains("expected at most 214748364 seconds"), "{error}");
         }
     }
 

@@ -97,12 +97,6 @@ impl Spending {
         let limits = self.limits(payer);
         Ok(SpendHold { spending: Arc::clone(self), project, key, amount, limits })
     }
-
-    /// Whether [`Self::hold`] would hold `amount` now.
-    pub fn has_room(&self, payer: &Payer<'_>, amount: Total, now: UnixNanos) -> Result<(), SpendLimitReached> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        self.without_room(payer, &held, amount, now).map_or(Ok(()), Err)
-    }
 }
 
 impl SpendHold {
@@ -141,7 +135,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         projects::{ProjectTerms, TierId},
-        spend::{Enforcement, Interval, OrganizationLimits},
+        spend::{Enforcement, Interval, OrganizationLimits, SpendLimitUse},
     };
 
     const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
@@ -215,13 +209,42 @@ mod tests {
     fn asking_tells_what_holding_does_and_holds_nothing() {
         let (spending, project, key) = (spending(None), project("proj_a", limit(10)), key());
         let payer = Payer { key: &key, budget: None, project: &project, tier: None };
-        let ask = || spending.has_room(&payer, cents(6), NOW).err();
+        let ask = || spending.would_hold(&payer, cents(6), NOW).refused;
         assert_eq!((ask(), ask(), nothing_is_held(&spending)), (None, None, true));
         let held = spending.hold(&payer, cents(6), NOW).unwrap();
         assert_eq!(ask(), spending.hold(&payer, cents(6), NOW).err());
         assert!(ask().is_some());
         drop(held);
         assert_eq!(ask(), None);
+    }
+
+    #[test]
+    fn asking_tells_of_each_limit_what_is_spent_held_and_left() {
+        let (spending, project, key) = (spending(limit(100)), project("proj_a", limit(10)), key());
+        let (monthly_cents, daily_cents) = (NonZeroU64::new(50), NonZeroU64::new(4));
+        let budget = Budget { monthly_cents, daily_cents, enforcement: Enforcement::Inactive };
+        let payer = Payer { key: &key, budget: Some(&budget), project: &project, tier: limit(30) };
+        spending.hold(&payer, cents(3), NOW).unwrap().settle(cents(3), NOW);
+        let ask = |amount| {
+            let of = |it: &SpendLimitUse| {
+                assert_eq!((it.spent, it.requested), (cents(3), cents(amount)));
+                (it.spender, it.limit.interval, it.held.pico() / cents(1).pico(), it.left_after())
+            };
+            spending.would_hold(&payer, cents(amount), NOW).limits.iter().map(of).collect::<Vec<_>>()
+        };
+        let told = |held, left: [Option<i128>; 5]| {
+            let [monthly, daily, own, tier, organization] = left.map(|left| left.map(cents));
+            let month = |spender, left| (spender, Interval::Month, held, left);
+            let of_key = [month(Spender::Key, monthly), (Spender::Key, Interval::Day, held, daily)];
+            let others = [month(Spender::Project, own), month(Spender::Tier, tier)];
+            [&of_key[..], &others, &[month(Spender::Organization, organization)]].concat()
+        };
+        assert_eq!(ask(2), told(0, [Some(45), Some(0), Some(5), Some(25), Some(95)]));
+        // One that is alone may go past a limit by its own cost.
+        assert_eq!(ask(8), told(0, [Some(39), Some(0), Some(0), Some(19), Some(89)]));
+        let _held = spending.hold(&payer, cents(5), NOW).unwrap();
+        assert_eq!(ask(2), told(5, [Some(40), Some(0), Some(0), Some(20), Some(90)]));
+        assert_eq!(ask(3), told(5, [Some(39), Some(0), None, Some(19), Some(89)]));
     }
 
     #[test]

@@ -19,6 +19,27 @@ pub(super) struct LimitOf {
     pub(super) limit: SpendLimit,
 }
 
+/// One limit on money as a request meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpendLimitUse {
+    pub spender: Spender,
+    pub limit: SpendLimit,
+    /// In the interval, by all who count for this limit.
+    pub spent: Total,
+    /// What their requests under way are expected to cost.
+    pub held: Total,
+    /// What this request is expected to cost.
+    pub requested: Total,
+}
+
+/// What a hold would meet, had it been made.
+#[derive(Debug)]
+pub struct WouldHold {
+    /// In the order of checking, soft ones among them.
+    pub limits: Vec<SpendLimitUse>,
+    pub refused: Option<SpendLimitReached>,
+}
+
 /// A spend limit that refused a request, as it was then: all of it was spent, or what was left was held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpendLimitReached {
@@ -53,12 +74,44 @@ impl SpendLimitReached {
     pub fn wait_nanos(&self) -> Option<u64> {
         (!self.is_spent()).then_some(NEXT_END_NANOS)
     }
+}
+
+impl SpendLimitUse {
+    pub fn threshold(&self) -> Total {
+        self.limit.threshold()
+    }
+
+    /// What is left with the request under way: nothing where one that is alone goes past a limit, or any a soft one; `None`
+    /// where it is refused.
+    pub fn left_after(&self) -> Option<Total> {
+        let left = self.threshold().pico().saturating_sub(self.needed().pico());
+        (!self.refuses()).then_some(Total::from_pico(left.max(0)))
+    }
+
+    fn needed(&self) -> Total {
+        let sum = |a: Total, b: Total| Total::from_pico(a.pico().saturating_add(b.pico()));
+        sum(sum(self.spent, self.held), self.requested)
+    }
 
     /// A request that is alone needs only that something is left.
-    fn leaves_room(&self) -> bool {
-        let sum = |a: Total, b: Total| Total::from_pico(a.pico().saturating_add(b.pico()));
-        let needed = sum(sum(self.spent, self.held), self.requested);
-        !self.is_spent() && (self.held == Total::default() || needed <= self.threshold())
+    fn refuses(&self) -> bool {
+        let is_alone = self.held == Total::default();
+        let leaves_room = self.spent < self.threshold() && (is_alone || self.needed() <= self.threshold());
+        self.limit.is_enforced() && !leaves_room
+    }
+
+    fn reached(&self, now: UnixNanos) -> Option<SpendLimitReached> {
+        let Self { spender, limit: SpendLimit { threshold_cents, interval, .. }, spent, held, requested } = *self;
+        let ends_s = interval.around(now).end_s;
+        self.refuses().then_some(SpendLimitReached {
+            spender,
+            interval,
+            threshold_cents,
+            spent,
+            held,
+            requested,
+            ends_s,
+        })
     }
 }
 
@@ -75,20 +128,29 @@ impl Spending {
     ) -> Option<SpendLimitReached> {
         let limits = self.limits(payer);
         let enforced = limits.iter().filter(|limit| limit.limit.is_enforced());
-        let reached = enforced.filter_map(|limit| {
-            let LimitOf { spender, limit: SpendLimit { threshold_cents, interval, .. } } = *limit;
-            let reached = SpendLimitReached {
-                spender,
-                interval,
-                threshold_cents,
-                spent: self.spent(limit, payer.key, &payer.project.id, now),
-                held: held.of(spender, payer),
-                requested,
-                ends_s: interval.around(now).end_s,
-            };
-            (!reached.leaves_room()).then_some(reached)
-        });
-        reached.min_by_key(|reached| !reached.is_spent())
+        told(enforced.filter_map(|limit| self.limit_use(limit, payer, held, requested, now).reached(now)))
+    }
+
+    /// What [`Self::hold`] would meet now, and whether it would be refused. Nothing is held.
+    pub fn would_hold(&self, payer: &Payer<'_>, amount: Total, now: UnixNanos) -> WouldHold {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = self.limits(payer);
+        let limits: Vec<_> = limits.iter().map(|limit| self.limit_use(limit, payer, &held, amount, now)).collect();
+        let refused = told(limits.iter().filter_map(|limit| limit.reached(now)));
+        WouldHold { limits, refused }
+    }
+
+    fn limit_use(
+        &self,
+        limit: &LimitOf,
+        payer: &Payer<'_>,
+        held: &HeldSums,
+        requested: Total,
+        now: UnixNanos,
+    ) -> SpendLimitUse {
+        let LimitOf { spender, limit: spend_limit } = *limit;
+        let spent = self.spent(limit, payer.key, &payer.project.id, now);
+        SpendLimitUse { spender, limit: spend_limit, spent, held: held.of(spender, payer), requested }
     }
 
     pub(super) fn limits(&self, payer: &Payer<'_>) -> Limits {
@@ -120,4 +182,9 @@ impl Spending {
             _ => sums.projects.get(project).copied().unwrap_or_default(),
         }
     }
+}
+
+/// Of several that refuse the same request, the one to tell its caller.
+fn told(reached: impl Iterator<Item = SpendLimitReached>) -> Option<SpendLimitReached> {
+    reached.min_by_key(|reached| !reached.is_spent())
 }

@@ -1,12 +1,16 @@
 //! Refusals for a limit that is hit.
 
+use std::borrow::Cow;
+
 use super::{ApiError, Retry, Text};
 use crate::{domain::limits::LimitExceeded, openai::headers::go_duration};
 
 impl ApiError {
-    /// A 429 in `OpenAI`'s words (protocol facts d.3). The project takes the place of the organization.
-    pub fn limit_exceeded(exceeded: &LimitExceeded, model: &str, project: &str) -> Self {
+    /// A 429 in `OpenAI`'s words (protocol facts d.3). The project takes the place of the organization; `shared_limit` is the
+    /// limit group of a model that has no limits of its own.
+    pub fn limit_exceeded(exceeded: &LimitExceeded, model: &str, shared_limit: Option<&str>, project: &str) -> Self {
         const MORE: &str = "Visit https://platform.openai.com/account/rate-limits to learn more.";
+        let model = &*shared_limit.map_or(Cow::Borrowed(model), |limit| format!("{model} (for limit {limit})").into());
         if exceeded.dimension.is_concurrent() {
             return Self::too_many_at_once(exceeded, model, project);
         }
@@ -70,7 +74,7 @@ mod tests {
             requested: 1,
             wait_nanos: Some(8_640_000_000),
         };
-        let error = ApiError::limit_exceeded(&day, "gpt-4o-mini", "org-redacted");
+        let error = ApiError::limit_exceeded(&day, "gpt-4o-mini", None, "org-redacted");
         assert_eq!(
             error.message,
             "Rate limit reached for gpt-4o-mini in organization org-redacted on requests per day (RPD): Limit 10000, Used \
@@ -79,7 +83,8 @@ mod tests {
         );
         assert_eq!((error.status, error.kind.as_ref()), (429, "requests"));
         assert_eq!(error.retry, Retry::NotByItself { nanos: 8_640_000_000 });
-        let error = ApiError::limit_exceeded(&LimitExceeded { dimension: Dimension::TokensPerDay, ..day }, "m", "org");
+        let of_tokens = LimitExceeded { dimension: Dimension::TokensPerDay, ..day };
+        let error = ApiError::limit_exceeded(&of_tokens, "m", None, "org");
         assert!(
             error
                 .message
@@ -94,11 +99,33 @@ mod tests {
             requested: 250_011,
             wait_nanos: None,
         };
-        let error = ApiError::limit_exceeded(&large, "gpt-4o", "org-redacted");
+        let error = ApiError::limit_exceeded(&large, "gpt-4o", None, "org-redacted");
         assert!(error.message.starts_with(
             "Request too large for gpt-4o in organization org-redacted on tokens per min (TPM): Limit 30000, Requested 250011."
         ));
         assert_eq!((error.retry, error.kind.as_ref()), (Retry::No, "tokens"));
+    }
+
+    #[test]
+    fn a_limit_that_models_share_is_named_in_every_kind_of_refusal() {
+        let wait = LimitExceeded {
+            scope: Scope::Project,
+            dimension: Dimension::TokensPerMinute,
+            limit: 40_000,
+            used: 39_000,
+            requested: 2_000,
+            wait_nanos: Some(1_500_000_000),
+        };
+        let too_large = LimitExceeded { wait_nanos: None, ..wait };
+        let too_many = LimitExceeded { dimension: Dimension::ConcurrentRequests, ..wait };
+        for (exceeded, words) in
+            [(wait, "Rate limit reached"), (too_large, "Request too large"), (too_many, "Rate limit reached")]
+        {
+            let error = ApiError::limit_exceeded(&exceeded, "gpt-realtime", Some("gpt-4o-realtime"), "org-redacted");
+            let expected =
+                format!("{words} for gpt-realtime (for limit gpt-4o-realtime) in organization org-redacted on ");
+            assert!(error.message.starts_with(&expected), "{}", error.message);
+        }
     }
 
     #[test]
@@ -111,7 +138,7 @@ mod tests {
             requested: 1,
             wait_nanos: Some(1_000_000_000),
         };
-        let error = ApiError::limit_exceeded(&streams, "gpt-4o", "proj_a");
+        let error = ApiError::limit_exceeded(&streams, "gpt-4o", None, "proj_a");
         assert_eq!(
             error.message,
             "Rate limit reached for gpt-4o in organization proj_a on concurrent streams: Limit 2, Used 2, Requested 1. \

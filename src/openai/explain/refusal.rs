@@ -50,6 +50,7 @@ struct HeadroomsObject {
     requests: Option<HeadroomObject>,
     tokens: Option<HeadroomObject>,
     audio_tokens: Option<HeadroomObject>,
+    audio_seconds: Option<HeadroomObject>,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,6 +108,7 @@ impl HeadroomsObject {
             requests: object(headrooms.requests),
             tokens: object(headrooms.tokens),
             audio_tokens: object(headrooms.audio_tokens),
+            audio_seconds: object(headrooms.audio_seconds),
         }
     }
 }

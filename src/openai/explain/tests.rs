@@ -60,8 +60,7 @@ fn refused(reason: Reason) -> RefusedRequest {
         reason,
         headrooms: Headrooms {
             requests: Some(Headroom { limit: 500, remaining: 2, reset_nanos: 59_760_000_000 }),
-            tokens: None,
-            audio_tokens: None,
+            ..Headrooms::default()
         },
     }
 }

@@ -1,6 +1,7 @@
 //! Limits of audio.
 
 use super::*;
+use crate::domain::bucket::Headroom;
 
 fn speak(
     buckets: &Arc<Buckets>,
@@ -64,7 +65,9 @@ fn seconds_of_audio_are_counted_by_the_tick_and_told_in_seconds() {
     let [one] = keys(&Limiter::default());
     // 40.5 s heard and 10.05 s said.
     speak(&one, &limits, (405, 0), at(0)).unwrap().settle(spoken(405, 201), at(0));
-    assert_eq!(one.headrooms(&limits, at(0)), Headrooms::default(), "no headers of its own");
+    // 1,011 of 1,200 ticks are gone; one comes back in 72 seconds.
+    let left = Headroom { limit: 60, remaining: 9, reset_nanos: 1_011 * 72_000_000_000 };
+    assert_eq!(one.headrooms(&limits, at(0)), Headrooms { audio_seconds: Some(left), ..Headrooms::default() });
     let refused = speak(&one, &limits, (95, 0), at(0)).unwrap_err();
     assert_eq!((refused.limit, refused.used, refused.requested), (60, 51, 10));
     // A second of a day's 60 comes back in 24 minutes: here one tick is missing.
