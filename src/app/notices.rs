@@ -82,7 +82,9 @@ impl Notifier {
                 Err(error) => {
                     tracing::warn!(%error, "marks that spend limits have passed could not be written; it is tried again");
                     self.told = None;
-                    passing.iter().for_each(|passing| self.notices.put(&passing.key, passing.at));
+                    for passing in &passing {
+                        self.notices.put(&passing.key, passing.at);
+                    }
                     all_at = Instant::now() + PAUSE;
                     let _ = timeout_at(all_at, stop.cancelled()).await;
                 }

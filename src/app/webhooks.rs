@@ -27,7 +27,7 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(2),
     Duration::from_secs(8),
     Duration::from_secs(30),
-    Duration::from_secs(120),
+    Duration::from_mins(2),
 ];
 /// What may still be delivered after the stop: less than the app waits for its writers.
 const AFTER_THE_STOP: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use crate::domain::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     Admitted(Box<Admission>),
-    Settled(Settlement),
+    Settled(Box<Settlement>),
 }
 
 /// Room kept for the settlement of each open admission; a test holds the largest one against it.
@@ -36,7 +36,7 @@ pub(super) enum LineRef<'a> {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
     Admitted(Box<Admission>),
-    Settled(Settlement),
+    Settled(Box<Settlement>),
     Continues(Continues),
     #[serde(skip)]
     Blank,

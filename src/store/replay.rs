@@ -123,7 +123,7 @@ impl Replay {
                         tracing::warn!(request_id, "the journal settles a request that is not open: ignored");
                         continue;
                     };
-                    entries.push(Entry { admission, settlement });
+                    entries.push(Entry { admission, settlement: *settlement });
                 }
             }
         }

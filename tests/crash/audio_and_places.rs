@@ -90,8 +90,9 @@ impl Asked {
     }
 }
 
-const fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
+/// Until so many units are there again, each of which takes `unit_ms`.
+const fn until_back(units: u64, unit_ms: u64) -> Duration {
+    Duration::from_millis(units * unit_ms)
 }
 
 #[tokio::test]
@@ -114,16 +115,16 @@ async fn audio_that_was_used_is_known_after_kill_9_to_the_token_and_to_the_tick(
         gateway.kill();
         gateway = setup.start();
         let refused = hear(&gateway, &minute, 58).await;
-        refused.was_refused("audio tokens per min: Limit 60, Used ", first_of_minute, seconds(55 + 58 - 60));
+        refused.was_refused("audio tokens per min: Limit 60, Used ", first_of_minute, until_back(55 + 58 - 60, 1_000));
         let refused = hear(&gateway, &day, 85).await;
         let words = "audio seconds per day: Limit 20, Used 12, Requested 9.";
-        refused.was_refused(words, first_of_day, seconds((231 + 170 - 400) * 216));
+        refused.was_refused(words, first_of_day, until_back(231 + 170 - 400, 216_000));
     }
     hear(&gateway, &minute, 5).await.passed();
     hear(&gateway, &day, 84).await.passed();
     let refused = hear(&gateway, &day, 1).await;
     let words = "audio seconds per day: Limit 20, Used 20, Requested 1.";
-    refused.was_refused(words, first_of_day, seconds((231 + 168 + 2 - 400) * 216));
+    refused.was_refused(words, first_of_day, until_back(231 + 168 + 2 - 400, 216_000));
     gateway.stop();
     setup.assert_quiet_log();
 }
@@ -141,19 +142,9 @@ async fn audio_that_was_under_way_at_kill_9_counts_as_it_was_held() {
     let mut gateway = setup.start();
     // 3 seconds are heard; the guess at what is said is 200 tokens, of which 70 give way where there are 100 in all.
     let cases = [
-        (
-            json!({"audio_tokens_per_minute": 300}),
-            290,
-            "min: Limit 300, ",
-            Duration::from_millis((230 + 290 - 300) * 200),
-        ),
-        (
-            json!({"audio_tokens_per_minute": 100}),
-            90,
-            "min: Limit 100, ",
-            Duration::from_millis((100 + 90 - 100) * 600),
-        ),
-        (json!({"audio_seconds_per_day": 60}), 471, "day: Limit 60, Used 13, ", seconds((260 + 942 - 1_200) * 72)),
+        (json!({"audio_tokens_per_minute": 300}), 290, "min: Limit 300, ", until_back(230 + 290 - 300, 200)),
+        (json!({"audio_tokens_per_minute": 100}), 90, "min: Limit 100, ", until_back(100 + 90 - 100, 600)),
+        (json!({"audio_seconds_per_day": 60}), 471, "day: Limit 60, Used 13, ", until_back(260 + 942 - 1_200, 72_000)),
     ];
     let mut hanging = Vec::new();
     for (nth, (limits, ..)) in cases.iter().enumerate() {
@@ -187,7 +178,7 @@ async fn all_that_may_be_said_stays_held_after_kill_9_where_that_is_what_is_rese
     let mut body = talking(30);
     body["max_completion_tokens"] = json!(250);
     let (_connection, asked) = hang(&dir, &gateway, &key, &body, 1).await;
-    let wait = Duration::from_millis((280 + 290 - 300) * 200);
+    let wait = until_back(280 + 290 - 300, 200);
     hear(&gateway, &key, 290).await.was_refused("audio tokens per min: Limit 300, ", asked, wait);
     gateway.kill();
     let gateway = setup.start();
@@ -219,11 +210,11 @@ async fn a_changed_limit_of_audio_keeps_what_was_used_over_kill_9() {
         gateway = setup.start();
         // Of 120, 55 are in use, and 2 have to go: it is the limit of before that refills until a request passes.
         let refused = hear(&gateway, of_minute, 118).await;
-        refused.was_refused("audio tokens per min: Limit 120, Used ", *first_of_minute, seconds(55 - 2));
+        refused.was_refused("audio tokens per min: Limit 120, Used ", *first_of_minute, until_back(55 - 2, 1_000));
         // Of 200 ticks, 110 are in use.
         let refused = hear(&gateway, of_day, 46).await;
         let words = "audio seconds per day: Limit 10, Used 6, Requested 5.";
-        refused.was_refused(words, *first_of_day, seconds((110 + 92 - 200) * 216));
+        refused.was_refused(words, *first_of_day, until_back(110 + 92 - 200, 216_000));
     }
     hear(&gateway, of_minute, 65).await.passed();
     hear(&gateway, of_day, 45).await.passed();

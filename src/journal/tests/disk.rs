@@ -40,7 +40,7 @@ fn a_settlement_the_disk_refused_waits_and_is_written_first() {
     let end = journal.settle(second, &settlement(&two));
     assert!(promised < end && end == journal.end());
     assert_eq!(journal.state().failing, None);
-    let settled = [Record::Settled(settlement(&one)), Record::Settled(settlement(&two))];
+    let settled = [Record::Settled(Box::new(settlement(&one))), Record::Settled(Box::new(settlement(&two)))];
     assert_eq!(read_all(&journal, journal.start())[2..], settled);
 }
 

@@ -91,7 +91,8 @@ fn open_admissions_are_settled_once_over_many_restarts() {
     let (journal, recovered) = Journal::open(small(dir.path(), 100), later).unwrap();
     assert_eq!(recovered.interrupted, 5);
     let settled = read_all(&journal, journal.run_start);
-    let expected: Vec<_> = open.iter().map(|admission| Record::Settled(admission.interrupted(later))).collect();
+    let expected: Vec<_> =
+        open.iter().map(|admission| Record::Settled(Box::new(admission.interrupted(later)))).collect();
     assert_eq!(settled, expected);
     assert!(matches!(&settled[0], Record::Settled(first) if first.outcome == Outcome::Interrupted));
     drop(journal);

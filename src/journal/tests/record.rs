@@ -28,7 +28,7 @@ fn a_record_is_one_line_of_json_that_reads_back() {
 
     let settlement = settlement(&admission);
     let line = self::line(&LineRef::Settled(&settlement));
-    assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if read == settlement));
+    assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if *read == settlement));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn the_largest_settlement_fits_the_room_that_is_kept_for_it() {
     let mut line = Vec::new();
     encode_settled(&mut line, &largest).unwrap();
     assert!(line.len() <= MAX_SETTLEMENT_BYTES, "{}", line.len());
-    assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if read == largest));
+    assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if *read == largest));
 
     // Only what is estimated tells its hold, and an estimate has fewer line items.
     let estimated = [LineItem::InputText, LineItem::InputAudio, LineItem::OutputText, LineItem::OutputAudio];
@@ -77,7 +77,7 @@ fn the_largest_settlement_fits_the_room_that_is_kept_for_it() {
     interrupted.used.held_audio = Some(Audio { input: u64::MAX, output: u64::MAX });
     encode_settled(&mut line, &interrupted).unwrap();
     assert!(line.len() <= MAX_SETTLEMENT_BYTES, "{}", line.len());
-    assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if read == interrupted));
+    assert!(matches!(decode(&line[..line.len() - 1]), Ok(Line::Settled(read)) if *read == interrupted));
 
     largest.billed_model = "é".repeat(4_000).into();
     encode_settled(&mut line, &largest).unwrap();

@@ -17,7 +17,7 @@ fn what_is_written_reads_back_in_order() {
         let ticket = journal.admit(&admission).unwrap();
         assert_eq!(ticket.position(), journal.end());
         assert_eq!(journal.settle(ticket, &settlement), journal.end());
-        expected.extend([Record::Admitted(Box::new(admission)), Record::Settled(settlement)]);
+        expected.extend([Record::Admitted(Box::new(admission)), Record::Settled(Box::new(settlement))]);
     }
     assert_eq!(read_all(&journal, journal.start()), expected);
     let all = journal.read(journal.start(), u64::MAX).unwrap();
