@@ -35,7 +35,7 @@ use self::{
     adjustments::Adjustments,
     data_dir::DataDir,
     listeners::Listeners,
-    parts::{connect_upstream, drain_options, journal_options, proxy_options, webhook_receiver},
+    parts::{connect_upstream, drain_options, open_journal, proxy_options, webhook_receiver},
     refusals::RefusalWriter,
     request_ids::RequestIds,
 };
@@ -187,9 +187,7 @@ impl Running {
         let listeners = Listeners::bind(settings).await?;
         let now = clock.now();
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
-        let options = journal_options(settings, &data_dir);
-        let opened = tokio::task::spawn_blocking(move || Journal::open(options, now)).await;
-        let (journal, recovered) = opened.map_err(StoreError::from)??;
+        let (journal, recovered) = open_journal(settings, &data_dir, now).await?;
         let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));
         projector.catch_up().await?;
         let pepper = settings.pepper.as_ref().map(Secret::reveal);
@@ -200,9 +198,8 @@ impl Running {
         check_tiers(&accounts, &catalog)?;
         let limiter = restored_limiter(projector.buckets(now).await?);
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
-        let promoting = settings.promote_projects.then_some(&catalog);
-        let adjustments =
-            Adjustments::restored(&store, accounts.organization_limits(), promoting, clock.clone()).await?;
+        let (limits, promoting) = (accounts.organization_limits(), settings.promote_projects.then_some(&catalog));
+        let adjustments = Adjustments::restored(&store, limits, promoting, clock.clone()).await?;
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
         let batch_queue = Arc::new(BatchQueue::restored(Arc::clone(&store)).await?);
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;

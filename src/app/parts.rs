@@ -1,14 +1,15 @@
 //! What the parts of the app want of the settings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{StartError, data_dir::DataDir};
 use crate::{
     config::{self, Settings},
-    domain::webhooks::SigningKey,
-    journal,
+    domain::{time::UnixNanos, webhooks::SigningKey},
+    journal::{self, Journal, Recovered},
     openai::endpoint::Endpoint,
     proxy::{self, StreamTimes, drain::DrainOptions},
+    store::StoreError,
     upstream::{
         self, Upstream,
         webhook::{Receiver, WebhookError},
@@ -37,7 +38,17 @@ pub(super) fn webhook_receiver(settings: &Settings) -> Result<Option<Receiver>, 
     receiver.map(|(url, key)| Receiver::new(url.as_str(), key)).transpose()
 }
 
-pub(super) fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options {
+pub(super) async fn open_journal(
+    settings: &Settings,
+    data_dir: &DataDir,
+    now: UnixNanos,
+) -> Result<(Arc<Journal>, Recovered), StartError> {
+    let options = journal_options(settings, data_dir);
+    let opened = tokio::task::spawn_blocking(move || Journal::open(options, now)).await;
+    Ok(opened.map_err(StoreError::from)??)
+}
+
+fn journal_options(settings: &Settings, data_dir: &DataDir) -> journal::Options {
     const MIB: u64 = 1 << 20;
     journal::Options {
         dir: data_dir.journal(),
