@@ -88,11 +88,11 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
 
 /// The six `x-ratelimit-*` headers, where there are limits.
 pub(super) fn show_headrooms(headrooms: &Headrooms, answer: &mut HeaderMap) {
-    for (name, value) in headers::rate_limit(headrooms) {
-        if let Ok(value) = HeaderValue::try_from(value) {
+    headers::rate_limit(headrooms, |name, value| {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
             answer.insert(HeaderName::from_static(name), value);
         }
-    }
+    });
 }
 
 /// How far a soft limit on money is used.

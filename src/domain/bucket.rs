@@ -33,15 +33,21 @@ pub const DAY_NANOS: u64 = 86_400_000_000_000;
 pub struct Rate {
     limit: NonZeroU32,
     window_nanos: u64,
+    /// Divided once: it is asked for several times a request.
+    unit_nanos: u64,
 }
 
 impl Rate {
     pub const fn per_minute(limit: NonZeroU32) -> Self {
-        Self { limit, window_nanos: MINUTE_NANOS }
+        Self::new(limit, MINUTE_NANOS)
     }
 
     pub const fn per_day(limit: NonZeroU32) -> Self {
-        Self { limit, window_nanos: DAY_NANOS }
+        Self::new(limit, DAY_NANOS)
+    }
+
+    const fn new(limit: NonZeroU32, window_nanos: u64) -> Self {
+        Self { limit, window_nanos, unit_nanos: window_nanos.div_ceil(limit.get() as u64) }
     }
 
     pub const fn limit(self) -> u32 {
@@ -50,7 +56,7 @@ impl Rate {
 
     /// Time for one unit to come back. Rounded up to whole nanoseconds, so that the limit is never exceeded.
     pub const fn unit_nanos(self) -> u64 {
-        self.window_nanos.div_ceil(self.limit.get() as u64)
+        self.unit_nanos
     }
 
     fn quota(self) -> Quota {
@@ -120,8 +126,12 @@ impl Level {
     }
 
     pub fn headroom(self, rate: Rate, now: UnixNanos) -> Headroom {
-        let (remaining, reset_nanos) = (self.remaining(rate, now), self.reset_nanos(rate, now));
-        Headroom { limit: rate.limit(), remaining, reset_nanos }
+        self.headroom_of(self.remaining(rate, now), rate, now)
+    }
+
+    /// As [`Self::headroom`], where what is left is known.
+    pub fn headroom_of(self, remaining: u32, rate: Rate, now: UnixNanos) -> Headroom {
+        Headroom { limit: rate.limit(), remaining, reset_nanos: self.reset_nanos(rate, now) }
     }
 
     /// Time until the bucket is full again if nobody takes from it: until then it is the limit of before that refills.
@@ -132,6 +142,9 @@ impl Level {
         }
         // Scaled from rounded-up units to the exact window, so that the printed milliseconds are OpenAI's.
         let units_nanos = u128::from(unit_nanos) * u128::from(rate.limit());
+        if units_nanos == u128::from(rate.window_nanos) {
+            return nanos;
+        }
         u64::try_from(u128::from(nanos) * u128::from(rate.window_nanos) / units_nanos).unwrap_or(u64::MAX)
     }
 

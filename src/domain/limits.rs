@@ -14,7 +14,7 @@ pub use self::{
     scopes::{ByScope, Scope},
 };
 use super::{
-    bucket::{Headroom, Level, Rate},
+    bucket::{Headroom, HoldNumber, Level, Rate},
     time::UnixNanos,
 };
 
@@ -149,6 +149,10 @@ impl Limits {
         }
     }
 
+    pub fn rates(&self) -> Rates {
+        Dimension::ALL.map(|dimension| self.rate(dimension))
+    }
+
     /// How many may be under way; `None` too for what has a rate.
     pub const fn concurrent(&self, dimension: Dimension) -> Option<NonZeroU32> {
         match dimension {
@@ -264,23 +268,32 @@ pub struct Headrooms {
     pub audio_seconds: Option<Headroom>,
 }
 
+/// What is checked of the limits of one scope, by dimension.
+pub type Rates = [Option<Rate>; Dimension::COUNT];
+
+/// What one request holds of the buckets of one scope.
+pub type HoldNumbers = [Option<HoldNumber>; Dimension::COUNT];
+
 /// The levels of all buckets of one scope.
 pub type Levels = [Level; Dimension::COUNT];
 
 impl Headrooms {
-    /// Of each kind the bucket with the least left, whoever's it is.
-    pub fn tightest(limits: &ByScope<Limits>, levels: &ByScope<Levels>, now: UnixNanos) -> Self {
-        let tightest = |dimensions: &[Dimension]| -> Option<Headroom> {
-            let of_scope = |scope: Scope| {
-                let bucket = move |dimension: &Dimension| {
-                    let (rate, level) = (limits[scope].rate(*dimension)?, levels[scope][dimension.index()]);
-                    Some((level.remaining(rate, now), rate.limit(), level, rate))
-                };
-                dimensions.iter().filter_map(bucket)
-            };
-            let all = Scope::ALL.into_iter().flat_map(of_scope);
-            let (.., level, rate) = all.min_by_key(|(remaining, limit, ..)| (*remaining, *limit))?;
-            Some(level.headroom(rate, now))
+    /// Of each kind the bucket with the least left, whoever's of `scopes` it is.
+    pub fn tightest(rates: &ByScope<Rates>, scopes: &[Scope], levels: &ByScope<Levels>, now: UnixNanos) -> Self {
+        let tightest = |dimensions: &[Dimension]| {
+            let mut tightest: Option<(u32, Rate, Level)> = None;
+            for scope in scopes {
+                for dimension in dimensions.iter().map(|dimension| dimension.index()) {
+                    let (Some(rate), level) = (rates[*scope][dimension], levels[*scope][dimension]) else { continue };
+                    let remaining = level.remaining(rate, now);
+                    let is_tighter =
+                        |(least, other, _): (u32, Rate, Level)| (remaining, rate.limit()) < (least, other.limit());
+                    if tightest.is_none_or(is_tighter) {
+                        tightest = Some((remaining, rate, level));
+                    }
+                }
+            }
+            tightest.map(|(remaining, rate, level)| level.headroom_of(remaining, rate, now))
         };
         Self {
             requests: tightest(&[Dimension::RequestsPerDay]).or_else(|| tightest(&[Dimension::RequestsPerMinute])),
@@ -351,9 +364,10 @@ mod tests {
         let project = Limits { requests_per_minute: some(3), tokens_per_minute: some(1_000), ..Limits::default() };
         let key = Limits { requests_per_day: some(50), tokens_per_minute: some(600), ..Limits::default() };
         let limits = ByScope { project, key };
+        let rates = |limits: &ByScope<Limits>| ByScope { project: limits.project.rates(), key: limits.key.rates() };
         let mut levels = ByScope::<Levels>::default();
         let shown = |levels: &ByScope<Levels>| {
-            let Headrooms { requests, tokens, .. } = Headrooms::tightest(&limits, levels, now);
+            let Headrooms { requests, tokens, .. } = Headrooms::tightest(&rates(&limits), &Scope::ALL, levels, now);
             [requests, tokens].map(|it| it.map(|it| (it.limit, it.remaining)))
         };
         assert_eq!(shown(&levels), [Some((50, 50)), Some((600, 600))]);
@@ -362,7 +376,7 @@ mod tests {
         *tokens = tokens.take(some(500).unwrap(), rate, now).unwrap();
         assert_eq!(shown(&levels), [Some((50, 50)), Some((1_000, 500))]);
         let daily = ByScope { project: Limits { tokens_per_day: some(400), ..project }, key };
-        assert_eq!(Headrooms::tightest(&daily, &levels, now).tokens.map(|it| it.limit), Some(400));
-        assert_eq!(Headrooms::tightest(&ByScope::default(), &levels, now), Headrooms::default());
+        assert_eq!(Headrooms::tightest(&rates(&daily), &Scope::ALL, &levels, now).tokens.map(|it| it.limit), Some(400));
+        assert_eq!(Headrooms::tightest(&ByScope::default(), &Scope::ALL, &levels, now), Headrooms::default());
     }
 }

@@ -12,20 +12,24 @@ use std::{
 use self::shelf::{Cells, Locked, Shared, UnderWay};
 use super::averages::Averages;
 use crate::domain::{
-    bucket::{HoldNumber, Level, Rate, Refusal},
+    bucket::{Level, Rate, Refusal},
     explanation::LimitUse,
     ids::{KeyId, ProjectId},
     ledger::{Hold, Used, UsedBefore},
-    limits::{Audio, ByScope, Dimension, Headrooms, Levels, LimitExceeded, Limits, NEXT_END_NANOS, Scope},
+    limits::{
+        Audio, ByScope, Dimension, Headrooms, HoldNumbers, Levels, LimitExceeded, Limits, NEXT_END_NANOS, Rates, Scope,
+    },
     time::UnixNanos,
 };
 
 /// The live buckets of every project, key and limit group that has been used.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    projects: RwLock<HashMap<ProjectId, Arc<Groups<Shared>>>>,
-    keys: RwLock<HashMap<KeyId, Arc<Groups<Buckets>>>>,
+    projects: ById<ProjectId, Groups<Shared>>,
+    keys: ById<KeyId, Groups<Buckets>>,
 }
+
+type ById<K, V> = RwLock<HashMap<K, Arc<V>, foldhash::fast::RandomState>>;
 
 /// By limit group. A key uses a handful of them, which a list finds faster and keeps in a third of the room of a map.
 type Groups<T> = RwLock<Vec<(Arc<str>, Arc<T>)>>;
@@ -95,7 +99,7 @@ impl Limiter {
     }
 }
 
-fn find_or_add<K: Eq + Hash + Clone, V: Default>(map: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Arc<V> {
+fn find_or_add<K: Eq + Hash + Clone, V: Default>(map: &ById<K, V>, key: &K) -> Arc<V> {
     if let Some(found) = map.read().unwrap_or_else(PoisonError::into_inner).get(key) {
         return Arc::clone(found);
     }
@@ -120,13 +124,35 @@ fn of_group<T>(groups: &Groups<T>, limit_group: &Arc<str>, make: impl FnOnce() -
     })
 }
 
-/// What there is to check, in the order of checking.
-fn rates(limits: &ByScope<Limits>) -> impl Iterator<Item = (Scope, Dimension, Rate)> {
-    let of_scope = move |scope: Scope| {
-        let rate = move |dimension| limits[scope].rate(dimension).map(|rate| (scope, dimension, rate));
-        Dimension::ALL.into_iter().filter_map(rate)
-    };
-    Scope::ALL.into_iter().flat_map(of_scope)
+/// What is checked of the limits of both scopes. Worked out once a request, because each rate is a division.
+struct Checked {
+    rates: ByScope<Rates>,
+    /// Few keys have limits of their own.
+    scopes: &'static [Scope],
+}
+
+impl Checked {
+    fn new(limits: &ByScope<Limits>) -> Self {
+        let [project, ..] = &Scope::ALL;
+        if limits.key.are_checked() {
+            let rates = ByScope { project: limits.project.rates(), key: limits.key.rates() };
+            return Self { rates, scopes: &Scope::ALL };
+        }
+        let rates = ByScope { project: limits.project.rates(), key: Rates::default() };
+        Self { rates, scopes: std::slice::from_ref(project) }
+    }
+
+    /// In the order of checking.
+    #[inline]
+    fn each(&self, mut check: impl FnMut(Scope, Dimension, Rate)) {
+        for scope in self.scopes {
+            for (dimension, rate) in Dimension::ALL.into_iter().zip(&self.rates[*scope]) {
+                if let Some(rate) = rate {
+                    check(*scope, dimension, *rate);
+                }
+            }
+        }
+    }
 }
 
 /// How many may be under way of what the request, which may be a stream, is one of.
@@ -170,37 +196,40 @@ impl Buckets {
     ) -> Result<(Reservation, T), E> {
         let stream = asked.stream;
         let mut hold = self.hold(limits, asked);
+        let checked = Checked::new(limits);
         let mut locked = self.lock(limits);
-        let levels = levels_with(&mut hold, &locked, stream, now)?;
+        let levels = take(&mut hold, &checked, &locked, stream, now)?;
         let also = also()?;
-        let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
-        for (scope, dimension, rate) in rates(limits) {
+        let mut numbers = ByScope::<HoldNumbers>::default();
+        checked.each(|scope, dimension, rate| {
             let at = dimension.index();
             if let Some(bucket) = locked.bucket(scope, dimension) {
-                numbers[scope][at] = bucket.hold(levels[scope][at], rate, now);
+                numbers[scope][at] = Some(bucket.hold(levels[scope][at], rate, now));
             }
-        }
+        });
         locked.begin(stream);
         drop(locked);
-        let headrooms = Headrooms::tightest(limits, &levels, now);
+        let headrooms = Headrooms::tightest(&checked.rates, checked.scopes, &levels, now);
         let reservation = Reservation { buckets: Arc::clone(self), hold, stream, numbers, headrooms, open: true };
         Ok((reservation, also))
     }
 
     pub fn headrooms(&self, limits: &ByScope<Limits>, now: UnixNanos) -> Headrooms {
-        let levels = self.lock(limits).levels();
-        Headrooms::tightest(limits, &levels, now)
+        let (levels, checked) = (self.lock(limits).levels(), Checked::new(limits));
+        Headrooms::tightest(&checked.rates, checked.scopes, &levels, now)
     }
 
     /// What [`Self::reserve`] would meet and take now, and whether it would be refused. Nothing is taken.
     pub fn would_reserve(&self, limits: &ByScope<Limits>, asked: Asked, now: UnixNanos) -> WouldReserve {
         let mut hold = self.hold(limits, asked);
+        let checked = Checked::new(limits);
         let locked = self.lock(limits);
         let levels = locked.levels();
-        let refused = levels_with(&mut hold, &locked, asked.stream, now).err();
+        let refused = take(&mut hold, &checked, &locked, asked.stream, now).err();
         drop(locked);
-        let checked = rates(limits).map(|(scope, dimension, _)| (scope, dimension));
-        let checked = checked.chain(counts(limits, asked.stream).map(|(scope, dimension, _)| (scope, dimension)));
+        let mut met = Vec::new();
+        checked.each(|scope, dimension, _| met.push((scope, dimension)));
+        met.extend(counts(limits, asked.stream).map(|(scope, dimension, _)| (scope, dimension)));
         let limit_use = |(scope, dimension): (Scope, Dimension)| LimitUse {
             scope,
             dimension,
@@ -209,8 +238,8 @@ impl Buckets {
             reserved: hold.units(dimension).into(),
             settled: None,
         };
-        let limits_met = checked.map(limit_use).collect();
-        WouldReserve { limits: limits_met, refused, headrooms: Headrooms::tightest(limits, &levels, now) }
+        let headrooms = Headrooms::tightest(&checked.rates, checked.scopes, &levels, now);
+        WouldReserve { limits: met.into_iter().map(limit_use).collect(), refused, headrooms }
     }
 
     fn hold(&self, limits: &ByScope<Limits>, asked: Asked) -> Hold {
@@ -235,25 +264,26 @@ pub struct WouldReserve {
     pub headrooms: Headrooms,
 }
 
-/// The levels with `hold` taken, or which limit has no room for it. What was in use before is noted in `hold`.
-fn levels_with(
+/// The levels with `hold` taken of all that is checked, or which limit has no room for it. What was in use before is noted in
+/// `hold`.
+fn take(
     hold: &mut Hold,
+    checked: &Checked,
     locked: &Locked<'_>,
     stream: bool,
     now: UnixNanos,
 ) -> Result<ByScope<Levels>, LimitExceeded> {
-    let limits = hold.limits;
-    let mut levels = locked.levels();
+    let mut levels = ByScope::<Levels>::default();
     let mut refused: Option<LimitExceeded> = None;
     let mut refuse = |exceeded: LimitExceeded| {
         refused = Some(refused.map_or(exceeded, |earlier| earlier.or_worse(exceeded)));
     };
-    for (scope, dimension, rate) in rates(&limits) {
-        let level = &mut levels[scope][dimension.index()];
+    checked.each(|scope, dimension, rate| {
+        let level = locked.level(scope, dimension);
         let used = level.used(rate, now);
         hold.used_before[scope][dimension.index()] = Some(used);
         match level.take(hold.units(dimension), rate, now) {
-            Ok(taken) => *level = taken,
+            Ok(taken) => levels[scope][dimension.index()] = taken,
             Err(refusal) => {
                 let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
                 refuse(LimitExceeded {
@@ -266,7 +296,8 @@ fn levels_with(
                 });
             }
         }
-    }
+    });
+    let limits = hold.limits;
     for (scope, dimension, limit) in counts(&limits, stream) {
         let used = locked.under_way[scope].count(dimension);
         hold.used_before[scope][dimension.index()] = Some(used.into());
@@ -291,7 +322,8 @@ pub struct Reservation {
     buckets: Arc<Buckets>,
     hold: Hold,
     stream: bool,
-    numbers: ByScope<[HoldNumber; Dimension::COUNT]>,
+    /// Of the limits that were taken from.
+    numbers: ByScope<HoldNumbers>,
     headrooms: Headrooms,
     open: bool,
 }
@@ -320,10 +352,12 @@ impl Reservation {
             return;
         }
         let mut locked = self.buckets.lock(&self.hold.limits);
-        for (scope, dimension, _) in rates(&self.hold.limits) {
-            if let Some(bucket) = locked.bucket(scope, dimension) {
-                let number = self.numbers[scope][dimension.index()];
-                bucket.settle(number, self.hold.units(dimension), used.units(dimension), now);
+        for scope in Scope::ALL {
+            for (dimension, number) in Dimension::ALL.into_iter().zip(self.numbers[scope]) {
+                let Some(number) = number else { continue };
+                if let Some(bucket) = locked.bucket(scope, dimension) {
+                    bucket.settle(number, self.hold.units(dimension), used.units(dimension), now);
+                }
             }
         }
         locked.end(self.stream);

@@ -8,10 +8,10 @@ use std::{
 use super::buckets::StoredBucket;
 use crate::{
     domain::{
-        bucket::{Bucket, HoldNumber, Rate},
+        bucket::{Bucket, Rate},
         ids::{KeyId, ProjectId, RequestId},
         ledger::{Admission, Entry, Hold, Settlement},
-        limits::{ByScope, Dimension, Limits, Scope},
+        limits::{ByScope, Dimension, HoldNumbers, Limits, Scope},
         time::UnixNanos,
     },
     journal::{Batch, Record},
@@ -46,7 +46,7 @@ struct Open {
     /// Where it was admitted: needed until the settlement is in the ledger.
     segment: u64,
     admission: Admission,
-    numbers: ByScope<[HoldNumber; Dimension::COUNT]>,
+    numbers: ByScope<HoldNumbers>,
 }
 
 impl Replay {
@@ -139,10 +139,10 @@ impl Replay {
     fn admit(&mut self, segment: u64, admission: Admission) {
         let (hold, now) = (&admission.hold, admission.admitted_at);
         self.note_time(now);
-        let mut numbers = ByScope::<[HoldNumber; Dimension::COUNT]>::default();
+        let mut numbers = ByScope::<HoldNumbers>::default();
         self.change(&admission, |scope, dimension, rate, bucket| {
             if let Some(number) = numbers[scope].get_mut(dimension.index()) {
-                *number = bucket.retake(hold.units(dimension), rate, now);
+                *number = Some(bucket.retake(hold.units(dimension), rate, now));
             }
         });
         let first = self.first_ids.entry(segment).or_insert(admission.request_id);
@@ -155,7 +155,7 @@ impl Replay {
         let (hold, now) = (&admission.hold, settlement.settled_at);
         self.newest = self.newest.max(now);
         self.change(&admission, |scope, dimension, _, bucket| {
-            if let Some(number) = numbers[scope].get(dimension.index()) {
+            if let Some(Some(number)) = numbers[scope].get(dimension.index()) {
                 bucket.settle(*number, hold.units(dimension), settlement.used.units(dimension), now);
             }
         });

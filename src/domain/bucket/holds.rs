@@ -7,6 +7,8 @@
 //! that line is needed by nobody who came later. The line only falls, and it is the same or higher for younger holds, so
 //! holds with the same line are kept as one run, and there is seldom more than a handful.
 
+use std::num::NonZeroU64;
+
 use super::{Level, Rate, Refusal, scaled};
 use crate::domain::time::UnixNanos;
 
@@ -15,12 +17,13 @@ use crate::domain::time::UnixNanos;
 pub struct Bucket {
     level: Level,
     runs: Vec<Run>,
-    next: u64,
+    /// The number of the youngest hold.
+    last: u64,
 }
 
 /// Finds a hold again in the [`Bucket`] that gave it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HoldNumber(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldNumber(NonZeroU64);
 
 /// Holds of which the same may be given back.
 #[derive(Clone, Copy, Debug)]
@@ -63,11 +66,15 @@ impl Bucket {
     pub fn hold(&mut self, taken: Level, rate: Rate, now: UnixNanos) -> HoldNumber {
         self.lower_to_level_at(rate, now);
         self.level = taken;
-        let first = self.next;
-        self.next += 1;
+        let number = NonZeroU64::MIN.saturating_add(self.last);
+        self.last = number.get();
+        if self.runs.capacity() == 0 {
+            // More than one is rare, and there are many buckets.
+            self.runs.reserve_exact(1);
+        }
         // Nobody came later yet: all of the level may go.
-        self.runs.push(Run { first, open: 1, refundable_nanos: taken.arrival.0 });
-        HoldNumber(first)
+        self.runs.push(Run { first: number.get(), open: 1, refundable_nanos: taken.arrival.0 });
+        HoldNumber(number)
     }
 
     /// Ends a hold of `held` units of which `used` were used: gives back what is too much, or books what is missing.
@@ -129,7 +136,7 @@ impl Bucket {
     }
 
     fn run_of(&self, hold: HoldNumber) -> Option<usize> {
-        self.runs.partition_point(|run| run.first <= hold.0).checked_sub(1)
+        self.runs.partition_point(|run| run.first <= hold.0.get()).checked_sub(1)
     }
 }
 

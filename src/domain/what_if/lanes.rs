@@ -10,7 +10,7 @@ use crate::domain::{
     bucket::{Bucket, HoldNumber, Refusal},
     ids::{KeyId, ProjectId},
     ledger::Used,
-    limits::{ByScope, Dimension, Scope},
+    limits::{ByScope, Dimension, HoldNumbers, Scope},
     time::UnixNanos,
 };
 
@@ -18,7 +18,7 @@ use crate::domain::{
 const SHORTEST_WAIT_NANOS: u64 = 1_000_000;
 
 /// Where what a request holds is found again; `None` where there is no limit.
-pub(super) type Numbers = ByScope<[Option<HoldNumber>; Dimension::COUNT]>;
+pub(super) type Numbers = ByScope<HoldNumbers>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Owner {

@@ -81,8 +81,13 @@ impl UnderWay {
     }
 }
 
-fn audio(dimension: Dimension) -> Option<usize> {
-    Dimension::AUDIO.iter().position(|known| *known == dimension)
+/// Its place in [`Dimension::AUDIO`].
+const fn audio(dimension: Dimension) -> Option<usize> {
+    match dimension {
+        Dimension::AudioTokensPerMinute => Some(0),
+        Dimension::AudioSecondsPerDay => Some(1),
+        _ => None,
+    }
 }
 
 /// Both scopes, held at once: always the project first, so that nobody waits in a circle.
@@ -118,6 +123,14 @@ impl Locked<'_> {
         for scope in Scope::ALL {
             self.under_way[scope].change(stream, change);
         }
+    }
+
+    pub(super) fn level(&self, scope: Scope, dimension: Dimension) -> Level {
+        let shelf = match scope {
+            Scope::Project => Some(&*self.of_project),
+            Scope::Key => self.of_key.as_deref(),
+        };
+        shelf.map(|shelf| shelf.level(dimension)).unwrap_or_default()
     }
 
     pub(super) fn levels(&self) -> ByScope<Levels> {
