@@ -180,6 +180,7 @@ fn admission(number: u64) -> Admission {
         stream: false,
         estimate,
         charges: charges(&estimate, Some(&prices()), ServiceTier::Default),
+        service_tier: ServiceTier::Default,
         billed_model: "gpt-4o-mini-audio-preview-2024-12-17".into(),
         prices_from: Some(UnixNanos::from_seconds(1_700_000_000)),
         hold: Hold {

@@ -101,6 +101,7 @@ fn entry(number: u64, total: u64) -> Entry {
         stream: pick(6, 2) == 0,
         estimate: usage,
         charges: charges(&usage),
+        service_tier: ServiceTier::Default,
         billed_model: Arc::clone(&model),
         prices_from: Some(UnixNanos::from_seconds(1_700_000_000)),
         hold: Hold {

@@ -1,4 +1,4 @@
-use std::{fmt::Display, io, path::Path, process::ExitCode};
+use std::{fmt::Display, io, path::Path, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use tokio::runtime::Builder;
@@ -16,6 +16,9 @@ use tollgate::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// For what runs on threads of its own when all else has stopped.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match runtime_builder().enable_all().build() {
@@ -25,7 +28,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(run(cli))
+    let code = runtime.block_on(run(cli));
+    // A name that nobody resolves would hold up the end: the system's resolver cannot be told to stop.
+    runtime.shutdown_timeout(LAST_WAIT);
+    code
 }
 
 /// Where there is one core, threads that hand work to each other only cost time.

@@ -37,8 +37,8 @@ A file of limits, for all models and for some; a limit that is left out is no li
 /// Replay the ledger against other limits: which keys would have been refused, when, how often, and by which limit.
 ///
 /// Each request takes what it took when it was admitted, and gives back or books the rest when it ended. The limits of a project
-/// hold for all its keys together, on each model or group of models that share them; a key has limits of its own where it is
-/// narrower. The day before --from is replayed too, or the week before it where there is a limit per day, so that the limits are as
+/// hold for all its keys together, on each model or group of models that share them; a key is held to those of its own
+/// besides. The day before --from is replayed too, or the week before it where there is a limit per day, so that the limits are as
 /// used as they would have been. What was used beyond a limit before that is forgotten.
 ///
 /// With --tier all projects are in that tier; what an administrator has set for a project stays in force, and a request on a

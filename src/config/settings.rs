@@ -127,7 +127,7 @@ settings! {
     drain_max_requests: usize = "64", between(0, 1_000_000);
     /// Seconds that requests under way have to finish when the gateway stops.
     shutdown_grace_s: u64 = "30", between(0, DAY_S);
-    /// Output tokens taken from the limits before sending: learned (average so far), strict (the maximum, held of money too) or openai (none).
+    /// Output tokens taken from the limits before sending: learned (average so far), strict (the maximum, held of money too) or openai (none; of limits of audio as learned).
     reserve: Reserve = "learned";
     /// Forward calls to models without a price; the ledger marks them unpriced.
     allow_unpriced: bool = "false";

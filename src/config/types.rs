@@ -15,7 +15,7 @@ pub struct ListenAddress {
     port: u16,
 }
 
-/// Where webhooks are sent. Its query may hold what only the receiver should know, and does not show itself.
+/// Where webhooks are sent. Its path and query may hold what only the receiver should know, and do not show themselves.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl(String);
 
@@ -219,7 +219,10 @@ impl WebhookUrl {
     }
 
     fn shown(&self) -> String {
-        self.0.split_once('?').map_or_else(|| self.0.clone(), |(path, _)| format!("{path}?..."))
+        let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let more = if matches!(rest.strip_prefix(host), Some("" | "/")) { "" } else { "/..." };
+        format!("{scheme}://{host}{more}")
     }
 }
 
@@ -347,14 +350,13 @@ mod tests {
     }
 
     #[test]
-    fn where_webhooks_go_is_a_url_that_does_not_show_its_query() {
+    fn where_webhooks_go_is_a_url_that_shows_only_its_host() {
         let parse = Option::<WebhookUrl>::parse;
-        let url = parse("https://a.example/b?token=hunter2").unwrap();
-        assert_eq!(
-            (url.show(), url.as_ref().unwrap().as_str()),
-            ("https://a.example/b?...".to_owned(), "https://a.example/b?token=hunter2")
-        );
-        assert!(!format!("{url:?}").contains("hunter2"));
+        for text in ["https://a.example/b?token=hunter2", "https://a.example/hunter2", "https://a.example?hunter2"] {
+            let url = parse(text).unwrap();
+            assert_eq!((url.show(), url.as_ref().unwrap().as_str()), ("https://a.example/...".to_owned(), text));
+            assert!(!format!("{url:?}").contains("hunter2"));
+        }
         assert_eq!(
             (parse("").unwrap().show(), parse("http://[::1]:9").unwrap().show()),
             ("not set".to_owned(), "http://[::1]:9".to_owned())

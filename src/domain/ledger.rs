@@ -29,6 +29,9 @@ pub struct Admission {
     pub estimate: Usage,
     /// Priced at the prices of the admission, for a request that is found open at start-up.
     pub charges: Vec<Charge>,
+    /// At which they are: the one that was asked for, of several the dearest.
+    #[serde(default, skip_serializing_if = "ServiceTier::is_default")]
+    pub service_tier: ServiceTier,
     /// The dated model the charges are for.
     pub billed_model: Arc<str>,
     /// When the prices in use started; `None` without prices.
@@ -93,6 +96,22 @@ impl Hold {
     }
 }
 
+impl Hold {
+    /// What counts against the limits of a request whose usage nobody reported: `usage` is a guess, except for the `delivered`
+    /// output. A guess that gave way to a limit at the admission does not come back as a debt.
+    pub fn counted(&self, usage: &Usage, delivered: &Usage) -> Used {
+        let held = u64::from(self.tokens.get());
+        let (input, output) = (usage.input_total().min(held), delivered.output_total());
+        let tokens = usage.total().min(held.max(input.saturating_add(output)));
+        let guessed = Audio::of(usage);
+        let audio = Audio {
+            input: guessed.input.min(self.audio.input),
+            output: guessed.output.min(self.audio.output.max(Audio::of(delivered).output)),
+        };
+        Used { tokens, held_audio: Some(audio).filter(|audio| *audio != guessed), ..Used::of(true, usage) }
+    }
+}
+
 /// What a request takes of a limit at its admission.
 pub fn units(dimension: Dimension, tokens: NonZeroU32, audio: Audio) -> u32 {
     match dimension {
@@ -132,7 +151,7 @@ pub struct Used {
     /// That of the usage, from which it is read back: the journal does not write it twice.
     #[serde(skip)]
     pub audio: Audio,
-    /// Where it is not that of the usage: what a request held that the end of the process interrupted.
+    /// Where it is not that of the usage, because nobody reported any: what a request held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_audio: Option<Audio>,
 }
@@ -214,7 +233,7 @@ impl Admission {
             basis: Basis::Estimated,
             status: 0,
             billed_model: Arc::clone(&self.billed_model),
-            service_tier: ServiceTier::Default,
+            service_tier: self.service_tier,
             prices_from: self.prices_from,
             usage: self.estimate,
             charges: self.charges.clone(),
@@ -230,6 +249,30 @@ mod tests {
         domain::usage::LineItem,
         journal::samples::{admission, settlement},
     };
+
+    #[test]
+    fn a_guess_that_gave_way_is_no_debt_and_what_was_delivered_is() {
+        let usage = |input: (u64, u64), output: (u64, u64)| {
+            let input = Usage::default().with(LineItem::InputText, input.0).with(LineItem::InputAudio, input.1);
+            input.with(LineItem::OutputText, output.0).with(LineItem::OutputAudio, output.1)
+        };
+        let counted = |tokens: u32, audio, guessed, delivered| {
+            let tokens = NonZeroU32::new(tokens).unwrap();
+            let hold = Hold { tokens, audio, ..admission(1).hold };
+            let used = hold.counted(&guessed, &usage((0, 0), delivered));
+            let audio = used.held_audio.unwrap_or(used.audio);
+            (used.tokens, audio.input, audio.output)
+        };
+        let guessed = usage((16, 30), (56, 200));
+        let all = Audio { input: 30, output: 200 };
+        assert_eq!(counted(302, all, guessed, (0, 0)), (302, 30, 200), "nothing gave way");
+        assert_eq!(counted(16_000, all, guessed, (0, 0)), (302, 30, 200), "more was held than is guessed");
+        let little = Audio { input: 10, output: 20 };
+        assert_eq!(counted(100, little, guessed, (0, 0)), (100, 10, 20));
+        assert_eq!(counted(100, little, guessed, (3, 15)), (100, 10, 20));
+        assert_eq!(counted(100, little, guessed, (56, 150)), (252, 10, 150), "46 of input were held too");
+        assert_eq!(counted(20, little, guessed, (0, 0)), (20, 10, 20), "the input was a guess itself");
+    }
 
     #[test]
     fn a_tariff_has_the_date_of_the_prices_that_were_really_used() {

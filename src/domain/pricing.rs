@@ -104,6 +104,20 @@ impl ServiceTier {
         }
     }
 
+    /// By which tier a request is billed that nobody reported a tier of: of those that may serve it, the dearest.
+    pub fn dearest(tiers: &[Self], usage: &Usage, prices: Option<&Prices>) -> Self {
+        if let [only] = tiers {
+            return *only;
+        }
+        let amount = |tier: &Self| cost_of(usage, prices, *tier).map_or(Money::from_pico(i64::MAX), |cost| cost.amount);
+        tiers.iter().copied().rev().max_by_key(amount).unwrap_or_default()
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    pub(super) const fn is_default(&self) -> bool {
+        matches!(self, Self::Default)
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",

@@ -162,10 +162,19 @@ impl Booked {
     }
 
     /// What finally counted. The ledger does not say whether a failed request without usage reached the upstream; those
-    /// that ended without an answer of its own are taken for such that did not.
+    /// that ended without an answer of its own are taken for such that did not. A usage that is the estimate was reported by
+    /// nobody, and counts as it was held where that is less.
     fn used(&self) -> Used {
         let tokens = self.usage.total();
-        Used::of(tokens > 0 || !matches!(self.status, 0 | 502..=504), &self.usage)
+        let used = Used::of(tokens > 0 || !matches!(self.status, 0 | 502..=504), &self.usage);
+        match &self.held {
+            Some(held) if held.estimate == self.usage => {
+                let (guessed, kept) = (used.audio, held.reserved_audio);
+                let audio = Audio { input: guessed.input.min(kept.input), output: guessed.output.min(kept.output) };
+                Used { tokens: tokens.min(held.reserved_tokens), held_audio: Some(audio), ..used }
+            }
+            _ => used,
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn admission(number: u64) -> Admission {
         stream: number.is_multiple_of(2),
         estimate,
         charges: charges(&estimate),
+        service_tier: ServiceTier::Default,
         billed_model: "gpt-4o-audio-preview-2024-12-17".into(),
         prices_from: Some(UnixNanos::from_seconds(1_700_000_000)),
         hold: Hold {

@@ -133,14 +133,16 @@ impl Proxy {
             return failed(&error, Consumed::Delivered(Delivered::default()));
         };
         let consumed = match facts.usage {
-            Some(usage) => Consumed::Reported { usage, model: facts.model, service_tier: facts.service_tier },
+            Some(usage) => {
+                Consumed::Reported { usage, model: facts.model, service_tier: facts.service_tier.unwrap_or_default() }
+            }
             None => {
                 let (text_tokens, audio_tokens) = estimate_output(&body);
                 let nothing_came = text_tokens == 0 && audio_tokens == 0;
                 if nothing_came && let Some(error) = upstream_error::UpstreamError::read(&body) {
                     return error_instead_of_an_answer(call, error);
                 }
-                Consumed::Delivered(Delivered { text_tokens, audio_tokens })
+                Consumed::Delivered(Delivered { text_tokens, audio_tokens, service_tier: facts.service_tier })
             }
         };
         let outcome = if facts.is_error { Outcome::UpstreamFailed } else { Outcome::Completed };
@@ -255,7 +257,7 @@ const fn consumed_by(error: &UpstreamError) -> Consumed {
         Consumed::NotSent
     } else {
         // It may have been processed: the input is charged, flagged as estimated, never silently nothing.
-        Consumed::Delivered(Delivered { text_tokens: 0, audio_tokens: 0 })
+        Consumed::Delivered(Delivered { text_tokens: 0, audio_tokens: 0, service_tier: None })
     }
 }
 

@@ -90,7 +90,7 @@ fn consumed(seen: &Seen, outcome: Outcome) -> Consumed {
         // The error came instead of an answer: as good as an error of HTTP, which is not billed.
         None if seen.error && seen.text_events == 0 && seen.audio_base64_bytes == 0 => Consumed::Nothing,
         Some(usage) if seen.has_final_usage() || !cut_short => {
-            Consumed::Reported { usage, model: seen.model.clone(), service_tier: seen.service_tier }
+            Consumed::Reported { usage, model: seen.model.clone(), service_tier: seen.service_tier.unwrap_or_default() }
         }
         _ if cut_short => Consumed::AtLeastEstimate(delivered(seen)),
         _ => Consumed::Delivered(delivered(seen)),
@@ -107,6 +107,7 @@ fn delivered(seen: &Seen) -> Delivered {
     Delivered {
         text_tokens: text_tokens.max(reported.get(LineItem::OutputText)),
         audio_tokens: audio_tokens.max(reported.get(LineItem::OutputAudio)),
+        service_tier: seen.service_tier,
     }
 }
 

@@ -152,11 +152,12 @@ impl Proxy {
         check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
-        let charges = charges(&estimate.usage, prices.as_deref(), ServiceTier::Default);
+        let service_tier = ServiceTier::dearest(call.service_tiers, &estimate.usage, prices.as_deref());
+        let charges = charges(&estimate.usage, prices.as_deref(), service_tier);
         let money = self.money_held(call, &terms, &estimate, prices.as_deref());
         let holds = self.hold(caller, call, &terms, &estimate, money, now)?;
         let (headrooms, budget_percent) = (holds.reservation.headrooms(), holds.money.soft_percent(now));
-        let meter = self.admit(caller, call, &terms, (prices, charges), &estimate, holds, now)?;
+        let meter = self.admit(caller, call, &terms, (prices, charges, service_tier), &estimate, holds, now)?;
         Ok(Taken { meter, headrooms, budget_percent })
     }
 
@@ -256,7 +257,7 @@ impl Proxy {
         caller: &Caller,
         call: &Call,
         terms: &Terms<'_>,
-        (prices, charges): (Option<Arc<Prices>>, Vec<Charge>),
+        (prices, charges, service_tier): (Option<Arc<Prices>>, Vec<Charge>, ServiceTier),
         estimate: &Estimate,
         holds: Holds,
         now: UnixNanos,
@@ -271,6 +272,7 @@ impl Proxy {
             choices: call.size.choices,
             prices,
             charges,
+            service_tier,
         };
         let admitted = self.recorder.admit(caller, facts, estimate, holds, now);
         admitted.map_err(|error: JournalError| {

@@ -44,8 +44,9 @@ pub struct Facts {
     pub stream: bool,
     pub choices: NonZeroU32,
     pub prices: Option<Arc<Prices>>,
-    /// What the estimate costs.
+    /// What the estimate costs at that service tier.
     pub charges: Vec<Charge>,
+    pub service_tier: ServiceTier,
 }
 
 /// What a request holds until it is settled: its place on the limits, and the money that it is expected to cost.
@@ -109,6 +110,8 @@ pub enum Consumed {
 pub struct Delivered {
     pub text_tokens: u64,
     pub audio_tokens: u64,
+    /// As the upstream said on the way; otherwise the one that was asked for is billed.
+    pub service_tier: Option<ServiceTier>,
 }
 
 impl Recorder {
@@ -131,6 +134,7 @@ impl Recorder {
             stream: facts.stream,
             estimate: estimate.usage,
             charges: facts.charges,
+            service_tier: facts.service_tier,
             billed_model: facts.billed_model,
             prices_from: prices.as_ref().map(|prices| prices.from),
             hold: holds.reservation.hold().clone(),
@@ -184,7 +188,11 @@ impl Meter {
     }
 
     fn settlement(&self, ending: Ending, now: UnixNanos) -> Settlement {
-        let request = !matches!(ending.consumed, Consumed::NotSent);
+        let sent = !matches!(ending.consumed, Consumed::NotSent);
+        let delivered = match ending.consumed {
+            Consumed::AtLeastEstimate(delivered) => Some(output(Usage::default(), delivered)),
+            _ => None,
+        };
         let (usage, basis, model, service_tier) = self.usage(ending.consumed);
         let (billed_model, prices) = self.billed(model);
         let charges = charges(&usage, prices.as_deref(), service_tier);
@@ -200,7 +208,8 @@ impl Meter {
             prices_from,
             usage,
             charges,
-            used: Used::of(request, &usage),
+            used: delivered
+                .map_or_else(|| Used::of(sent, &usage), |delivered| self.admission.hold.counted(&usage, &delivered)),
         }
     }
 
@@ -224,23 +233,24 @@ impl Meter {
     }
 
     fn usage(&self, consumed: Consumed) -> (Usage, Basis, Option<String>, ServiceTier) {
-        let estimate = self.admission.estimate;
+        let (estimate, asked) = (self.admission.estimate, self.admission.service_tier);
         match consumed {
             Consumed::NotSent | Consumed::Nothing => (Usage::default(), Basis::Reported, None, ServiceTier::Default),
             Consumed::Reported { usage, .. } if usage.items().any(|(_, quantity)| quantity > MAX_BELIEVED_TOKENS) => {
                 tracing::error!(request_id = %self.admission.request_id, ?usage, "the upstream reported an impossible usage");
-                (estimate, Basis::Estimated, None, ServiceTier::Default)
+                (estimate, Basis::Estimated, None, asked)
             }
             Consumed::Reported { usage, model, service_tier } => (usage, Basis::Reported, model, service_tier),
             Consumed::Delivered(delivered) => {
-                (output(estimate, delivered), Basis::Estimated, None, ServiceTier::Default)
+                (output(estimate, delivered), Basis::Estimated, None, delivered.service_tier.unwrap_or(asked))
             }
             Consumed::AtLeastEstimate(delivered) => {
                 let delivered = Delivered {
                     text_tokens: delivered.text_tokens.max(estimate.get(LineItem::OutputText)),
                     audio_tokens: delivered.audio_tokens.max(estimate.get(LineItem::OutputAudio)),
+                    ..delivered
                 };
-                (output(estimate, delivered), Basis::Estimated, None, ServiceTier::Default)
+                (output(estimate, delivered), Basis::Estimated, None, delivered.service_tier.unwrap_or(asked))
             }
         }
     }

@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{Actor, Gateway, MODEL, Row, SNAPSHOT, TEXT_MODEL, spoken, text, with};
+use crate::{
+    scripted::{DONE, Scripted, finish, streamed, word},
+    support::{Actor, Gateway, MODEL, Row, SNAPSHOT, TEXT_MODEL, spoken, text, with},
+};
 
 /// A second of silence at 16 kHz has 32,000 bytes.
 pub fn wav(tenths: u32) -> String {
@@ -154,6 +157,35 @@ async fn a_clip_in_the_answer_costs_its_tokens_in_every_format() {
         assert_eq!((split(&row), expected[4] > 0), (expected, true), "{format}");
         let cost = expected[0] * 150_000 + expected[3] * 600_000 + expected[4] * 20_000_000;
         assert_eq!(row.cost_pico, Some(cost), "{format}");
+    }
+}
+
+/// A word and the end, without usage; the first event may tell the service tier.
+fn without_usage(told: Option<&str>) -> Vec<String> {
+    let told = told.map(|tier| format!("data: {{\"service_tier\":\"{tier}\",\"choices\":[]}}\n\n"));
+    told.into_iter().chain([word("one"), finish(), DONE.to_owned()]).collect()
+}
+
+#[tokio::test]
+async fn without_a_word_from_the_upstream_the_tier_that_was_asked_for_is_billed() {
+    // Pico-dollars for a token of output. Of those that `auto` may mean it is the dearest, as it was held.
+    for (asked, told, billed, output) in [
+        (json!(null), None, "default", 2_000_000),
+        (json!("flex"), None, "flex", 1_000_000),
+        (json!("priority"), None, "priority", 3_600_000),
+        (json!("auto"), None, "priority", 3_600_000),
+        (json!("auto"), Some("default"), "default", 2_000_000),
+        (json!("priority"), Some("flex"), "flex", 1_000_000),
+    ] {
+        let upstream = Scripted::playing(streamed(&without_usage(told))).await;
+        let gateway = upstream.gateway(|_| {}).await;
+        let team = gateway.project("tier5").await;
+        let body = with(text("gpt-5-mini", "Hi"), &json!({"service_tier": asked, "stream": true}));
+        let reply = team.chat(&body).await;
+        let row = row(&gateway, reply.header("x-request-id")).await;
+        assert_eq!((row.basis.as_str(), row.service_tier.as_str()), ("estimated", billed), "{asked} {told:?}");
+        let input = row.cost_pico.unwrap() - output;
+        assert_eq!((row.output_text, input * 8), (1, row.input_text * output), "an input token is an eighth of it");
     }
 }
 

@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+const ORGANIZATION: &str = "organization";
+
 /// Which of the two is meant.
 #[derive(Deserialize)]
 pub(in crate::api) struct IntervalQuery {
@@ -36,6 +38,14 @@ impl IntervalQuery {
             None => Ok(limits.iter().next()),
             Some(text) => Ok(limits.of(interval(text)?)),
         }
+    }
+
+    /// As [`Self::of`], but never a guess where there are two: a request that is sent again would take the other one away.
+    fn of_deleted(&self, limits: &SpendLimits) -> Result<Option<SpendLimit>, ApiError> {
+        if self.interval.is_none() && limits.iter().count() > 1 {
+            return Err(ApiError::missing_parameter("interval"));
+        }
+        self.of(limits)
     }
 }
 
@@ -68,7 +78,7 @@ pub(in crate::api) async fn delete(
     InProject(project): InProject,
     query: Result<Query<IntervalQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let limit = read(query)?.of(&project.terms.spend_limits)?.ok_or_else(|| none(project.id.as_str()))?;
+    let limit = read(query)?.of_deleted(&project.terms.spend_limits)?.ok_or_else(|| none(project.id.as_str()))?;
     let change = SpendLimitChange::Delete(limit.interval);
     let deleted = accounts.change_spend_limit(&project.id, change, &admin.acts(clock.now())).await;
     deleted.map_err(|error| refused(&error))?;
@@ -80,7 +90,8 @@ pub(in crate::api) async fn retrieve_common(
     State(accounts): State<Arc<Accounts>>,
     query: Result<Query<IntervalQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let limit = common(&accounts, query)?;
+    let limits = accounts.organization_limits().current();
+    let limit = read(query)?.of(&limits)?.ok_or_else(|| none(ORGANIZATION))?;
     Ok(Json(SpendLimitObject::of_organization(&limit)).into_response())
 }
 
@@ -102,15 +113,12 @@ pub(in crate::api) async fn delete_common(
     State(clock): State<Clock>,
     query: Result<Query<IntervalQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let change = SpendLimitChange::Delete(common(&accounts, query)?.interval);
+    let limits = accounts.organization_limits().current();
+    let limit = read(query)?.of_deleted(&limits)?.ok_or_else(|| none(ORGANIZATION))?;
+    let change = SpendLimitChange::Delete(limit.interval);
     let deleted = accounts.change_organization_spend_limit(change, &admin.acts(clock.now())).await;
     deleted.map_err(|error| refused(&error))?;
     Ok(Json(TermsDeleted::ORGANIZATION_SPEND_LIMIT).into_response())
-}
-
-fn common(accounts: &Accounts, query: Result<Query<IntervalQuery>, QueryRejection>) -> Result<SpendLimit, ApiError> {
-    let limits = accounts.organization_limits().current();
-    read(query)?.of(&limits)?.ok_or_else(|| none("organization"))
 }
 
 fn none(of: &str) -> ApiError {

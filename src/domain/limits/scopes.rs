@@ -1,4 +1,4 @@
-//! Whose limits: those of a project hold for all its keys together, those of a key are narrower ones of its own.
+//! Whose limits: those of a project hold for all its keys together, those of a key are its own besides.
 
 use std::ops::{Index, IndexMut};
 

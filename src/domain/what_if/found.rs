@@ -53,6 +53,17 @@ pub(super) struct Refused {
     pub wait: Wait,
 }
 
+impl Refused {
+    /// As [`crate::domain::limits::LimitExceeded::or_worse`]: of two that never pass it is the smaller limit.
+    pub(super) fn is_worse_than(self, other: Self) -> bool {
+        let limit = |refused: Self| match refused.by {
+            RefusedBy::Model => 0,
+            RefusedBy::Limit { limit, .. } => limit,
+        };
+        self.wait > other.wait || self.wait == Wait::Endless && other.wait == self.wait && limit(self) < limit(other)
+    }
+}
+
 /// How long it would have been until a request is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wait {

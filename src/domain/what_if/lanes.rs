@@ -58,7 +58,7 @@ impl Lanes {
                     };
                     let limit = u32::try_from(dimension.shown(rate.limit().into())).unwrap_or(u32::MAX);
                     let refused = Refused { by: RefusedBy::Limit { scope, dimension, limit }, wait };
-                    if worst.is_none_or(|worst| refused.wait > worst.wait) {
+                    if worst.is_none_or(|worst| refused.is_worse_than(worst)) {
                         worst = Some(refused);
                     }
                 }

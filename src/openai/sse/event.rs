@@ -53,7 +53,7 @@ impl Watch {
         self.seen.usage = facts.usage.or(self.seen.usage);
         add(&mut self.seen.usage_chunks, usize::from(facts.is_usage_chunk));
         self.seen.error |= facts.is_error;
-        self.seen.service_tier = facts.service_tier.unwrap_or(self.seen.service_tier);
+        self.seen.service_tier = facts.service_tier.or(self.seen.service_tier);
         if self.seen.model.is_none() {
             self.seen.model = facts.model;
         }

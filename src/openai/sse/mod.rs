@@ -30,7 +30,7 @@ pub struct Seen {
     pub usage_chunks: u64,
     /// The dated name.
     pub model: Option<String>,
-    pub service_tier: ServiceTier,
+    pub service_tier: Option<ServiceTier>,
     /// `[DONE]` came.
     pub done: bool,
     /// An event told of an error.

@@ -20,7 +20,7 @@ pub struct Answer {
     pub usage: Option<Usage>,
     /// The dated name.
     pub model: Option<String>,
-    pub service_tier: ServiceTier,
+    pub service_tier: Option<ServiceTier>,
     /// There is an `error`, and it is not null or empty.
     pub is_error: bool,
 }
@@ -48,7 +48,7 @@ pub fn read_answer(body: &[u8]) -> Result<Answer, NotJson> {
     Ok(Answer {
         usage: found.usage().or_else(|| usage_of_choice(member(body, "choices")?)),
         model: found.model(),
-        service_tier: found.service_tier().unwrap_or_default(),
+        service_tier: found.service_tier(),
         is_error: found.error,
     })
 }

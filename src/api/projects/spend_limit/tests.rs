@@ -84,7 +84,8 @@ async fn a_limit_of_the_month_and_one_of_the_day_do_not_touch_each_other() {
         assert_eq!((delete("?interval=day").await, delete("?interval=day").await), (200, 404));
         assert_eq!(all().await, (Some(80), Some(80), None));
         set(7, "day").await;
-        assert_eq!(delete("").await, 200);
+        assert_eq!(delete("").await, 400, "of two the one that goes is named");
+        assert_eq!(delete("?interval=month").await, 200);
         assert_eq!(all().await, (Some(7), None, Some(7)));
         assert_eq!((delete("").await, delete("").await), (200, 404));
     }
