@@ -162,7 +162,8 @@ async fn a_clip_in_the_answer_costs_its_tokens_in_every_format() {
 
 /// A word and the end, without usage; the first event may tell the service tier.
 fn without_usage(told: Option<&str>) -> Vec<String> {
-    let told = told.map(|tier| format!("data: {{\"service_tier\":\"{tier}\",\"choices\":[]}}\n\n"));
+    let told =
+        told.map(|tier| format!("data: {{\"model\":\"gpt-5-mini\",\"service_tier\":\"{tier}\",\"choices\":[]}}\n\n"));
     told.into_iter().chain([word("one"), finish(), DONE.to_owned()]).collect()
 }
 
