@@ -121,11 +121,11 @@ impl Accounts {
         self.current.load().keys.get(id).cloned()
     }
 
-    /// Oldest first, revoked ones among them.
-    pub fn keys(&self) -> Vec<Arc<ApiKey>> {
-        let mut keys: Vec<_> = self.current.load().keys.values().cloned().collect();
-        keys.sort_unstable_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        keys
+    /// Those that are not revoked, in no order.
+    pub fn keys_with_budgets(&self) -> Vec<Arc<ApiKey>> {
+        let directory = self.current.load();
+        let is_one = |key: &&Arc<ApiKey>| key.revoked_at.is_none() && key.terms.budget.is_some();
+        directory.keys.values().filter(is_one).cloned().collect()
     }
 
     /// Oldest first, revoked ones among them.

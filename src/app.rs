@@ -199,7 +199,7 @@ impl Running {
         let limiter = restored_limiter(projector.buckets(now).await?);
         let (catalog, metrics, tasks) = (Arc::new(catalog), Arc::new(Metrics::new()), TaskTracker::new());
         let (limits, promoting) = (accounts.organization_limits(), settings.promote_projects.then_some(&catalog));
-        let adjustments = Adjustments::restored(&store, limits, promoting, clock.clone()).await?;
+        let adjustments = Adjustments::restored(&store, limits, promoting, clock.clone(), now).await?;
         let waiting = Arc::new(Refusals::new(Arc::clone(&metrics)));
         let batch_queue = Arc::new(BatchQueue::restored(Arc::clone(&store)).await?);
         let refusals = RefusalWriter::load(Arc::clone(&store), Arc::clone(&waiting), clock.clone()).await?;

@@ -34,16 +34,18 @@ pub(super) struct Adjustments {
 }
 
 impl Adjustments {
-    /// What the ledger says was spent, with the adjustments so far. `promoting` in the tiers of a catalog, or not at all.
+    /// What the ledger says was spent, with the adjustments so far. `promoting` in the tiers of a catalog, or not at all. `now` is
+    /// when this start settled what was interrupted before it.
     pub(super) async fn restored(
         store: &Arc<Store>,
         limits: &Arc<OrganizationLimits>,
         promoting: Option<&Arc<Catalog>>,
         clock: Clock,
+        now: UnixNanos,
     ) -> Result<Self, StoreError> {
         // Tiers are earned by all that was ever spent.
         let days = promoting.map(|_| Range { start_s: 0, end_s: LATEST_TIME_S });
-        let spent = spent(store, clock.now(), days).await?;
+        let spent = spent(store, now, days).await?;
         let spending = Arc::new(Spending::restored(Arc::clone(limits), spent.by_project));
         for (interval, range, key, amount) in spent.by_key {
             spending.restore_key(interval, range, &key, amount);
@@ -57,7 +59,7 @@ impl Adjustments {
         &self.spending
     }
 
-    /// The last settlement before this start.
+    /// When the last request was settled before this start.
     pub(super) const fn last_settled(&self) -> Option<UnixNanos> {
         self.last_settled
     }

@@ -14,7 +14,7 @@ use super::{
     limits::Limits,
     pricing::Prices,
     projects::{Project, TierId},
-    spend::Payer,
+    spend::{Payer, SpendLimit},
     time::UnixNanos,
 };
 
@@ -159,8 +159,13 @@ impl Catalog {
 
     /// Who pays for the requests of a key, and up to what.
     pub fn payer<'a>(&self, key: &'a ApiKey) -> Payer<'a> {
-        let tier = self.tier(&key.project.tier).and_then(Tier::spend_limit);
+        let tier = self.usage_limit(&key.project);
         Payer { key: &key.id, budget: key.terms.budget.as_ref(), project: &key.project, tier }
+    }
+
+    /// The monthly usage limit of a project's tier.
+    pub fn usage_limit(&self, project: &Project) -> Option<SpendLimit> {
+        self.tier(&project.tier).and_then(Tier::spend_limit)
     }
 
     /// The limits of a tier for a model; for a name that is not in the catalog the tier's defaults.

@@ -1,5 +1,5 @@
-//! Whose limits on money have passed a mark. A settlement finds out and leaves the key on a list; whoever takes the list looks
-//! which marks they are, and tells of them.
+//! Whose limits on money have passed a mark. A settlement finds out and leaves the key and the marks on a list; whoever takes the
+//! list tells of them, and of others that it finds.
 
 use std::{
     collections::HashMap,
@@ -8,10 +8,17 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::domain::{ids::KeyId, keys::ApiKey, spend::Interval, time::UnixNanos};
+use crate::domain::{
+    ids::KeyId,
+    keys::ApiKey,
+    spend::{Interval, Mark},
+    time::UnixNanos,
+};
 
-/// What is left away while so many wait is found when all keys are looked at.
+/// What is left away while so many wait is found when all limits are looked at.
 const MOST_WAITING: usize = 10_000;
+/// Of one key and day: twice as many as its seven limits have. What is left away is found unless its limit is another by then.
+const MOST_MARKS: usize = 42;
 
 #[derive(Default)]
 pub struct Notices {
@@ -24,17 +31,22 @@ pub struct Notices {
 #[derive(Clone, Debug)]
 pub struct Passing {
     pub key: Arc<ApiKey>,
-    /// When the request was settled.
+    /// When the request was settled, or the first of several.
     pub at: UnixNanos,
+    /// Of the limits that the request was held to. They may be others by now.
+    pub marks: Vec<Mark>,
 }
 
 impl Notices {
-    /// To be looked at.
-    pub fn put(&self, key: &Arc<ApiKey>, at: UnixNanos) {
-        let day = (key.id.clone(), Interval::Day.around(at).start_s);
+    /// To be told of, and looked at.
+    pub fn put(&self, passing: Passing) {
+        let day = (passing.key.id.clone(), Interval::Day.around(passing.at).start_s);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < MOST_WAITING {
-            waiting.insert(day, Passing { key: Arc::clone(key), at });
+        if let Some(known) = waiting.get_mut(&day) {
+            known.marks.extend(passing.marks);
+            known.marks.truncate(MOST_MARKS);
+        } else if waiting.len() < MOST_WAITING {
+            waiting.insert(day, passing);
             self.arrived.notify_one();
         }
     }

@@ -2,7 +2,12 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use super::{estimate::Estimate, limiter::Reservation, notices::Notices, promotions::Promotions};
+use super::{
+    estimate::Estimate,
+    limiter::Reservation,
+    notices::{Notices, Passing},
+    promotions::Promotions,
+};
 use crate::{
     clock::Clock,
     domain::{
@@ -220,7 +225,8 @@ impl Meter {
                 let marks = money.settle(cost.amount.into(), settlement.settled_at);
                 self.recorder.metrics.soft_limits_passed(&marks);
                 if !marks.is_empty() {
-                    self.recorder.notices.put(&self.key, settlement.settled_at);
+                    let (key, at) = (Arc::clone(&self.key), settlement.settled_at);
+                    self.recorder.notices.put(Passing { key, at, marks });
                 }
                 if let Some(promotions) = &self.recorder.promotions {
                     promotions.settled(&self.key.project, cost.amount.into(), settlement.settled_at);

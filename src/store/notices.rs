@@ -2,8 +2,8 @@
 
 use super::{Store, StoreError, accounts::stored, change::Change};
 use crate::domain::{
-    audit::{AuditEvent, AuditRow, EventType},
-    spend::Told,
+    audit::{Actor, AuditEvent, AuditRow, EventType},
+    spend::{Spender, Told},
     time::UnixNanos,
 };
 
@@ -34,14 +34,34 @@ pub async fn tell(store: &Store, events: &[AuditEvent]) -> Result<Vec<AuditRow>,
     Ok(rows)
 }
 
-/// Whether an administrator has changed a key, a project or the organization's limit since, and so perhaps what it may spend.
-pub async fn changed_since(store: &Store, object_id: &str, since: UnixNanos) -> Result<bool, StoreError> {
-    let changed = "SELECT EXISTS (SELECT 1 FROM audit_log WHERE object_id = ? AND effective_at >= ? AND type <> ?)";
-    let changed = sqlx::query_scalar(changed)
+/// Whether an administrator has changed limits of `spender` since. What the gateway itself does, as a promotion, does not count.
+pub async fn changed_since(
+    store: &Store,
+    spender: Spender,
+    object_id: &str,
+    since: UnixNanos,
+) -> Result<bool, StoreError> {
+    let is_change = match spender {
+        Spender::Key => changes(EventType::ApiKeyUpdated, "budget"),
+        Spender::Tier => changes(EventType::ProjectUpdated, "tier"),
+        Spender::Project | Spender::Organization => {
+            let [updated, deleted] = [EventType::SpendLimitUpdated, EventType::SpendLimitDeleted];
+            format!("type IN ('{updated}', '{deleted}')")
+        }
+    };
+    let changed = format!(
+        "SELECT EXISTS (SELECT 1 FROM audit_log WHERE object_id = ? AND effective_at >= ? AND actor <> ? AND {is_change})"
+    );
+    let changed = sqlx::query_scalar(sqlx::AssertSqlSafe(changed))
         .bind(object_id)
         .bind(stored(since))
-        .bind(EventType::SpendLimitMarkPassed.name())
+        .bind(Actor::Gateway.id())
         .fetch_one(store.reader())
         .await?;
     Ok(changed)
+}
+
+/// Rows that have another value for `field` than before.
+fn changes(event_type: EventType, field: &str) -> String {
+    format!("type = '{event_type}' AND before -> '$.{field}' IS NOT after -> '$.{field}'")
 }

@@ -38,7 +38,7 @@ pub struct Spent {
     pub by_day: Vec<(UnixNanos, ProjectId, Total)>,
     /// The number of the last adjustment that the amounts hold; 0 before the first.
     pub last_adjustment: i64,
-    /// The minute in which the last request was settled.
+    /// The minute in which the last request was settled; the one around the given time and later ones do not count.
     pub last_settled: Option<UnixNanos>,
 }
 
@@ -92,7 +92,7 @@ pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result
     // One transaction, or an adjustment that is written meanwhile could be in the sums and not in the number.
     let mut reading = store.reader().begin().await?;
     let last_adjustment = last_number(&mut *reading).await?;
-    let last_settled = last_settled(&mut *reading).await?;
+    let last_settled = last_settled(&mut *reading, now).await?;
     let spans: Vec<_> = Interval::ALL
         .into_iter()
         .flat_map(|interval| ranges(interval, now, last_settled).into_iter().map(move |range| (interval, range)))
@@ -128,9 +128,11 @@ pub async fn spent(store: &Store, now: UnixNanos, days: Option<Range>) -> Result
     Ok(spent)
 }
 
-async fn last_settled(connection: impl SqliteExecutor<'_>) -> Result<Option<UnixNanos>, StoreError> {
-    let last = "SELECT max(bucket_start_s) FROM rollups WHERE detail = 0 AND width_s = 60";
-    let last: Option<i64> = sqlx::query_scalar(last).fetch_one(connection).await?;
+/// Before the minute of `now`: in that one a start settles what was interrupted by the end of the run before.
+async fn last_settled(connection: impl SqliteExecutor<'_>, now: UnixNanos) -> Result<Option<UnixNanos>, StoreError> {
+    let minute = i64::try_from(now.seconds() - now.seconds() % 60).unwrap_or(i64::MAX);
+    let last = "SELECT max(bucket_start_s) FROM rollups WHERE detail = 0 AND width_s = 60 AND bucket_start_s < ?";
+    let last: Option<i64> = sqlx::query_scalar(last).bind(minute).fetch_one(connection).await?;
     Ok(last.and_then(|seconds| u64::try_from(seconds).ok()).map(UnixNanos::from_seconds))
 }
 
@@ -217,6 +219,8 @@ mod tests {
         };
         let of_keys = |interval| ["key_a", "key_b", "key_c"].map(|key| of(key, interval));
         assert_eq!((of_keys(Interval::Month), of_keys(Interval::Day)), ([5, 1, 5], [0, 1, 5]));
+        // Those of this minute may be what this start has settled.
+        assert_eq!(spent.last_settled, Some(UnixNanos::from_seconds(MARCH_2026)));
         // Long after the last settlement its own month and day are there still.
         let later = super::spent(&store, now.plus_nanos(400 * 86_400_000_000_000), None).await.unwrap();
         let last = later.last_settled.unwrap();

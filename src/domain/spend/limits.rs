@@ -4,11 +4,12 @@ use std::{num::NonZeroU64, sync::PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, dollars, hold::HeldSums, marks::Limits};
+use super::{Budget, Interval, Payer, SpendLimit, Spender, Spending, Sums, dollars, hold::HeldSums, marks::Limits};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     limits::NEXT_END_NANOS,
     money::Total,
+    projects::Project,
     time::UnixNanos,
 };
 
@@ -154,34 +155,57 @@ impl Spending {
     }
 
     pub(super) fn limits(&self, payer: &Payer<'_>) -> Limits {
-        let of = |spender, limit: Option<SpendLimit>| limit.map(|limit| LimitOf { spender, limit });
-        let [monthly, daily] = payer.budget.map_or([None, None], Budget::limits);
-        let (project, organization) = (payer.project.terms.spend_limits, self.organization_limits.current());
-        Limits([
-            of(Spender::Key, monthly),
-            of(Spender::Key, daily),
-            of(Spender::Project, project.of(Interval::Month)),
-            of(Spender::Project, project.of(Interval::Day)),
-            of(Spender::Tier, payer.tier),
-            of(Spender::Organization, organization.of(Interval::Month)),
-            of(Spender::Organization, organization.of(Interval::Day)),
-        ])
+        let [key_month, key_day] = payer.budget.map_or([None, None], of_key);
+        let [month, day, tier] = of_project(payer.project, payer.tier);
+        let [all_month, all_day] = self.limits_of_organization();
+        Limits([key_month, key_day, month, day, tier, all_month, all_day])
+    }
+
+    pub(super) fn limits_of_organization(&self) -> [Option<LimitOf>; 2] {
+        let limits = self.organization_limits.current();
+        Interval::ALL.map(|interval| LimitOf::new(Spender::Organization, limits.of(interval)))
     }
 
     /// What counts for a limit, in its month or day around `now`.
     pub(super) fn spent(&self, limit: &LimitOf, key: &KeyId, project: &ProjectId, now: UnixNanos) -> Total {
         let interval = limit.limit.interval;
-        if limit.spender == Spender::Key {
-            return self.spent_by_key(key, interval, now);
-        }
-        let range = interval.around(now);
-        let spans = self.sums(interval).lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sums) = spans.iter().find(|sums| sums.range == range) else { return Total::default() };
         match limit.spender {
-            Spender::Organization => sums.organization,
-            _ => sums.projects.get(project).copied().unwrap_or_default(),
+            Spender::Key => self.spent_by_key(key, interval, now),
+            Spender::Project | Spender::Tier => self.spent_by_project(project, interval, now),
+            Spender::Organization => self.spent_by_all(interval, now),
         }
     }
+
+    pub(super) fn spent_by_project(&self, project: &ProjectId, interval: Interval, now: UnixNanos) -> Total {
+        self.spent_in(interval, now, |sums| sums.projects.get(project).copied().unwrap_or_default())
+    }
+
+    pub(super) fn spent_by_all(&self, interval: Interval, now: UnixNanos) -> Total {
+        self.spent_in(interval, now, |sums| sums.organization)
+    }
+
+    fn spent_in(&self, interval: Interval, now: UnixNanos, of: impl FnOnce(&Sums) -> Total) -> Total {
+        let range = interval.around(now);
+        let spans = self.sums(interval).lock().unwrap_or_else(PoisonError::into_inner);
+        spans.iter().find(|sums| sums.range == range).map_or_else(Total::default, of)
+    }
+}
+
+impl LimitOf {
+    fn new(spender: Spender, limit: Option<SpendLimit>) -> Option<Self> {
+        limit.map(|limit| Self { spender, limit })
+    }
+}
+
+pub(super) fn of_key(budget: &Budget) -> [Option<LimitOf>; 2] {
+    budget.limits().map(|limit| LimitOf::new(Spender::Key, limit))
+}
+
+/// Its own, and its tier's.
+pub(super) fn of_project(project: &Project, tier: Option<SpendLimit>) -> [Option<LimitOf>; 3] {
+    let [month, day] = Interval::ALL.map(|interval| project.terms.spend_limits.of(interval));
+    [(Spender::Project, month), (Spender::Project, day), (Spender::Tier, tier)]
+        .map(|(spender, limit)| LimitOf::new(spender, limit))
 }
 
 /// Of several that refuse the same request, the one to tell its caller.

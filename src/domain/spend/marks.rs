@@ -5,10 +5,14 @@ use std::num::NonZeroU64;
 
 use serde::Deserialize;
 
-use super::{Interval, Payer, SpendLimit, Spender, Spending, limits::LimitOf};
+use super::{
+    Budget, Interval, Payer, SpendLimit, Spender, Spending,
+    limits::{self, LimitOf},
+};
 use crate::domain::{
     ids::{KeyId, ProjectId},
     money::Total,
+    projects::Project,
     report::Range,
     time::UnixNanos,
 };
@@ -76,13 +80,33 @@ impl Spending {
 
     /// The marks that all limits of a payer have come to in the month or day around `at`.
     pub fn marks(&self, payer: &Payer<'_>, at: UnixNanos) -> Vec<Mark> {
-        let limits = self.limits(payer);
-        let marks = limits.iter().flat_map(|limit| {
-            let spent = self.spent(limit, payer.key, &payer.project.id, at);
-            limit.marks(spent, at).filter(move |mark| is_over(spent, &mark.limit, mark.percent))
-        });
-        marks.collect()
+        let of_key = payer.budget.map_or_else(Vec::new, |budget| self.marks_of_key(payer.key, budget, at));
+        let of_project = self.marks_of_project(payer.project, payer.tier, at);
+        [of_key, of_project, self.marks_of_organization(at)].concat()
     }
+
+    /// Those that its budget has come to.
+    pub fn marks_of_key(&self, key: &KeyId, budget: &Budget, at: UnixNanos) -> Vec<Mark> {
+        come_to(&limits::of_key(budget), at, |interval| self.spent_by_key(key, interval, at))
+    }
+
+    /// Those that its own limits and its tier's have come to.
+    pub fn marks_of_project(&self, project: &Project, tier: Option<SpendLimit>, at: UnixNanos) -> Vec<Mark> {
+        come_to(&limits::of_project(project, tier), at, |interval| self.spent_by_project(&project.id, interval, at))
+    }
+
+    pub fn marks_of_organization(&self, at: UnixNanos) -> Vec<Mark> {
+        come_to(&self.limits_of_organization(), at, |interval| self.spent_by_all(interval, at))
+    }
+}
+
+/// The marks that limits have come to, by what is `spent` in the month or day around `at`.
+fn come_to(limits: &[Option<LimitOf>], at: UnixNanos, spent: impl Fn(Interval) -> Total) -> Vec<Mark> {
+    let marks = limits.iter().flatten().flat_map(|limit| {
+        let spent = spent(limit.limit.interval);
+        limit.marks(spent, at).filter(move |mark| is_over(spent, &mark.limit, mark.percent))
+    });
+    marks.collect()
 }
 
 impl LimitOf {
@@ -145,8 +169,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        projects::{Project, ProjectTerms, TierId},
-        spend::{Budget, Enforcement, Interval, SpendLimit},
+        projects::{ProjectTerms, TierId},
+        spend::Enforcement,
     };
 
     const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
