@@ -82,9 +82,10 @@ impl World {
     }
 
     async fn fail(&self, fails: bool) {
-        let sql = match fails {
-            true => "CREATE TRIGGER failing BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'no'); END",
-            false => "DROP TRIGGER failing",
+        let sql = if fails {
+            "CREATE TRIGGER failing BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'no'); END"
+        } else {
+            "DROP TRIGGER failing"
         };
         sqlx::query(sql).execute(self.store.writer()).await.unwrap();
     }
