@@ -1,7 +1,7 @@
 //! One step of the hot path, run as often as asked: for counting instructions, which the noise of a machine does not change.
 //!
-//! `steps STEP TIMES [found]` under callgrind, where a step is `project` or `both`: to reserve on all limits of the project, or of
-//! the key too, to print the headers and to settle; with `found` without finding the key among 100,000. What one run costs is the
+//! `steps STEP TIMES [found|find] [KEYS]` under callgrind, where a step is `project` or `both`: to reserve on all limits of the project, or of
+//! the key too, to print the headers and to settle; with `found` without finding the key among 100,000, or another number. What one run costs is the
 //! difference between two counts of times, divided.
 
 use std::{hint::black_box, num::NonZeroU32, sync::Arc, time::Instant};
@@ -18,7 +18,7 @@ use tollgate::{
 };
 
 const NOW: UnixNanos = UnixNanos::from_seconds(1_790_000_000);
-const KEYS: usize = 100_000;
+const USUAL_KEYS: usize = 100_000;
 
 fn limits() -> Limits {
     Limits {
@@ -40,7 +40,8 @@ fn main() {
     };
     let (limiter, project, group) =
         (Limiter::default(), ProjectId::parse("proj_one").unwrap(), Arc::from("gpt-4o-mini"));
-    let keys: Vec<_> = (0..KEYS).map(|n| KeyId::parse(&format!("key_{n}")).unwrap()).collect();
+    let count = arguments.get(3).and_then(|n| n.parse().ok()).unwrap_or(USUAL_KEYS);
+    let keys: Vec<_> = (0..count).map(|n| KeyId::parse(&format!("key_{n}")).unwrap()).collect();
     let used = Used { request: true, tokens: 20, ..Used::NOTHING };
     let tokens = NonZeroU32::new(100).unwrap();
     let found: Vec<_> = keys.iter().map(|key| limiter.buckets(&project, key, &group)).collect();
@@ -49,7 +50,7 @@ fn main() {
     let started = Instant::now();
     for _ in 0..times {
         clock = clock.plus_nanos(1_000_000);
-        at = (at + 7_919) % KEYS;
+        at = (at + 7_919) % count;
         let buckets =
             if find { limiter.buckets(&project, black_box(&keys[at]), &group) } else { Arc::clone(&found[at]) };
         let asked = Asked { tokens, audio: Audio::NONE, stream: false };
