@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::{
     explanation::LimitUse,
     money::{Money, MoneyError, Total},
-    pricing::{Cost, Prices, ServiceTier, cost_of},
+    pricing::{Charge, Cost, Prices, ServiceTier, cost, cost_of},
     spend::SpendLimitUse,
     usage::{LineItem, Usage},
 };
@@ -84,17 +84,23 @@ pub fn worst_case(estimate: &Usage, bounds: &Bounds, prices: Option<&Prices>) ->
     Ok(worst)
 }
 
-/// Held for a request until it is settled, at the dearest service tier that was asked for: what the estimate costs, or what
-/// all the output costs at the worst, if `all_output` is to be held and bounded. What has no price counts as nothing, as it
-/// does when it is settled.
-pub fn money_held(estimate: &Usage, bounds: &Bounds, all_output: bool, prices: Option<&Prices>) -> Total {
+/// Held for a request until it is settled: what its estimate costs, which are `charges` at the dearest service tier that was
+/// asked for, or what all the output costs at the worst, if `all_output` is to be held and bounded. What has no price counts as
+/// nothing, as it does when it is settled.
+pub fn money_held(
+    estimate: &Usage,
+    charges: &[Charge],
+    bounds: &Bounds,
+    all_output: bool,
+    prices: Option<&Prices>,
+) -> Total {
     // An amount that does not fit is more than anybody may spend.
     let amount = |cost: Result<Cost, MoneyError>| cost.map_or(Money::from_pico(i64::MAX), |cost| cost.amount);
     let held = match bounds.max_output.filter(|_| all_output) {
-        None => bounds.service_tiers.iter().map(|tier| amount(cost_of(estimate, prices, *tier))).max(),
-        Some(max_output) => with_all_output(estimate, max_output, bounds, prices).map(amount).max(),
+        None => amount(cost(charges)),
+        Some(max_output) => with_all_output(estimate, max_output, bounds, prices).map(amount).max().unwrap_or_default(),
     };
-    held.unwrap_or_default().into()
+    held.into()
 }
 
 /// What the input of `estimate` costs with `max_output` tokens of output, for each kind of them and each service tier that
@@ -118,6 +124,7 @@ fn with_all_output(
 mod tests {
     use super::*;
     use crate::domain::pricing::Rates;
+    use crate::domain::pricing::charges;
 
     fn prices(prices: &[(LineItem, i64)]) -> Prices {
         let mut standard = Rates::default();
@@ -129,6 +136,11 @@ mod tests {
 
     fn bounds(max_output: Option<u64>, wants_audio: bool) -> Bounds {
         Bounds { max_output, wants_audio, service_tiers: ServiceTier::asked("default") }
+    }
+
+    fn held_money(bounds: &Bounds, all_output: bool, prices: Option<&Prices>) -> Total {
+        let tier = ServiceTier::dearest(bounds.service_tiers, &estimate(), prices);
+        money_held(&estimate(), &charges(&estimate(), prices, tier), bounds, all_output, prices)
     }
 
     fn estimate() -> Usage {
@@ -154,17 +166,11 @@ mod tests {
         let list = prices(&[(LineItem::InputText, 7), (LineItem::OutputText, 3), (LineItem::OutputAudio, 5)]);
         let held = |max_output: Option<u64>, wants_audio, prices| {
             let all_output = max_output.is_some();
-            money_held(&estimate(), &bounds(max_output, wants_audio), all_output, prices).pico()
+            held_money(&bounds(max_output, wants_audio), all_output, prices).pico()
         };
         assert_eq!(held(None, true, Some(&list)), 70 + 3 * 256 + 5 * 200);
-        assert_eq!(
-            money_held(&estimate(), &bounds(Some(9), true), false, Some(&list)).pico(),
-            held(None, true, Some(&list))
-        );
-        assert_eq!(
-            money_held(&estimate(), &bounds(None, true), true, Some(&list)).pico(),
-            held(None, true, Some(&list))
-        );
+        assert_eq!(held_money(&bounds(Some(9), true), false, Some(&list)).pico(), held(None, true, Some(&list)));
+        assert_eq!(held_money(&bounds(None, true), true, Some(&list)).pico(), held(None, true, Some(&list)));
         let all = Some(1_000);
         assert_eq!((held(all, false, Some(&list)), held(all, true, Some(&list))), (70 + 3_000, 70 + 5_000));
         // What has no price holds nothing, and the rest what it costs.
@@ -183,7 +189,7 @@ mod tests {
         {
             let service_tiers = ServiceTier::asked(tier);
             let bounds = Bounds { service_tiers, ..bounds(Some(1_000), false) };
-            let held = |all_output| money_held(&estimate(), &bounds, all_output, Some(&list)).pico();
+            let held = |all_output| held_money(&bounds, all_output, Some(&list)).pico();
             let text = i128::from(10 * input);
             assert_eq!(
                 (held(false), held(true)),

@@ -94,9 +94,7 @@ impl Hold {
     pub fn units(&self, dimension: Dimension) -> u32 {
         units(dimension, self.tokens, self.audio)
     }
-}
 
-impl Hold {
     /// What counts against the limits of a request whose usage nobody reported: `usage` is a guess, except for the `delivered`
     /// output. A guess that gave way to a limit at the admission does not come back as a debt.
     pub fn counted(&self, usage: &Usage, delivered: &Usage) -> Used {

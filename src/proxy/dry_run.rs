@@ -1,7 +1,7 @@
 //! Whether a call would be admitted now, and what it would hold and cost: [`Proxy::dry_run`].
 
 use super::{
-    Call, Estimate, NoRoom, Proxy, Refused, Terms, asked, bounds, check_endpoint, no_room_for, refused, unknown_model,
+    Call, Estimate, NoRoom, Proxy, Refused, Terms, bounds, check_endpoint, no_room_for, refused, unknown_model,
 };
 use crate::domain::{
     dry_run::{Forecast, estimated_cost, worst_case},
@@ -39,9 +39,10 @@ impl Proxy {
             };
         };
         let estimate = self.estimate(call, &terms);
-        let would = terms.buckets.would_reserve(&terms.limits, asked(&estimate, call), now);
+        let would = terms.buckets.would_reserve(&terms.limits, estimate.asked(call.stream), now);
         let prices = terms.named.as_ref().and_then(|named| named.prices(now)).map(AsRef::as_ref);
-        let amount = self.money_held(call, &terms, &estimate, prices);
+        let (_, charges) = estimate.bill(call.service_tiers, prices);
+        let amount = self.money_held(call, &terms, &estimate, &charges, prices);
         let money = self.recorder.spending.would_hold(&self.payer(caller), amount, now);
         let passed = self.would_pass(caller, call, &terms, &estimate, (money.refused, would.refused), now);
         let refused = passed.err();

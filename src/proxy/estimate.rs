@@ -2,11 +2,12 @@
 
 use std::num::NonZeroU32;
 
-use super::averages::Average;
+use super::{averages::Average, limiter::Asked};
 use crate::{
     config::Reserve,
     domain::{
         limits::{Audio, Limits},
+        pricing::{Charge, Prices, ServiceTier, charges},
         usage::{LineItem, Usage},
     },
 };
@@ -46,6 +47,19 @@ pub struct Estimate {
     pub usage: Usage,
     pub tokens: NonZeroU32,
     pub audio: Audio,
+}
+
+impl Estimate {
+    /// What it takes of the limits.
+    pub const fn asked(&self, stream: bool) -> Asked {
+        Asked { tokens: self.tokens, audio: self.audio, stream }
+    }
+
+    /// At which of the service tiers that were asked for it is billed, and what it costs there.
+    pub fn bill(&self, service_tiers: &[ServiceTier], prices: Option<&Prices>) -> (ServiceTier, Vec<Charge>) {
+        let service_tier = ServiceTier::dearest(service_tiers, &self.usage, prices);
+        (service_tier, charges(&self.usage, prices, service_tier))
+    }
 }
 
 pub fn estimate(size: &Size, average: Average, reserve: Reserve, limits: &Limits) -> Estimate {

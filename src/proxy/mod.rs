@@ -25,7 +25,7 @@ use self::{
     attended::Attended,
     drain::Drainer,
     estimate::{Estimate, Size, estimate},
-    limiter::{Asked, Buckets, Limiter},
+    limiter::{Buckets, Limiter},
     recorder::{Consumed, Ending, Facts, Holds, Meter, Recorder},
     refusals::Refusals,
 };
@@ -45,7 +45,7 @@ use crate::{
         ledger::Outcome,
         limits::{ByScope, Headrooms, LimitExceeded, Limits},
         money::Total,
-        pricing::{Charge, Prices, ServiceTier, charges},
+        pricing::{Charge, Prices, ServiceTier},
         refusals::{OverLimit, Reason},
         spend::{Payer, SpendLimitReached, Spender},
         time::UnixNanos,
@@ -152,9 +152,8 @@ impl Proxy {
         check_endpoint(call, &terms)?;
         let prices = self.prices(&call.model, &terms, now)?;
         let estimate = self.estimate(call, &terms);
-        let service_tier = ServiceTier::dearest(call.service_tiers, &estimate.usage, prices.as_deref());
-        let charges = charges(&estimate.usage, prices.as_deref(), service_tier);
-        let money = self.money_held(call, &terms, &estimate, prices.as_deref());
+        let (service_tier, charges) = estimate.bill(call.service_tiers, prices.as_deref());
+        let money = self.money_held(call, &terms, &estimate, &charges, prices.as_deref());
         let holds = self.hold(caller, call, &terms, &estimate, money, now)?;
         let (headrooms, budget_percent) = (holds.reservation.headrooms(), holds.money.soft_percent(now));
         let meter = self.admit(caller, call, &terms, (prices, charges, service_tier), &estimate, holds, now)?;
@@ -199,9 +198,16 @@ impl Proxy {
         Ok(prices)
     }
 
-    fn money_held(&self, call: &Call, terms: &Terms<'_>, estimate: &Estimate, prices: Option<&Prices>) -> Total {
+    fn money_held(
+        &self,
+        call: &Call,
+        terms: &Terms<'_>,
+        estimate: &Estimate,
+        charges: &[Charge],
+        prices: Option<&Prices>,
+    ) -> Total {
         let all_output = self.options.reserve == Reserve::Strict;
-        money_held(&estimate.usage, &bounds(call, terms), all_output, prices)
+        money_held(&estimate.usage, charges, &bounds(call, terms), all_output, prices)
     }
 
     /// A place on all limits and the money that the request is expected to cost, until it is settled; or neither, so that
@@ -216,7 +222,7 @@ impl Proxy {
         now: UnixNanos,
     ) -> Result<Holds, Refused> {
         let money = || self.recorder.spending.hold(&self.payer(caller), amount, now).map_err(NoRoom::Money);
-        let held = terms.buckets.reserve_with(&terms.limits, asked(estimate, call), now, money);
+        let held = terms.buckets.reserve_with(&terms.limits, estimate.asked(call.stream), now, money);
         let (reservation, money) = held.map_err(|no_room| {
             let told = match no_room {
                 NoRoom::Limit(exceeded) => {
@@ -312,10 +318,6 @@ fn check_endpoint(call: &Call, terms: &Terms<'_>) -> Result<(), Refused> {
     }
     let error = ApiError::not_a_chat_model();
     Err(Refused { error, headrooms: Headrooms::default(), reason: Reason::WrongEndpoint })
-}
-
-fn asked(estimate: &Estimate, call: &Call) -> Asked {
-    Asked { tokens: estimate.tokens, audio: estimate.audio, stream: call.stream }
 }
 
 /// The dated name of the model, so that all names for it are billed, and learned from, as one.
