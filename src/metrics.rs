@@ -62,6 +62,12 @@ pub struct Metrics {
     /// Calls sent to the upstream, retries included.
     pub upstream_calls: Count,
     pub upstream_retries: Count,
+    /// Calls refused because the upstream, or a model of it, has failed too often in a row.
+    pub upstream_withheld: Count,
+    /// 1 while the upstream cannot be reached and is only probed.
+    pub upstream_unreachable: Gauge<i64, AtomicI64>,
+    /// Models that do not answer and are only probed.
+    pub upstream_models_failing: Gauge<i64, AtomicI64>,
     /// Webhooks that were accepted; given up after some attempts; and never tried to the end: too many waited, or the gateway
     /// stopped.
     pub webhooks_delivered: Count,
@@ -125,6 +131,21 @@ impl Metrics {
             unpriced: counter(&mut registry, "requests_unpriced", "Settled requests with a line that has no price"),
             upstream_calls: counter(&mut registry, "upstream_calls", "Calls sent to the upstream, retries included"),
             upstream_retries: counter(&mut registry, "upstream_retries", "Calls sent again after a failed connect"),
+            upstream_withheld: counter(
+                &mut registry,
+                "upstream_withheld",
+                "Calls refused with 503: the upstream or the model has failed too often in a row",
+            ),
+            upstream_unreachable: gauge(
+                &mut registry,
+                "upstream_unreachable",
+                "1 while the upstream cannot be reached and is only probed",
+            ),
+            upstream_models_failing: gauge(
+                &mut registry,
+                "upstream_models_failing",
+                "Models that do not answer and are only probed",
+            ),
             webhooks_delivered: counter(&mut registry, "webhooks_delivered", "Webhooks that their receiver accepted"),
             webhooks_failed: counter(&mut registry, "webhooks_failed", "Webhooks given up after several attempts"),
             webhooks_dropped: counter(

@@ -1,7 +1,10 @@
 //! From the upstream's answer to ours.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use hyper::body::Incoming;
 
 use super::{
@@ -14,10 +17,11 @@ use crate::{
     domain::{ledger::Outcome, limits::Headrooms},
     openai::{
         error::{ApiError, Retry},
+        headers::retry_after,
         upstream_error::{self, About},
         usage::{estimate_output, read_answer},
     },
-    upstream::UpstreamError,
+    upstream::{Attempt, UpstreamError, Withheld},
 };
 
 /// Our answer to a caller, before `api` adds the headers that every answer has.
@@ -47,6 +51,7 @@ const PASSED_ON: [&str; 9] = [
     "x-content-type-options",
     "x-should-retry",
 ];
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -55,8 +60,13 @@ impl Answer {
     pub fn error(error: &ApiError) -> Self {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
-        if error.retry == Retry::No {
+        if error.retry.is_advised_against() {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        if let Some(nanos) = error.retry.wait_nanos() {
+            let (seconds, millis) = retry_after(nanos);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
         }
         Self::new(status, headers, AnswerBody::Whole(error.body().into()))
     }
@@ -89,12 +99,17 @@ pub(super) enum Answered {
 impl Proxy {
     /// Sends the call and reads what comes back, up to where it is settled.
     pub(super) async fn answer(&self, call: &Call, intake: &Intake) -> Answered {
-        self.metrics.upstream_calls.inc();
-        let retried = || {
+        let on_attempt = |attempt| {
             self.metrics.upstream_calls.inc();
-            self.metrics.upstream_retries.inc();
+            if attempt == Attempt::Second {
+                self.metrics.upstream_retries.inc();
+            }
         };
-        match self.upstream.send(&call.upstream, retried).await {
+        match self.upstream.send(&call.upstream, &call.model, on_attempt).await {
+            Err(UpstreamError::Withheld(withheld)) => {
+                self.metrics.upstream_withheld.inc();
+                failed(&withheld_for_now(withheld), Consumed::NotSent)
+            }
             Err(error) => {
                 tracing::warn!(request_id = %call.request_id(), %error, "the upstream call failed");
                 failed(&unreachable(&error), consumed_by(&error))
@@ -263,6 +278,7 @@ const fn consumed_by(error: &UpstreamError) -> Consumed {
 
 fn unreachable(error: &UpstreamError) -> ApiError {
     match error {
+        UpstreamError::Withheld(withheld) => withheld_for_now(*withheld),
         UpstreamError::NotReached(_) | UpstreamError::Closed(_) => ApiError::upstream(
             502,
             "upstream_unavailable",
@@ -280,6 +296,17 @@ fn unreachable(error: &UpstreamError) -> ApiError {
             "The connection to the upstream was lost before it answered.",
         ),
     }
+}
+
+/// Others have learnt in vain what this call would learn.
+fn withheld_for_now(withheld: Withheld) -> ApiError {
+    let message = if withheld.unreachable {
+        "The gateway cannot reach the upstream and does not try for a moment. Please retry later."
+    } else {
+        "The upstream does not answer for this model, and the gateway does not ask it for a moment. Please retry later."
+    };
+    let nanos = u64::try_from(withheld.wait.as_nanos()).unwrap_or(u64::MAX);
+    ApiError::upstream(503, "upstream_unavailable", message).with_retry(Retry::After { nanos })
 }
 
 fn broken(call: &Call, unusable: &Unusable) -> ApiError {
