@@ -123,7 +123,11 @@ impl Shared {
             }
         };
         match fault {
-            Fault::Reset => client.set_zero_linger().unwrap(),
+            Fault::Reset => {
+                // What has passed is there before the reset is.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                client.set_zero_linger().unwrap();
+            }
             Fault::Cut => {
                 let _ = client.shutdown().await;
                 drop(upstream);
