@@ -148,7 +148,7 @@ impl Leaving<'_> {
         }
     }
 
-    pub(super) fn end(mut self, shown: Shown, now: Instant) {
+    pub(super) fn end(mut self, shown: Shown, now: impl FnOnce() -> Instant) {
         self.ended = true;
         if shown == Shown::Answered && !self.is_probe() && self.breakers.watched.load(Ordering::Acquire) == 0 {
             return;
@@ -157,6 +157,7 @@ impl Leaving<'_> {
         if most == 0 {
             return;
         }
+        let now = now();
         let mut table = self.breakers.lock();
         match shown {
             Shown::Unreachable => {
@@ -246,7 +247,7 @@ mod tests {
 
     fn fail(breakers: &Breakers, model: &str, shown: Shown, times: u32, now: Instant) {
         let calls: Vec<_> = (0..times).map(|_| breakers.ask(at(model), now).ok().unwrap()).collect();
-        calls.into_iter().for_each(|call| call.end(shown, now));
+        calls.into_iter().for_each(|call| call.end(shown, || now));
     }
 
     fn withheld(breakers: &Breakers, model: &str, now: Instant) -> Option<Withheld> {
@@ -279,7 +280,7 @@ mod tests {
         assert!(withheld(&breakers, "a", now).is_some_and(|withheld| withheld.unreachable));
         probe.reached(now);
         assert_eq!(withheld(&breakers, "a", now), None, "it is reached, before it has answered");
-        probe.end(Shown::Unavailable, now);
+        probe.end(Shown::Unavailable, || now);
         assert_eq!(breakers.out_of_service(), OutOfService::default());
     }
 
@@ -303,7 +304,7 @@ mod tests {
         let now = start + Duration::from_secs(1);
         let probe = breakers.ask(at("b"), now).ok().unwrap();
         assert!(withheld(&breakers, "a", now).is_some_and(|withheld| withheld.unreachable));
-        probe.end(Shown::Answered, now);
+        probe.end(Shown::Answered, || now);
         assert!(breakers.ask(at("a"), now).ok().unwrap().probes_place);
     }
 

@@ -199,7 +199,7 @@ impl Upstream {
             }
             answered => answered,
         };
-        leaving.end(shown(&answered), Instant::now());
+        leaving.end(shown(&answered), Instant::now);
         answered
     }
 

@@ -31,12 +31,12 @@ fn is_withheld(reply: &Reply) -> bool {
 }
 
 /// Refused without the upstream: at once, in the shape of `OpenAI`, with a time to wait.
-fn assert_withheld(reply: &Reply, waits: &str) {
+fn assert_withheld(reply: &Reply, most_s: u64) {
     assert!(is_withheld(reply), "{} {}", reply.status, reply.text());
     let error = reply.error();
     assert_eq!((error["type"].as_str(), error["param"].is_null()), (Some("server_error"), true));
-    assert_eq!(reply.header("retry-after"), waits);
-    assert!((1..=1_000 * waits.parse::<u64>().unwrap()).contains(&reply.header("retry-after-ms").parse().unwrap()));
+    assert!((1..=most_s).contains(&reply.header("retry-after").parse().unwrap()));
+    assert!((1..=1_000 * most_s).contains(&reply.header("retry-after-ms").parse().unwrap()));
     assert_eq!(reply.header("x-should-retry"), "");
 }
 
@@ -75,7 +75,7 @@ async fn an_upstream_that_is_not_reached_is_left_alone_until_a_probe_reaches_it(
     let calls = gateway.metric("upstream_calls_total").await;
     let asked = Instant::now();
     for model in [TEXT_MODEL, MODEL] {
-        assert_withheld(&team.chat(&text(model, "Hi")).await, "1");
+        assert_withheld(&team.chat(&text(model, "Hi")).await, 1);
     }
     let withheld_within = asked.elapsed();
     let health = gateway.stranger().get("/health").await;
@@ -90,7 +90,7 @@ async fn an_upstream_that_is_not_reached_is_left_alone_until_a_probe_reaches_it(
     let replies = at_once(&team, 50).await;
     assert_eq!(replies.iter().filter(|reply| !is_withheld(reply)).count(), 1);
     assert_eq!(gateway.metric("upstream_calls_total").await, before + 1, "and it is sent once");
-    assert_withheld(&team.say("Hi").await, "2");
+    assert_withheld(&team.say("Hi").await, 2);
     assert_eq!(gateway.metric("upstream_unreachable").await, 1);
     // Then it is there again.
     let listener = TcpListener::bind(address).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_model_that_fails_is_probed_by_one_call_and_takes_no_other_model_with_
         assert_eq!((reply.status.as_u16(), is_withheld(&reply)), (503, false), "the upstream's own words");
     }
     let first = team.say("Hi").await;
-    assert_withheld(&first, "1");
+    assert_withheld(&first, 1);
     assert_eq!(upstream.requests().len(), FAILURES);
     assert_eq!(gateway.metric("upstream_models_failing").await, 1);
     assert_eq!(gateway.stranger().get("/health").await.text(), r#"{"status":"ok"}"#, "the upstream is there");
@@ -198,7 +198,7 @@ async fn answers_that_never_begin_or_break_off_before_they_do_open_it_for_their_
         assert!(replies.iter().all(|reply| matches!(reply.status.as_u16(), 502 | 504)));
         let seen = upstream.requests().len();
         assert_eq!(seen, FAILURES, "none is sent twice");
-        assert_withheld(&team.say("Hi").await, "1");
+        assert_withheld(&team.say("Hi").await, 1);
         assert_eq!(upstream.requests().len(), seen);
         assert_eq!(team.chat(&text(MODEL, "Hi")).await.status, 200);
         // What may have been processed is charged as before; what was withheld is not.
