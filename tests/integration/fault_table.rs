@@ -188,8 +188,8 @@ async fn at_every_place_of_an_answer() {
     let gateway = Gateway::start_before(&proxy.url, CancellationToken::new(), Clock::system(), |settings| {
         settings.upstream_idle_connections = 0;
         settings.upstream_failures_in_a_row = 0;
-        settings.upstream_first_byte_timeout_s = 1;
-        settings.stream_idle_timeout_s = 1;
+        settings.upstream_first_byte_timeout_s = 2;
+        settings.stream_idle_timeout_s = 2;
     })
     .await;
     let team = gateway.project("tier5").await;
@@ -209,7 +209,7 @@ async fn at_every_place_of_an_answer() {
     }
     assert_eq!((rows.len(), upstream.requests().len(), proxy.connections()), (cases.len(), cases.len(), cases.len()));
     println!("{} cases, the slowest in {slowest:?}", cases.len());
-    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(6), "{slowest:?}");
     let answers: usize = cases.iter().map(|case| case.passes().1).sum();
     assert_eq!(proxy.bytes().1, answers as u64, "the faults struck where they should");
 }
