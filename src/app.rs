@@ -169,6 +169,9 @@ impl App {
         self.metrics.journal_bytes.set(whole(journal.bytes));
         self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
         self.metrics.ledger_lag_bytes.set(whole(self.projection.state().lag_bytes));
+        let failing = self.proxy.upstream.out_of_service();
+        self.metrics.failing.unreachable.set(failing.unreachable.into());
+        self.metrics.failing.models.set(whole(failing.models as u64));
     }
 }
 

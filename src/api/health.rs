@@ -8,10 +8,13 @@ use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
 use crate::app::AppState;
 
-/// `{"status":"ok"}`, or 503 while new requests are not taken. Says no more: it answers without a key.
+/// `{"status":"ok"}`, or 503 while new requests are not taken. An upstream that cannot be reached is told and is no 503: to
+/// start the gateway again would not help. Says no more: it answers without a key.
 pub(super) async fn health(State(AppState(app)): State<AppState>) -> Response {
     let (status, body) = if app.takes_requests() {
-        (StatusCode::OK, r#"{"status":"ok"}"#)
+        let unreachable = app.proxy.upstream.out_of_service().unreachable;
+        let body = if unreachable { r#"{"status":"ok","upstream":"unreachable"}"# } else { r#"{"status":"ok"}"# };
+        (StatusCode::OK, body)
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"unavailable"}"#)
     };
