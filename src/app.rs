@@ -7,6 +7,7 @@ mod data_dir;
 mod export;
 mod last_used;
 mod ledger;
+mod ledger_files;
 mod listeners;
 mod notices;
 mod parts;
@@ -186,6 +187,7 @@ impl Running {
         let data_dir = DataDir::open(&settings.data_dir)?;
         let listeners = Listeners::bind(settings).await?;
         let now = clock.now();
+        data_dir.check_ledger()?;
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
         let (journal, recovered) = open_journal(settings, &data_dir, now).await?;
         let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));

@@ -77,6 +77,8 @@ pub struct Metrics {
     pub journal_bytes: Gauge<i64, AtomicI64>,
     /// Settlements that wait in memory for the journal's disk.
     pub waiting_settlements: Gauge<i64, AtomicI64>,
+    /// How often the ledger's files were found deleted or replaced, and put back.
+    pub ledger_put_back: Counter,
     /// Bytes of journal that the ledger does not hold yet.
     pub ledger_lag_bytes: Gauge<i64, AtomicI64>,
 }
@@ -141,6 +143,11 @@ impl Metrics {
                 &mut registry,
                 "waiting_settlements",
                 "Settlements waiting for the journal's disk",
+            ),
+            ledger_put_back: counter(
+                &mut registry,
+                "ledger_put_back",
+                "Times the ledger's files were deleted or replaced while they were open, and put back",
             ),
             ledger_lag_bytes: gauge(&mut registry, "ledger_lag_bytes", "Journal that the ledger does not hold yet"),
             registry,

@@ -11,6 +11,7 @@ mod judge;
 mod kill;
 mod ledger;
 mod load;
+mod lost_files;
 mod power;
 mod process;
 mod start_and_stop;

@@ -84,7 +84,9 @@ fn a_byte_that_is_flipped_anywhere_stops_the_start_and_is_named() {
         write(dir.path(), &damaged);
         let error = start(dir.path()).err().unwrap_or_else(|| panic!("byte {at} of segment {index} was not noticed"));
         let line = line_start(&segments[index].1, at) as u64;
-        let JournalError::Damaged { path, offset, .. } = &error else { panic!("byte {at} of segment {index}: {error}") };
+        let JournalError::Damaged { path, offset, .. } = &error else {
+            panic!("byte {at} of segment {index}: {error}")
+        };
         assert!(path.ends_with(&segments[index].0), "{error}");
         assert_eq!(*offset, line, "{error}");
         for (name, bytes) in &damaged {
@@ -121,7 +123,10 @@ fn an_end_that_is_torn_anywhere_is_dropped_and_counted_and_nothing_else_is() {
         let started = start(dir.path());
         if index + 1 < segments.len() {
             let error = started.err().unwrap_or_else(|| panic!("segment {index} cut at {at} was not noticed"));
-            assert!(matches!(&error, JournalError::Shortened { path, .. } if path.ends_with(&segments[index].0)), "{error}");
+            assert!(
+                matches!(&error, JournalError::Shortened { path, .. } if path.ends_with(&segments[index].0)),
+                "{error}"
+            );
             continue;
         }
         let (records, recovered) = started.unwrap_or_else(|error| panic!("cut at {at} of the last segment: {error}"));
