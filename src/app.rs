@@ -56,7 +56,7 @@ use crate::{
     clock::Clock,
     config::{Secret, Settings},
     domain::catalog::Catalog,
-    journal::{Journal, JournalError, Recovered},
+    journal::{Failing, Journal, JournalError, Recovered},
     metrics::Metrics,
     proxy::{Proxy, drain::Drainer, limiter::Limiter, recorder::Recorder, refusals::Refusals},
     secrets::{self, SecretsError},
@@ -169,7 +169,10 @@ impl App {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.journal_bytes.set(whole(journal.bytes));
         self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
-        self.metrics.ledger_lag_bytes.set(whole(self.projection.state().lag_bytes));
+        let ledger = self.projection.state();
+        self.metrics.ledger_lag_bytes.set(whole(ledger.lag_bytes));
+        let cause = |failing: Option<Failing>| failing.map(|failing| failing.cause.name());
+        self.metrics.storage_is_failing([("journal", cause(journal.failing)), ("ledger", cause(ledger.failing))]);
     }
 }
 

@@ -40,6 +40,12 @@ struct Ended {
     basis: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTrouble {
+    part: &'static str,
+    cause: &'static str,
+}
+
 pub struct Metrics {
     registry: Registry,
     settled: [[Count; 2]; Outcome::ALL.len()],
@@ -77,6 +83,8 @@ pub struct Metrics {
     pub journal_bytes: Gauge<i64, AtomicI64>,
     /// Settlements that wait in memory for the journal's disk.
     pub waiting_settlements: Gauge<i64, AtomicI64>,
+    /// 1 while the journal or the ledger cannot be written, by cause.
+    storage_failing: Family<OfTrouble, Gauge<i64, AtomicI64>>,
     /// How often the ledger's files were found deleted or replaced, and put back.
     pub ledger_put_back: Counter,
     /// Bytes of journal that the ledger does not hold yet.
@@ -144,6 +152,7 @@ impl Metrics {
                 "waiting_settlements",
                 "Settlements waiting for the journal's disk",
             ),
+            storage_failing: storage_failing(&mut registry),
             ledger_put_back: counter(
                 &mut registry,
                 "ledger_put_back",
@@ -177,6 +186,16 @@ impl Metrics {
         }
     }
 
+    /// Why the journal and the ledger cannot be written at the moment.
+    pub fn storage_is_failing(&self, troubles: impl IntoIterator<Item = (&'static str, Option<&'static str>)>) {
+        self.storage_failing.clear();
+        for (part, cause) in troubles {
+            if let Some(cause) = cause {
+                self.storage_failing.get_or_create(&OfTrouble { part, cause }).set(1);
+            }
+        }
+    }
+
     /// The page of `/metrics`, in the `OpenMetrics` text format.
     pub fn page(&self) -> String {
         let mut page = String::new();
@@ -196,6 +215,16 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Count {
     let counter = Count::default();
     registry.register(name, help, counter.clone());
     counter
+}
+
+fn storage_failing(registry: &mut Registry) -> Family<OfTrouble, Gauge<i64, AtomicI64>> {
+    let family = Family::default();
+    registry.register(
+        "storage_failing",
+        "1 while the journal or the ledger cannot be written, by cause",
+        family.clone(),
+    );
+    family
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge<i64, AtomicI64> {
