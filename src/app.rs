@@ -83,6 +83,17 @@ pub struct App {
     stopping: AtomicBool,
 }
 
+/// Which parts fail, and in a word why.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Trouble {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<&'static str>,
+}
+
 /// What handlers are given: the app, or any of its parts that they ask for.
 #[derive(Clone)]
 pub struct AppState(pub Arc<App>);
@@ -163,6 +174,17 @@ impl App {
         !self.stopping.load(Ordering::Acquire) && self.journal.state().failing.is_none()
     }
 
+    /// What the parts that may fail say of themselves.
+    pub fn trouble(&self) -> Trouble {
+        let cause = |failing: Option<Failing>| failing.map(|failing| failing.cause.name());
+        let unreachable = self.proxy.upstream.out_of_service().unreachable;
+        Trouble {
+            journal: cause(self.journal.state().failing),
+            ledger: cause(self.projection.state().failing),
+            upstream: unreachable.then_some("unreachable"),
+        }
+    }
+
     /// Sizes that are only read when somebody looks.
     pub fn refresh_gauges(&self) {
         let journal = self.journal.state();
@@ -171,8 +193,11 @@ impl App {
         self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
         let ledger = self.projection.state();
         self.metrics.ledger_lag_bytes.set(whole(ledger.lag_bytes));
-        let cause = |failing: Option<Failing>| failing.map(|failing| failing.cause.name());
-        self.metrics.storage_is_failing([("journal", cause(journal.failing)), ("ledger", cause(ledger.failing))]);
+        let trouble = self.trouble();
+        self.metrics.storage_is_failing([("journal", trouble.journal), ("ledger", trouble.ledger)]);
+        let failing = self.proxy.upstream.out_of_service();
+        self.metrics.failing.unreachable.set(failing.unreachable.into());
+        self.metrics.failing.models.set(whole(failing.models as u64));
     }
 }
 

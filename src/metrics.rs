@@ -68,6 +68,7 @@ pub struct Metrics {
     /// Calls sent to the upstream, retries included.
     pub upstream_calls: Count,
     pub upstream_retries: Count,
+    pub failing: Failing,
     /// Webhooks that were accepted; given up after some attempts; and never tried to the end: too many waited, or the gateway
     /// stopped.
     pub webhooks_delivered: Count,
@@ -89,6 +90,28 @@ pub struct Metrics {
     pub ledger_put_back: Counter,
     /// Bytes of journal that the ledger does not hold yet.
     pub ledger_lag_bytes: Gauge<i64, AtomicI64>,
+}
+
+/// An upstream that keeps failing.
+pub struct Failing {
+    /// Calls refused because the upstream, or a model of it, has failed too often in a row.
+    pub withheld: Count,
+    /// 1 while the upstream cannot be reached and is only probed.
+    pub unreachable: Gauge<i64, AtomicI64>,
+    /// Models that do not answer and are only probed.
+    pub models: Gauge<i64, AtomicI64>,
+}
+
+impl Failing {
+    fn registered(registry: &mut Registry) -> Self {
+        let withheld = "Calls refused with 503: the upstream or the model has failed too often in a row";
+        let unreachable = "1 while the upstream cannot be reached and is only probed";
+        Self {
+            withheld: counter(registry, "upstream_withheld", withheld),
+            unreachable: gauge(registry, "upstream_unreachable", unreachable),
+            models: gauge(registry, "upstream_models_failing", "Models that do not answer and are only probed"),
+        }
+    }
 }
 
 impl Metrics {
@@ -135,6 +158,7 @@ impl Metrics {
             unpriced: counter(&mut registry, "requests_unpriced", "Settled requests with a line that has no price"),
             upstream_calls: counter(&mut registry, "upstream_calls", "Calls sent to the upstream, retries included"),
             upstream_retries: counter(&mut registry, "upstream_retries", "Calls sent again after a failed connect"),
+            failing: Failing::registered(&mut registry),
             webhooks_delivered: counter(&mut registry, "webhooks_delivered", "Webhooks that their receiver accepted"),
             webhooks_failed: counter(&mut registry, "webhooks_failed", "Webhooks given up after several attempts"),
             webhooks_dropped: counter(

@@ -27,6 +27,7 @@ pub(super) fn connect_upstream(settings: &Settings) -> Result<Upstream, StartErr
         connect_timeout: Duration::from_secs(settings.upstream_connect_timeout_s),
         first_byte_timeout: Duration::from_secs(settings.upstream_first_byte_timeout_s),
         idle_connections: settings.upstream_idle_connections,
+        most_failures: u32::try_from(settings.upstream_failures_in_a_row).unwrap_or(u32::MAX),
     };
     Upstream::new(options).map_err(StartError::Tls)
 }

@@ -117,6 +117,8 @@ settings! {
     stream_max_s: u64 = "3600", between(1, DAY_S);
     /// Idle connections kept open to the upstream for the next call.
     upstream_idle_connections: usize = "512", between(0, 1_000_000);
+    /// Calls that fail in a row, as the upstream cannot be reached or a model does not answer, before it is only probed for a while; 0 for no end.
+    upstream_failures_in_a_row: u64 = "10", between(0, 1_000_000);
     /// What becomes of an answer whose client has left: drain reads on to learn its usage, cancel stops it and estimates.
     on_client_disconnect: OnClientDisconnect = "drain";
     /// Seconds that draining one answer may take.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::domain::limits::Headrooms;
+use crate::domain::{limits::Headrooms, time::UnixNanos};
 
 /// All six values of `OpenAI`'s, with room to spare.
 const USUAL_BYTES: usize = 96;
@@ -92,9 +92,71 @@ pub const fn retry_after(nanos: u64) -> (u64, u64) {
     (at_least_one(nanos.div_ceil(1_000_000_000)), at_least_one(nanos.div_ceil(1_000_000)))
 }
 
+/// The longest time that an upstream may make our callers wait.
+const LONGEST_WAIT_S: u64 = 3_600;
+
+/// An upstream's `retry-after`, in seconds from now and between 1 and 3,600, whether it is a number or a date. What is
+/// neither is `None`: clients then wait as they think best.
+pub fn upstream_retry_after(value: &str, now: UnixNanos) -> Option<u64> {
+    let seconds = match number(value) {
+        Some(seconds) => seconds,
+        None => {
+            let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp().as_second();
+            u64::try_from(at).unwrap_or(0).saturating_sub(now.seconds())
+        }
+    };
+    Some(seconds.clamp(1, LONGEST_WAIT_S))
+}
+
+/// The same for `retry-after-ms`, of which a fraction does not count.
+pub fn upstream_retry_after_ms(value: &str) -> Option<u64> {
+    let whole = value.trim().split_once('.').map_or(value, |(whole, _)| whole);
+    number(whole).map(|millis| millis.clamp(1, LONGEST_WAIT_S * 1_000))
+}
+
+/// Digits and nothing else; more than fit are as many as fit.
+fn number(text: &str) -> Option<u64> {
+    let digits = text.trim();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upstreams_advice_to_wait_is_bounded_or_left_out() {
+        let now = UnixNanos::from_seconds(784_111_777);
+        for (value, expected) in [
+            ("1", Some(1)),
+            (" 20 ", Some(20)),
+            ("0", Some(1)),
+            ("1000000000", Some(3_600)),
+            ("99999999999999999999999", Some(3_600)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", Some(1)),
+            ("Sun, 06 Nov 2094 08:49:37 GMT", Some(3_600)),
+            ("-5", None),
+            ("1e9", None),
+            ("1.5", None),
+            ("", None),
+            ("soon", None),
+        ] {
+            assert_eq!(upstream_retry_after(value, now), expected, "{value}");
+        }
+        for (value, expected) in [
+            ("1500", Some(1_500)),
+            ("1500.75", Some(1_500)),
+            ("0", Some(1)),
+            ("9000000000", Some(3_600_000)),
+            ("-1", None),
+            ("x", None),
+            (".5", None),
+        ] {
+            assert_eq!(upstream_retry_after_ms(value), expected, "{value}");
+        }
+    }
     use crate::domain::bucket::Headroom;
 
     fn shown(headrooms: &Headrooms) -> Vec<String> {

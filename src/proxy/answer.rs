@@ -1,7 +1,10 @@
 //! From the upstream's answer to ours.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER},
+};
 use hyper::body::Incoming;
 
 use super::{
@@ -11,13 +14,15 @@ use super::{
     recorder::{Consumed, Delivered, Ending, Meter},
 };
 use crate::{
+    clock::Clock,
     domain::{ledger::Outcome, limits::Headrooms},
     openai::{
         error::{ApiError, Retry},
+        headers::{retry_after, upstream_retry_after, upstream_retry_after_ms},
         upstream_error::{self, About},
         usage::{estimate_output, read_answer},
     },
-    upstream::UpstreamError,
+    upstream::{Attempt, UpstreamError, Withheld},
 };
 
 /// Our answer to a caller, before `api` adds the headers that every answer has.
@@ -36,17 +41,15 @@ pub enum AnswerBody {
 }
 
 /// Response headers that pass on to the caller; everything else stays here.
-const PASSED_ON: [&str; 9] = [
+const PASSED_ON: [&str; 6] = [
     "cache-control",
-    "content-encoding",
     "content-type",
     "openai-processing-ms",
     "openai-version",
-    "retry-after",
-    "retry-after-ms",
     "x-content-type-options",
     "x-should-retry",
 ];
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -55,8 +58,13 @@ impl Answer {
     pub fn error(error: &ApiError) -> Self {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
-        if error.retry == Retry::No {
+        if error.retry.is_advised_against() {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        if let Some(nanos) = error.retry.wait_nanos() {
+            let (seconds, millis) = retry_after(nanos);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
         }
         Self::new(status, headers, AnswerBody::Whole(error.body().into()))
     }
@@ -65,12 +73,19 @@ impl Answer {
         Self { status, headers, body, headrooms: Headrooms::default(), budget_percent: None }
     }
 
-    fn passed_on(response: &Response<Incoming>, body: AnswerBody) -> Self {
+    fn passed_on(response: &Response<Incoming>, body: AnswerBody, clock: &Clock) -> Self {
         let mut headers = HeaderMap::with_capacity(PASSED_ON.len() + 8);
         for name in PASSED_ON {
             if let Some(value) = response.headers().get(name) {
                 headers.insert(HeaderName::from_static(name), value.clone());
             }
+        }
+        let told = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        if let Some(seconds) = told(RETRY_AFTER).and_then(|value| upstream_retry_after(value, clock.now())) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(millis) = told(RETRY_AFTER_MS).and_then(upstream_retry_after_ms) {
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
         }
         if let Some(id) = response.headers().get("x-request-id") {
             headers.insert(UPSTREAM_REQUEST_ID, id.clone());
@@ -89,15 +104,25 @@ pub(super) enum Answered {
 impl Proxy {
     /// Sends the call and reads what comes back, up to where it is settled.
     pub(super) async fn answer(&self, call: &Call, intake: &Intake) -> Answered {
-        self.metrics.upstream_calls.inc();
-        let retried = || {
+        let on_attempt = |attempt| {
             self.metrics.upstream_calls.inc();
-            self.metrics.upstream_retries.inc();
+            if attempt == Attempt::Second {
+                self.metrics.upstream_retries.inc();
+            }
         };
-        match self.upstream.send(&call.upstream, retried).await {
+        match self.upstream.send(&call.upstream, &call.model, on_attempt).await {
+            Err(UpstreamError::Withheld(withheld)) => {
+                self.metrics.failing.withheld.inc();
+                failed(&withheld_for_now(withheld), Consumed::NotSent)
+            }
             Err(error) => {
                 tracing::warn!(request_id = %call.request_id(), %error, "the upstream call failed");
                 failed(&unreachable(&error), consumed_by(&error))
+            }
+            Ok(response) if response.status() == StatusCode::OK && is_encoded(&response) => {
+                let message = "The upstream has encoded its answer, which it was asked not to.";
+                let error = ApiError::upstream(502, "upstream_invalid_response", message);
+                failed(&error, Consumed::Delivered(Delivered::default()))
             }
             Ok(response) if response.status() == StatusCode::OK && is(&response, "text/event-stream") => {
                 Answered::Stream(response)
@@ -110,7 +135,7 @@ impl Proxy {
     }
 
     pub(super) fn stream(&self, call: &Call, response: Response<Incoming>, meter: Meter) -> Answer {
-        let mut answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
+        let mut answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()), &self.clock);
         let stream = Stream::new(call, response.status(), meter);
         let drainer = std::sync::Arc::clone(&self.drainer);
         let body = MeteredBody::new(response.into_body(), stream, self.options.stream_times, drainer);
@@ -200,7 +225,7 @@ impl Proxy {
     }
 
     async fn read(&self, response: Response<Incoming>, intake: &Intake) -> (Answer, Result<Bytes, Unusable>) {
-        let answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()));
+        let answer = Answer::passed_on(&response, AnswerBody::Whole(Bytes::new()), &self.clock);
         let body = intake.collect(response.into_body(), self.options.stream_times).await;
         (answer, body)
     }
@@ -210,6 +235,12 @@ fn is(response: &Response<Incoming>, media_type: &str) -> bool {
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case(media_type))
+}
+
+/// Usage cannot be read from an answer that is compressed.
+fn is_encoded(response: &Response<Incoming>) -> bool {
+    let mut encodings = response.headers().get_all(CONTENT_ENCODING).iter();
+    encodings.any(|encoding| !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 /// A request that failed, answered with `error`.
@@ -263,6 +294,7 @@ const fn consumed_by(error: &UpstreamError) -> Consumed {
 
 fn unreachable(error: &UpstreamError) -> ApiError {
     match error {
+        UpstreamError::Withheld(withheld) => withheld_for_now(*withheld),
         UpstreamError::NotReached(_) | UpstreamError::Closed(_) => ApiError::upstream(
             502,
             "upstream_unavailable",
@@ -280,6 +312,17 @@ fn unreachable(error: &UpstreamError) -> ApiError {
             "The connection to the upstream was lost before it answered.",
         ),
     }
+}
+
+/// Others have learnt in vain what this call would learn.
+fn withheld_for_now(withheld: Withheld) -> ApiError {
+    let message = if withheld.unreachable {
+        "The gateway cannot reach the upstream and does not try for a moment. Please retry later."
+    } else {
+        "The upstream does not answer for this model, and the gateway does not ask it for a moment. Please retry later."
+    };
+    let nanos = u64::try_from(withheld.wait.as_nanos()).unwrap_or(u64::MAX);
+    ApiError::upstream(503, "upstream_unavailable", message).with_retry(Retry::After { nanos })
 }
 
 fn broken(call: &Call, unusable: &Unusable) -> ApiError {

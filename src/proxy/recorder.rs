@@ -251,9 +251,13 @@ impl Meter {
                 (output(estimate, delivered), Basis::Estimated, None, delivered.service_tier.unwrap_or(asked))
             }
             Consumed::AtLeastEstimate(delivered) => {
+                let (text, audio) = (estimate.get(LineItem::OutputText), estimate.get(LineItem::OutputAudio));
+                // What came of one kind beyond its estimate was part of what was reserved for both.
+                let text_beyond = delivered.text_tokens.saturating_sub(text);
+                let audio_beyond = delivered.audio_tokens.saturating_sub(audio);
                 let delivered = Delivered {
-                    text_tokens: delivered.text_tokens.max(estimate.get(LineItem::OutputText)),
-                    audio_tokens: delivered.audio_tokens.max(estimate.get(LineItem::OutputAudio)),
+                    text_tokens: delivered.text_tokens.max(text.saturating_sub(audio_beyond)),
+                    audio_tokens: delivered.audio_tokens.max(audio.saturating_sub(text_beyond)),
                     ..delivered
                 };
                 (output(estimate, delivered), Basis::Estimated, None, delivered.service_tier.unwrap_or(asked))

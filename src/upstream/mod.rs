@@ -2,9 +2,13 @@
 //! other at the peer's limit of concurrent streams).
 
 mod body;
+mod breaker;
+mod breakers;
+mod budget;
+mod connect;
 pub mod webhook;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
@@ -13,11 +17,23 @@ use http::{
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, Error as ClientError, connect::HttpConnector},
+    client::legacy::{
+        Client, Error as ClientError,
+        connect::{HttpConnector, capture_connection},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
+use tokio::time::Instant;
 
-pub use self::body::SliceBody;
+pub use self::{
+    body::SliceBody,
+    breakers::{OutOfService, Withheld},
+};
+use self::{
+    breakers::{Breakers, Leaving, Place, Shown},
+    budget::RetryBudget,
+    connect::{FewLookups, InTime},
+};
 use crate::domain::ids::RequestId;
 
 /// Where the upstream is, and how long to wait for it.
@@ -31,14 +47,27 @@ pub struct Options {
     pub connect_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub idle_connections: usize,
+    /// Failures in a row after which calls are withheld for a while; 0 for never.
+    pub most_failures: u32,
 }
 
+type Connector = InTime<HttpsConnector<HttpConnector<FewLookups>>>;
+
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, SliceBody>,
+    client: Client<Connector, SliceBody>,
     /// By path: made once, not for each request.
     uris: Vec<(&'static str, Uri)>,
     authorization: HeaderValue,
     first_byte_timeout: Duration,
+    breakers: Breakers,
+    retries: RetryBudget,
+}
+
+/// A call goes out: for the first time, or again, since the first time has provably reached nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    First,
+    Second,
 }
 
 /// What we forward.
@@ -63,12 +92,24 @@ pub enum UpstreamError {
     TimedOut(Duration),
     #[error("the connection to the upstream broke: {0}")]
     Broken(ClientError),
+    #[error("the upstream has failed too often in a row and is not asked for another {:?}", .0.wait)]
+    Withheld(Withheld),
 }
 
 impl UpstreamError {
     /// True when no byte of the request can have reached the upstream.
     pub const fn nothing_was_sent(&self) -> bool {
-        matches!(self, Self::NotReached(_) | Self::ConnectTimedOut(_) | Self::Closed(_))
+        matches!(self, Self::NotReached(_) | Self::ConnectTimedOut(_) | Self::Closed(_) | Self::Withheld(_))
+    }
+}
+
+/// A model that is overloaded says 503 and an intermediary 502 or 504; a 500 may be about one request only.
+fn shown(answered: &Result<Response<Incoming>, UpstreamError>) -> Shown {
+    match answered {
+        Ok(response) if matches!(response.status().as_u16(), 502..=504) => Shown::Unavailable,
+        Ok(_) => Shown::Answered,
+        Err(UpstreamError::TimedOut(_) | UpstreamError::Broken(_)) => Shown::Unavailable,
+        Err(_) => Shown::Unreachable,
     }
 }
 
@@ -83,6 +124,9 @@ const FORWARDED: [&str; 7] = [
     "x-simulate",
     "x-simulate-audio-seconds",
 ];
+
+/// The head of an answer is not larger, and no more of its body is read ahead.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// The upstream accepts a caller's own id for a request under this name, and logs it.
 pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
@@ -100,45 +144,86 @@ pub fn forwarded(headers: &HeaderMap) -> HeaderMap {
 
 impl Upstream {
     pub fn new(options: Options) -> Result<Self, rustls::Error> {
-        let mut http = HttpConnector::new();
+        let mut http = HttpConnector::new_with_resolver(FewLookups::new());
         http.set_nodelay(true);
         http.enforce_http(false);
-        http.set_connect_timeout(Some(options.connect_timeout));
         let https = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
+        let connector = InTime::new(https, options.connect_timeout);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(options.idle_connections)
             // Its own retries have no end and are not counted: `send` sees to the one there is.
             .retry_canceled_requests(false)
-            .build(https);
+            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .build(connector);
         let mut authorization = options.authorization;
         authorization.set_sensitive(true);
         let first_byte_timeout = options.first_byte_timeout;
         let uris = options.paths.iter().map(|path| (*path, below(&options.url, path))).collect();
-        Ok(Self { client, uris, authorization, first_byte_timeout })
+        let breakers = Breakers::new(options.most_failures);
+        Ok(Self { client, uris, authorization, first_byte_timeout, breakers, retries: RetryBudget::full() })
     }
 
-    /// Sends a call and waits for the head of the answer. `on_retry` is told when a call that provably was not sent is
-    /// sent a second time; there is no third.
-    pub async fn send(&self, call: &Call, on_retry: impl FnOnce()) -> Result<Response<Incoming>, UpstreamError> {
-        match self.attempt(call).await {
-            Err(UpstreamError::NotReached(error) | UpstreamError::Closed(error)) => {
+    pub fn out_of_service(&self) -> OutOfService {
+        self.breakers.out_of_service()
+    }
+
+    /// Sends a call and waits for the head of the answer, unless what it asks has failed too often. `on_attempt` is told when
+    /// it is sent: a second time only if it provably was not sent the first time, and there is no third.
+    pub async fn send(
+        &self,
+        call: &Call,
+        model: &Arc<str>,
+        mut on_attempt: impl FnMut(Attempt),
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let place = Place { path: call.path, model: Arc::clone(model) };
+        let mut leaving = self.breakers.ask(place, Instant::now()).map_err(UpstreamError::Withheld)?;
+        on_attempt(Attempt::First);
+        self.retries.sent();
+        let answered = match self.attempt(call, &mut leaving).await {
+            Err(UpstreamError::NotReached(error) | UpstreamError::Closed(error))
+                if !leaving.is_probe() && self.retries.take() =>
+            {
                 tracing::debug!(request_id = %call.request_id, %error, "nothing was sent, one more try");
-                on_retry();
-                self.attempt(call).await
+                on_attempt(Attempt::Second);
+                let answered = self.attempt(call, &mut leaving).await;
+                if answered.is_ok() {
+                    self.retries.give_back();
+                }
+                answered
             }
             answered => answered,
-        }
+        };
+        leaving.end(shown(&answered), Instant::now);
+        answered
     }
 
-    async fn attempt(&self, call: &Call) -> Result<Response<Incoming>, UpstreamError> {
-        let request = self.request(call);
-        match tokio::time::timeout(self.first_byte_timeout, self.client.request(request)).await {
+    async fn attempt(&self, call: &Call, leaving: &mut Leaving<'_>) -> Result<Response<Incoming>, UpstreamError> {
+        let mut request = self.request(call);
+        let answered = if leaving.probes_reach() {
+            let mut connection = capture_connection(&mut request);
+            let mut answering = self.client.request(request);
+            let answering = async move {
+                tokio::select! {
+                    answered = &mut answering => return answered,
+                    connected = connection.wait_for_connection_metadata() => {
+                        if connected.is_some() {
+                            leaving.reached(Instant::now());
+                        }
+                    }
+                }
+                answering.await
+            };
+            tokio::time::timeout(self.first_byte_timeout, answering).await
+        } else {
+            tokio::time::timeout(self.first_byte_timeout, self.client.request(request)).await
+        };
+        match answered {
             Err(_elapsed) => Err(UpstreamError::TimedOut(self.first_byte_timeout)),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_connect() && timed_out(&error) => Err(UpstreamError::ConnectTimedOut(error)),

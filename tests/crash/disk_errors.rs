@@ -34,7 +34,8 @@ impl FailingDisk {
     fn build(dir: &Path) -> Self {
         let (library, told) = (dir.join("failing_disk.so"), dir.join("disk-fault"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/failing_disk.c");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+        let built =
+            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
         assert!(built.is_ok_and(|status| status.success()), "a C compiler is needed, as for the program itself");
         Self { library, told }
     }

@@ -1,4 +1,5 @@
-//! A client that leaves is billed what the upstream says, or marked as estimated; never forgotten, never twice.
+//! A client that leaves is billed what the upstream says, or marked as estimated; never forgotten, never twice. Every moment
+//! at which it may leave is in `disconnect_table`.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +9,12 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tollgate::config::OnClientDisconnect;
 
 use crate::{
-    scripted::{
-        Gate, Scripted, Step, chunk, eventually, good_json, last_chunk, spoken_events, stream_head, text_events,
-    },
+    scripted::{Gate, Scripted, Step, chunk, eventually, last_chunk, spoken_events, stream_head, text_events},
     support::{Actor, Gateway, Row, TEXT_MODEL, spoken, text, with},
 };
 
-/// The true usage of both streams below, as input, output text and output audio.
+/// The true usage of the text stream below, as input, output text and output audio.
 const TEXT_USAGE: (i64, i64, i64) = (5, 6, 0);
-const SPOKEN_USAGE: (i64, i64, i64) = (5, 2, 16);
 
 fn streaming(body: Value) -> Value {
     with(body, &json!({"stream": true, "stream_options": {"include_usage": true}}))
@@ -74,23 +72,6 @@ async fn drained(events: Vec<String>, body: Value, true_usage: (i64, i64, i64), 
     assert_eq!((upstream.requests().len(), upstream.hang_ups()), (1, 0));
 }
 
-#[tokio::test]
-async fn a_text_stream_without_its_client_is_read_on_for_its_true_usage() {
-    let events = text_events(6);
-    // Right after the head, within the words, between the last of them and the usage, between usage and the end.
-    for leaving in [0, 1, 3, 6, 7, 8] {
-        drained(events.clone(), text_request(), TEXT_USAGE, leaving).await;
-    }
-}
-
-#[tokio::test]
-async fn a_spoken_stream_without_its_client_is_read_on_for_its_true_usage() {
-    let events = spoken_events();
-    for leaving in [0, 2, 4, 6, 8, 9, 10] {
-        drained(events.clone(), spoken_request(), SPOKEN_USAGE, leaving).await;
-    }
-}
-
 async fn cancelled(events: Vec<String>, body: Value, leaving: usize, delivered: (i64, i64)) -> Row {
     let upstream = Scripted::playing(held_before(&events, leaving, &Gate::closed())).await;
     let gateway = upstream.gateway(|settings| settings.on_client_disconnect = OnClientDisconnect::Cancel).await;
@@ -120,16 +101,6 @@ async fn a_cancelled_stream_is_estimated_and_never_under_what_was_delivered() {
     }
 }
 
-#[tokio::test]
-async fn a_cancelled_stream_that_has_told_its_usage_is_billed_that() {
-    let row = cancelled(text_events(6), text_request(), 8, (6, 0)).await;
-    assert_eq!((row.basis.as_str(), usage_of(&row)), ("reported", TEXT_USAGE));
-    for leaving in [9, 10] {
-        let row = cancelled(spoken_events(), spoken_request(), leaving, (2, 16)).await;
-        assert_eq!((row.basis.as_str(), usage_of(&row)), ("reported", SPOKEN_USAGE));
-    }
-}
-
 /// Some services report a growing usage in every event: what stands in the middle is not the truth yet.
 fn growing_events() -> Vec<String> {
     let event = |output: u64| {
@@ -150,51 +121,6 @@ async fn a_usage_that_still_grows_is_not_taken_for_the_last() {
         let row = cancelled(growing_events(), text_request(), leaving, (delivered, 0)).await;
         assert_eq!(row.basis, "estimated");
     }
-}
-
-#[tokio::test]
-async fn leaving_before_the_head_of_the_answer_changes_nothing_in_the_bill() {
-    let answers = [held_before(&text_events(6), 0, &Gate::closed()), vec![good_json()]];
-    for (number, answer) in answers.into_iter().enumerate() {
-        let gate = Gate::closed();
-        let rest: Vec<_> = answer.into_iter().filter(|step| !matches!(step, Step::Gate(_))).collect();
-        let upstream = Scripted::playing([vec![Step::Gate(gate.clone())], rest].concat()).await;
-        let gateway = upstream.gateway(|_| {}).await;
-        let team = gateway.project("tier1").await;
-        let request = {
-            let team = team.clone();
-            tokio::spawn(async move { team.open(&[], &text_request()).await })
-        };
-        eventually("the request is there", async || upstream.requests().len() == 1).await;
-        request.abort();
-        eventually("the answer is read on", async || gateway.metric("drains").await == 1).await;
-        gate.open();
-        let rows = gateway.ledger().await;
-        let expected = [TEXT_USAGE, (5, 7, 0)][number];
-        assert_eq!(rows.len(), 1);
-        assert_eq!(
-            (rows[0].outcome.as_str(), rows[0].basis.as_str(), usage_of(&rows[0])),
-            ("client_left", "reported", expected)
-        );
-        assert_eq!(upstream.hang_ups(), 0);
-    }
-}
-
-#[tokio::test]
-async fn leaving_before_the_head_cancels_where_that_is_wanted() {
-    let upstream = Scripted::playing(vec![Step::Hang]).await;
-    let gateway = upstream.gateway(|settings| settings.on_client_disconnect = OnClientDisconnect::Cancel).await;
-    let team = gateway.project("tier1").await;
-    let request = {
-        let team = team.clone();
-        tokio::spawn(async move { team.open(&[], &text_request()).await })
-    };
-    eventually("the request is there", async || upstream.requests().len() == 1).await;
-    request.abort();
-    eventually("the upstream is left", async || upstream.hang_ups() == 1).await;
-    let rows = gateway.ledger().await;
-    assert_eq!((rows.len(), rows[0].outcome.as_str(), rows[0].basis.as_str()), (1, "client_left", "estimated"));
-    assert!(rows[0].output_text > 0, "the upstream may have gone on");
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ impl Gate {
     }
 }
 
-type Script = dyn Fn(usize) -> Vec<Step> + Send + Sync;
+type Script = dyn Fn(usize, &str) -> Vec<Step> + Send + Sync;
 
 struct Shared {
     script: Box<Script>,
@@ -71,6 +71,11 @@ impl Scripted {
     /// Plays what `script` says for each request; requests are counted from 0. A connection whose steps end without closing
     /// takes the next request.
     pub async fn start(script: impl Fn(usize) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::reading(move |number, _| script(number)).await
+    }
+
+    /// The same for a script that looks at the request.
+    pub async fn reading(script: impl Fn(usize, &str) -> Vec<Step> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
@@ -123,12 +128,13 @@ impl Scripted {
 async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     while let Some(request) = read_request(&mut stream).await {
-        let number = {
+        let steps = {
             let mut requests = shared.requests.lock().unwrap();
+            let steps = (shared.script)(requests.len(), &request);
             requests.push(request);
-            requests.len() - 1
+            steps
         };
-        for step in (shared.script)(number) {
+        for step in steps {
             if shared.play(step, &mut stream).await.is_break() {
                 return;
             }
