@@ -7,6 +7,7 @@ mod data_dir;
 mod export;
 mod last_used;
 mod ledger;
+mod ledger_files;
 mod listeners;
 mod notices;
 mod parts;
@@ -55,7 +56,7 @@ use crate::{
     clock::Clock,
     config::{Secret, Settings},
     domain::catalog::Catalog,
-    journal::{Journal, JournalError, Recovered},
+    journal::{Failing, Journal, JournalError, Recovered},
     metrics::Metrics,
     proxy::{Proxy, drain::Drainer, limiter::Limiter, recorder::Recorder, refusals::Refusals},
     secrets::{self, SecretsError},
@@ -80,6 +81,17 @@ pub struct App {
     projection: Progress,
     refusals: Arc<RefusalWriter>,
     stopping: AtomicBool,
+}
+
+/// Which parts fail, and in a word why.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Trouble {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<&'static str>,
 }
 
 /// What handlers are given: the app, or any of its parts that they ask for.
@@ -162,13 +174,27 @@ impl App {
         !self.stopping.load(Ordering::Acquire) && self.journal.state().failing.is_none()
     }
 
+    /// What the parts that may fail say of themselves.
+    pub fn trouble(&self) -> Trouble {
+        let cause = |failing: Option<Failing>| failing.map(|failing| failing.cause.name());
+        let unreachable = self.proxy.upstream.out_of_service().unreachable;
+        Trouble {
+            journal: cause(self.journal.state().failing),
+            ledger: cause(self.projection.state().failing),
+            upstream: unreachable.then_some("unreachable"),
+        }
+    }
+
     /// Sizes that are only read when somebody looks.
     pub fn refresh_gauges(&self) {
         let journal = self.journal.state();
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.journal_bytes.set(whole(journal.bytes));
         self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
-        self.metrics.ledger_lag_bytes.set(whole(self.projection.state().lag_bytes));
+        let ledger = self.projection.state();
+        self.metrics.ledger_lag_bytes.set(whole(ledger.lag_bytes));
+        let trouble = self.trouble();
+        self.metrics.storage_is_failing([("journal", trouble.journal), ("ledger", trouble.ledger)]);
         let failing = self.proxy.upstream.out_of_service();
         self.metrics.failing.unreachable.set(failing.unreachable.into());
         self.metrics.failing.models.set(whole(failing.models as u64));
@@ -189,6 +215,7 @@ impl Running {
         let data_dir = DataDir::open(&settings.data_dir)?;
         let listeners = Listeners::bind(settings).await?;
         let now = clock.now();
+        data_dir.check_ledger()?;
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
         let (journal, recovered) = open_journal(settings, &data_dir, now).await?;
         let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));

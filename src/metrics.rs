@@ -40,6 +40,12 @@ struct Ended {
     basis: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTrouble {
+    part: &'static str,
+    cause: &'static str,
+}
+
 pub struct Metrics {
     registry: Registry,
     settled: [[Count; 2]; Outcome::ALL.len()],
@@ -78,6 +84,10 @@ pub struct Metrics {
     pub journal_bytes: Gauge<i64, AtomicI64>,
     /// Settlements that wait in memory for the journal's disk.
     pub waiting_settlements: Gauge<i64, AtomicI64>,
+    /// 1 while the journal or the ledger cannot be written, by cause.
+    storage_failing: Family<OfTrouble, Gauge<i64, AtomicI64>>,
+    /// How often the ledger's files were found deleted or replaced, and put back.
+    pub ledger_put_back: Counter,
     /// Bytes of journal that the ledger does not hold yet.
     pub ledger_lag_bytes: Gauge<i64, AtomicI64>,
 }
@@ -166,6 +176,12 @@ impl Metrics {
                 "waiting_settlements",
                 "Settlements waiting for the journal's disk",
             ),
+            storage_failing: storage_failing(&mut registry),
+            ledger_put_back: counter(
+                &mut registry,
+                "ledger_put_back",
+                "Times the ledger's files were deleted or replaced while they were open, and put back",
+            ),
             ledger_lag_bytes: gauge(&mut registry, "ledger_lag_bytes", "Journal that the ledger does not hold yet"),
             registry,
         }
@@ -194,6 +210,16 @@ impl Metrics {
         }
     }
 
+    /// Why the journal and the ledger cannot be written at the moment.
+    pub fn storage_is_failing(&self, troubles: impl IntoIterator<Item = (&'static str, Option<&'static str>)>) {
+        self.storage_failing.clear();
+        for (part, cause) in troubles {
+            if let Some(cause) = cause {
+                self.storage_failing.get_or_create(&OfTrouble { part, cause }).set(1);
+            }
+        }
+    }
+
     /// The page of `/metrics`, in the `OpenMetrics` text format.
     pub fn page(&self) -> String {
         let mut page = String::new();
@@ -213,6 +239,16 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Count {
     let counter = Count::default();
     registry.register(name, help, counter.clone());
     counter
+}
+
+fn storage_failing(registry: &mut Registry) -> Family<OfTrouble, Gauge<i64, AtomicI64>> {
+    let family = Family::default();
+    registry.register(
+        "storage_failing",
+        "1 while the journal or the ledger cannot be written, by cause",
+        family.clone(),
+    );
+    family
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge<i64, AtomicI64> {

@@ -1,24 +1,27 @@
 //! `/health` for those who start and watch the gateway, `/metrics` for those who draw it.
 
 use axum::{
+    Json,
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
-use crate::app::AppState;
+use crate::app::{AppState, Trouble};
 
-/// `{"status":"ok"}`, or 503 while new requests are not taken. An upstream that cannot be reached is told and is no 503: to
-/// start the gateway again would not help. Says no more: it answers without a key.
+#[derive(serde::Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(flatten)]
+    trouble: Trouble,
+}
+
+/// `{"status":"ok"}`, or 503 while new requests are not taken. A ledger that is behind, and an upstream that cannot be reached,
+/// are told and are no 503: to start the gateway again would not help. Says why in a word and no more: it answers without a key.
 pub(super) async fn health(State(AppState(app)): State<AppState>) -> Response {
-    let (status, body) = if app.takes_requests() {
-        let unreachable = app.proxy.upstream.out_of_service().unreachable;
-        let body = if unreachable { r#"{"status":"ok","upstream":"unreachable"}"# } else { r#"{"status":"ok"}"# };
-        (StatusCode::OK, body)
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"unavailable"}"#)
-    };
-    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    let taken = app.takes_requests();
+    let (code, status) = if taken { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
+    (code, Json(Health { status, trouble: app.trouble() })).into_response()
 }
 
 /// Counters only, no names of teams and no secrets, so collectors need no key.

@@ -1,7 +1,7 @@
 //! The directory of the journal and the ledger, held by one process at a time.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -25,6 +25,11 @@ pub enum DataDirError {
          give this one its own with TOLLGATE_DATA_DIR"
     )]
     InUse(PathBuf),
+    #[error(
+        "{ledger} is missing or empty, but there is a journal beside it: a new ledger would know neither the keys nor what they have \
+         used. Restore the ledger from a copy; or, to begin anew without all that, move {journal} away too"
+    )]
+    LedgerMissing { ledger: PathBuf, journal: PathBuf },
 }
 
 impl DataDir {
@@ -46,6 +51,16 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
+    }
+
+    /// The ledger is made before the journal, so a journal without a ledger has lost it.
+    pub(super) fn check_ledger(&self) -> Result<(), DataDirError> {
+        let (ledger, journal) = (self.ledger(), self.journal());
+        let has = |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_dir() || found.len() > 0);
+        if has(&journal) && !has(&ledger) {
+            return Err(DataDirError::LedgerMissing { ledger, journal });
+        }
+        Ok(())
     }
 
     pub(super) fn path(&self) -> &Path {

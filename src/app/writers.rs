@@ -8,6 +8,7 @@ use super::{
     App,
     adjustments::Adjustments,
     last_used::LastUses,
+    ledger_files::LedgerFiles,
     notices::Notifier,
     promotion::Promoter,
     retention::Retention,
@@ -27,6 +28,8 @@ pub(super) fn start(
     let parts = (Arc::clone(&app.store), Arc::clone(&app.accounts), Arc::clone(&app.admin_keys));
     writers.spawn(LastUses::new(parts.0, parts.1, parts.2).run(stop.clone()));
     writers.spawn(Arc::clone(&app.refusals).run(stop.clone()));
+    let files = LedgerFiles { store: Arc::clone(&app.store), metrics: Arc::clone(&app.metrics) };
+    writers.spawn(files.run(stop.clone()));
     let retention = Retention {
         store: Arc::clone(&app.store),
         progress: app.projection.clone(),

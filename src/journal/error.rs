@@ -31,7 +31,63 @@ pub enum JournalError {
     NotDurable,
 }
 
+/// Why what is to be kept is not written: a word for `/health` and the metrics, without paths. The log tells the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    NoSpace,
+    ReadOnly,
+    NotAllowed,
+    /// The journal has the size that it may have, because the ledger is behind.
+    JournalFull,
+    Locked,
+    Damaged,
+    DiskError,
+    Other,
+}
+
+impl Cause {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoSpace => "no_space",
+            Self::ReadOnly => "read_only",
+            Self::NotAllowed => "not_allowed",
+            Self::JournalFull => "journal_full",
+            Self::Locked => "locked",
+            Self::Damaged => "damaged",
+            Self::DiskError => "disk_error",
+            Self::Other => "other",
+        }
+    }
+
+    pub(crate) fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            io::ErrorKind::PermissionDenied => Self::NotAllowed,
+            _ => Self::DiskError,
+        }
+    }
+}
+
+/// A failure that lasts, until a later try succeeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    pub cause: Cause,
+    pub text: String,
+}
+
 impl JournalError {
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Io { source, .. } => Cause::of_io(source),
+            Self::Full { .. } => Cause::JournalFull,
+            Self::NotDurable => Cause::DiskError,
+            Self::Damaged { .. } | Self::Shortened { .. } | Self::Missing { .. } => Cause::Damaged,
+            Self::InUse { .. } => Cause::Locked,
+            Self::TooLarge { .. } | Self::Encode(_) | Self::NotKept(_) => Cause::Other,
+        }
+    }
+
     /// For `map_err` on a file operation.
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

@@ -29,7 +29,7 @@ use crate::domain::{
     ledger::{Admission, Settlement},
 };
 
-pub use error::JournalError;
+pub use error::{Cause, Failing, JournalError};
 pub use outside::{any_settled, end_of};
 pub use read::Batch;
 pub use record::Record;
@@ -108,7 +108,7 @@ pub struct JournalState {
     /// Settlements that could not be written yet and are kept in memory.
     pub waiting_settlements: u64,
     /// Why requests are refused at the moment.
-    pub failing: Option<String>,
+    pub failing: Option<Failing>,
 }
 
 pub struct Journal {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Durability, JournalError, JournalState, Options, Position, Ticket,
+    Durability, Failing, JournalError, JournalState, Options, Position, Ticket,
     record::{Continues, LineRef, MAX_ADMISSION_BYTES, MAX_SETTLEMENT_BYTES, encode, encode_settled},
     segment::{self, Segment},
 };
@@ -36,7 +36,7 @@ pub(super) struct Writer {
     kept: BTreeMap<u64, Kept>,
     open_admissions: u64,
     waiting: VecDeque<Waiting>,
-    failing: Option<String>,
+    failing: Option<Failing>,
     line: Vec<u8>,
     /// Files that were left for a new segment and not yet synced.
     unsynced: Vec<Arc<File>>,
@@ -180,7 +180,7 @@ impl Writer {
                 if self.failing.is_none() {
                     tracing::error!(%error, "the journal cannot be written: new requests are refused until it can");
                 }
-                self.failing = Some(error.to_string());
+                self.failing = Some(Failing { cause: error.cause(), text: error.to_string() });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
 
 use crate::{
     domain::ids::{KeyId, RequestId},
-    journal::{JournalError, Position},
+    journal::{Cause, JournalError, Position},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -59,13 +59,35 @@ impl StoreError {
 
     /// The file does not hold what `SQLite` expects.
     pub(super) fn is_damage(&self) -> bool {
-        /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, in the lowest byte of an extended code.
-        const DAMAGED: [u32; 2] = [11, 26];
+        self.sqlite_cause() == Some(Cause::Damaged)
+    }
+
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::File { source, .. } | Self::Sql(sqlx::Error::Io(source)) => Cause::of_io(source),
+            // The one connection that writes is kept by somebody who waits for a lock.
+            Self::Sql(sqlx::Error::PoolTimedOut) => Cause::Locked,
+            Self::Damaged { .. } | Self::Unreadable(_) => Cause::Damaged,
+            Self::Journal(error) => error.cause(),
+            other => other.sqlite_cause().unwrap_or(Cause::Other),
+        }
+    }
+
+    /// By the lowest byte of an extended result code.
+    fn sqlite_cause(&self) -> Option<Cause> {
         let (Self::Sql(error) | Self::Migrate(sqlx::migrate::MigrateError::Execute(error))) = self else {
-            return false;
+            return None;
         };
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| DAMAGED.contains(&(code & 0xff)))
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code)?;
+        Some(match code.parse::<u32>().ok()? & 0xff {
+            3 | 23 => Cause::NotAllowed,
+            5 | 6 => Cause::Locked,
+            8 => Cause::ReadOnly,
+            10 | 14 => Cause::DiskError,
+            11 | 26 => Cause::Damaged,
+            13 => Cause::NoSpace,
+            _ => Cause::Other,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ mod change;
 mod columns;
 pub mod error;
 pub mod export;
+mod files;
 pub mod last_used;
 pub mod ledger;
 mod names;
@@ -48,6 +49,8 @@ use sqlx::{
 use tokio::sync::Semaphore;
 
 pub use error::StoreError;
+use files::Files;
+pub use files::PutBack;
 use names::Names;
 pub use projector::{Progress, Projector};
 
@@ -60,6 +63,7 @@ const READERS: u32 = 4;
 pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
+    files: Arc<Files>,
     names: Arc<Mutex<Names>>,
     directory: Arc<Mutex<Arc<reports::Directory>>>,
     /// Whose turn it is to read the ledger through.
@@ -98,15 +102,21 @@ impl Store {
 
     /// The connections alone; nothing is written.
     async fn pools(path: &Path, watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions) -> Result<Self, StoreError> {
-        let writer = watch(SqlitePoolOptions::new())
+        let files = Arc::new(Files::at(path.to_owned()));
+        let opened = Arc::clone(&files);
+        let pool = SqlitePoolOptions::new()
             .max_connections(1)
-            .after_release(|connection, _| Box::pin(is_usable(connection)))
-            .connect_with(options(path))
-            .await?;
+            // Kept open, so that the log's file stays the same one.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(move |connection, _| Box::pin(note_files(Arc::clone(&opened), connection)))
+            .after_release(|connection, _| Box::pin(is_usable(connection)));
+        let writer = watch(pool).connect_with(options(path)).await?;
         check_version(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
         let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
-        Ok(Self { writer, reader, names: Arc::default(), directory: Arc::default(), scan: Arc::new(Semaphore::new(1)) })
+        let scan = Arc::new(Semaphore::new(1));
+        Ok(Self { writer, reader, files, names: Arc::default(), directory: Arc::default(), scan })
     }
 
     /// One connection of its own to a database file that others may be writing, as it is: nothing is brought up to date.
@@ -136,6 +146,12 @@ impl Store {
             sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&self.writer).await?;
         Ok(busy == 0 && log == done)
     }
+}
+
+/// A read opens the log's file, which the connection would do with its first use.
+async fn note_files(files: Arc<Files>, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    sqlx::query("SELECT count(*) FROM sqlite_schema").execute(connection).await?;
+    files.opened().map_err(sqlx::Error::Io)
 }
 
 /// False for a connection that is still in a transaction: when the disk is full SQLite rolls back by itself, the rollback

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Store, StoreError, buckets::StoredBucket, ledger::LedgerBatch, replay::Replay};
 use crate::{
     domain::{ids::RequestId, time::UnixNanos},
-    journal::{Batch, Journal, JournalError, Position},
+    journal::{Batch, Failing, Journal, JournalError, Position},
 };
 
 /// About a thousand records.
@@ -47,7 +47,7 @@ pub struct ProjectorState {
     /// Bytes of the journal that are not in the ledger yet.
     pub lag_bytes: u64,
     /// Why the ledger does not move on at the moment.
-    pub failing: Option<String>,
+    pub failing: Option<Failing>,
 }
 
 /// A view of the projector from outside, while it runs.
@@ -60,7 +60,7 @@ pub struct Progress {
 #[derive(Clone, Default)]
 struct Noted {
     position: Position,
-    failing: Option<String>,
+    failing: Option<Failing>,
     /// The smallest among the ids of the requests that the journal holds.
     first_id: Option<RequestId>,
 }
@@ -89,7 +89,7 @@ impl Progress {
                 if state.failing.is_none() {
                     tracing::error!(%error, "the ledger does not move on: reports are behind, requests are not affected");
                 }
-                state.failing = Some(error.to_string());
+                state.failing = Some(Failing { cause: error.cause(), text: error.to_string() });
             }
         }
     }

@@ -6,11 +6,13 @@
 
 mod audio_and_places;
 mod client;
+mod disk_errors;
 mod exact_limits;
 mod judge;
 mod kill;
 mod ledger;
 mod load;
+mod lost_files;
 mod power;
 mod process;
 mod start_and_stop;

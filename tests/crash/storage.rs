@@ -39,7 +39,7 @@ impl Lock {
 }
 
 /// Requests as the report for administrators counts them.
-async fn reported_requests(gateway: &Gateway) -> u64 {
+pub async fn reported_requests(gateway: &Gateway) -> u64 {
     const PATH: &str = "/v1/organization/usage/completions?start_time=1700000000&bucket_width=1d&limit=31&page=";
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let path = PATH.replace("1700000000", &(now - 86_400).to_string()).replace("&page=", "");
@@ -65,7 +65,8 @@ async fn the_ledger_being_locked_delays_reports_never_requests() {
     let started = Instant::now();
     let (mut answered, mut slowest) = (1, Duration::ZERO);
     // Longer than the gateway waits for the database at a time.
-    while started.elapsed() < Duration::from_secs(7) {
+    let seconds = tollgate::config::environment().get("TOLLGATE_LOCKED_S").map_or(7, |text| text.parse().unwrap());
+    while started.elapsed() < Duration::from_secs(seconds) {
         let asked = Instant::now();
         let answer = gateway.chat(&key, &text()).await;
         slowest = slowest.max(asked.elapsed());
@@ -123,7 +124,7 @@ async fn a_full_journal_refuses_new_requests_and_loses_none() {
 }
 
 /// Asks until there is no room for one more request.
-async fn first_refusal(gateway: &Gateway, key: &Key) -> serde_json::Value {
+pub async fn first_refusal(gateway: &Gateway, key: &Key) -> serde_json::Value {
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {
         let answer = gateway.chat(key, &text()).await;
@@ -136,7 +137,7 @@ async fn first_refusal(gateway: &Gateway, key: &Key) -> serde_json::Value {
 }
 
 /// With nothing under way, so that no settlement gives room back: refused, not sent, and not healthy.
-async fn refuses_and_says_so(gateway: &Gateway, key: &Key, dir: &Path) {
+pub async fn refuses_and_says_so(gateway: &Gateway, key: &Key, dir: &Path) {
     first_refusal(gateway, key).await;
     let called = read_log(&log_of(dir)).len();
     assert_eq!(gateway.chat(key, &text()).await.status, 503);
@@ -147,7 +148,7 @@ async fn refuses_and_says_so(gateway: &Gateway, key: &Key, dir: &Path) {
 /// A way to start a program with a small disk of its own, which is gone with the program; `None` where that is not
 /// allowed.
 fn with_own_disk(dir: &Path) -> Option<Vec<String>> {
-    const MOUNT: &str = r#"mount -t tmpfs -o size=12m tmpfs "$0" && exec "$@""#;
+    const MOUNT: &str = r#"mount -t tmpfs -o size=8m tmpfs "$0" && exec "$@""#;
     let dir = dir.to_str().unwrap();
     [&["--mount"][..], &["--user", "--map-root-user", "--mount"]].into_iter().find_map(|flags| {
         let words = [flags, &["sh", "-c", MOUNT, dir]].concat();
