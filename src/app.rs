@@ -10,6 +10,7 @@ mod ledger;
 mod listeners;
 mod notices;
 mod parts;
+mod places;
 mod promotion;
 mod refusals;
 mod request_ids;
@@ -36,6 +37,7 @@ use self::{
     data_dir::DataDir,
     listeners::Listeners,
     parts::{connect_upstream, drain_options, open_journal, proxy_options, webhook_receiver},
+    places::Places,
     refusals::RefusalWriter,
     request_ids::RequestIds,
 };
@@ -247,10 +249,11 @@ impl Running {
 
     fn listen(app: Arc<App>, settings: &Settings, routers: &Routers, listeners: Listeners, started: Started) -> Self {
         let Listeners { calls, administration, listen, admin_listen } = listeners;
+        let places = Places::count_out(settings);
         let server = Server {
             header_timeout: Duration::from_secs(settings.header_timeout_s),
             unread_timeout: Duration::from_secs(settings.unread_timeout_s),
-            places: Arc::new(Semaphore::new(settings.max_connections)),
+            places: Arc::new(Semaphore::new(places.calls)),
             metrics: Arc::clone(&app.metrics),
             connections: TaskTracker::new(),
             open: CancellationToken::new(),
@@ -263,7 +266,7 @@ impl Running {
             }
             Some(listener) => {
                 tokio::spawn(server.clone().run(calls, (routers.calls)(&app)));
-                let places = Arc::new(Semaphore::new(settings.max_connections));
+                let places = Arc::new(Semaphore::new(places.administration));
                 let server = Server { places, ..server.clone() };
                 tokio::spawn(server.run(listener, (routers.administration)(&app)));
             }

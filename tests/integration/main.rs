@@ -18,6 +18,7 @@ mod dry_runs;
 mod estimates;
 mod explain;
 mod export;
+mod front_door;
 mod headers;
 mod limits;
 mod management;
