@@ -2,6 +2,7 @@
 //! other at the peer's limit of concurrent streams).
 
 mod body;
+mod compact;
 pub mod webhook;
 
 use std::{io, time::Duration};
@@ -11,14 +12,20 @@ use http::{
     header::{ACCEPT_ENCODING, AUTHORIZATION, HOST},
 };
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{Client, Error as ClientError, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use tokio::net::TcpStream;
+use tower::util::{MapResponse, ServiceExt as _};
 
 pub use self::body::SliceBody;
+use self::compact::Compact;
 use crate::domain::ids::RequestId;
+
+/// Read from an upstream at one time; also the largest head of an answer.
+const MAX_READ_BYTES: usize = 32 << 10;
 
 /// Where the upstream is, and how long to wait for it.
 pub struct Options {
@@ -33,8 +40,11 @@ pub struct Options {
     pub idle_connections: usize,
 }
 
+/// Of plain connections and of those with TLS, see [`compact`].
+type Connector = MapResponse<HttpsConnector<HttpConnector>, fn(MaybeHttpsStream<TokioIo<TcpStream>>) -> Compact>;
+
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, SliceBody>,
+    client: Client<Connector, SliceBody>,
     /// By path: made once, not for each request.
     uris: Vec<(&'static str, Uri)>,
     authorization: HeaderValue,
@@ -109,13 +119,16 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
+        let connector: Connector = https.map_response(Compact::from as fn(_) -> _);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(options.idle_connections)
+            // Pieces that wait for a slow client are slices of what was read at once, and keep all of it in memory.
+            .http1_max_buf_size(MAX_READ_BYTES)
             // Its own retries have no end and are not counted: `send` sees to the one there is.
             .retry_canceled_requests(false)
-            .build(https);
+            .build(connector);
         let mut authorization = options.authorization;
         authorization.set_sensitive(true);
         let first_byte_timeout = options.first_byte_timeout;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{get, open, rest},
     idle_streams::{connect, gauge, streaming},
-    measure::{number, open_files, processor_ms, resident_kib, until},
+    measure::{first_free_file, number, processor_ms, resident_kib, until},
     process::{Gateway, Key, LookAlike, Setup, runs},
     survival::text,
 };
@@ -181,7 +181,7 @@ async fn bodies_without_an_end_are_refused_at_the_limit_and_not_kept() {
 
 #[tokio::test]
 async fn readers_that_never_read_cost_a_bounded_memory_and_are_given_up() {
-    let readers = number("TOLLGATE_FLOOD_READERS", 40);
+    let readers = number("TOLLGATE_FLOOD_READERS", 20);
     let dir = tempfile::tempdir().unwrap();
     let upstream = LookAlike::start(dir.path(), &[]);
     let setup = Setup::new(dir.path(), &upstream).with("UNREAD_TIMEOUT_S", "5").with("ON_CLIENT_DISCONNECT", "cancel");
@@ -194,7 +194,7 @@ async fn readers_that_never_read_cost_a_bounded_memory_and_are_given_up() {
     let request = streaming(&key, "chunks=100000");
     let mut sockets = Vec::new();
     for number in 0..readers {
-        let mut socket = connect(gateway.calls, number, Some(4_096)).await;
+        let mut socket = connect(gateway.calls, number, Some(16 << 10)).await;
         socket.write_all(&request).await.unwrap();
         sockets.push(socket);
     }
@@ -236,7 +236,7 @@ async fn without_file_descriptors_streams_live_on_nothing_spins_and_it_recovers(
     let process = gateway.process_id();
     let (streaming, begun) = open(gateway.calls, &streaming(&key, "gap-ms=100"), 400).await.unwrap();
 
-    limit_files(process, open_files(process));
+    limit_files(process, first_free_file(process));
     let mut waiting = Vec::new();
     for number in 0..20 {
         waiting.push(connect(gateway.calls, number, None).await);

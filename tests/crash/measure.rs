@@ -21,8 +21,11 @@ pub fn processor_ms(process: u32) -> u64 {
     ticks * 10
 }
 
-pub fn open_files(process: u32) -> usize {
-    fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
+/// The number that the next file it opens gets: a limit of this many leaves it none.
+pub fn first_free_file(process: u32) -> usize {
+    let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let open: Vec<usize> = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    (0..).find(|number| !open.contains(number)).unwrap()
 }
 
 /// A number from the environment, for the long forms.
