@@ -15,6 +15,7 @@ mod kill;
 mod ledger;
 mod load;
 mod measure;
+mod overload;
 mod power;
 mod process;
 mod start_and_stop;
