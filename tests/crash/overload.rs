@@ -167,7 +167,7 @@ async fn four_times_more_than_can_be_served_does_not_bring_it_down() {
     let upstream = LookAlike::start(dir.path(), &[]);
     // No limits: this is about what the machine can do.
     let tiers = dir.path().join("tiers.toml");
-    std::fs::write(&tiers, "[[tiers]]\nid = \"open\"\nname = \"Open\"\ndefault = true\n").unwrap();
+    std::fs::write(&tiers, "[[tiers]]\nid = \"open\"\nname = \"Open\"\ndefault = true\ndefault_limits = {}\n").unwrap();
     let mut setup = Setup::new(dir.path(), &upstream).with("TIERS_FILE", tiers.to_str().unwrap());
     if runs("taskset", &["-c", "0", "true"]) {
         setup = setup.started_by(&["taskset", "-c", "0"]);
