@@ -1,6 +1,7 @@
 //! All long-lived parts: started in order, stopped in the reverse order.
 
 mod adjustments;
+mod apart;
 mod audit;
 mod batch_queue;
 mod data_dir;
@@ -11,6 +12,7 @@ mod ledger_files;
 mod listeners;
 mod notices;
 mod parts;
+mod places;
 mod promotion;
 mod refusals;
 mod request_ids;
@@ -30,13 +32,17 @@ use std::{
 
 use axum::{Router, extract::FromRef};
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use self::{
     adjustments::Adjustments,
     data_dir::DataDir,
     listeners::Listeners,
     parts::{connect_upstream, drain_options, open_journal, proxy_options, webhook_receiver},
+    places::Places,
     refusals::RefusalWriter,
     request_ids::RequestIds,
 };
@@ -125,6 +131,8 @@ pub struct Running {
     pub new_admin_key: Option<PlainAdminKey>,
     pub recovered: Recovered,
     server: Server,
+    /// Keeps the administrators' thread, where they have an address of their own.
+    _administration: Option<DropGuard>,
     tasks: TaskTracker,
     projection: JoinHandle<()>,
     writers: TaskTracker,
@@ -272,52 +280,66 @@ impl Running {
             stopping: AtomicBool::new(false),
         });
         let started = Started { new_admin_key, recovered, tasks, projector, adjustments, receiver, data_dir };
-        Ok(Self::listen(app, settings, routers, listeners, started))
+        Self::listen(app, settings, routers, listeners, started)
     }
 
-    fn listen(app: Arc<App>, settings: &Settings, routers: &Routers, listeners: Listeners, started: Started) -> Self {
+    fn listen(
+        app: Arc<App>,
+        settings: &Settings,
+        routers: &Routers,
+        listeners: Listeners,
+        started: Started,
+    ) -> Result<Self, StartError> {
         let Listeners { calls, administration, listen, admin_listen } = listeners;
+        let places = Places::count_out(settings);
         let server = Server {
             header_timeout: Duration::from_secs(settings.header_timeout_s),
             unread_timeout: Duration::from_secs(settings.unread_timeout_s),
-            places: Arc::new(Semaphore::new(settings.max_connections)),
+            places: Arc::new(Semaphore::new(places.calls)),
             metrics: Arc::clone(&app.metrics),
             connections: TaskTracker::new(),
             open: CancellationToken::new(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
-        match administration {
+        let administration = match administration {
             None => {
                 tokio::spawn(server.clone().run(calls, (routers.everything)(&app)));
+                None
             }
             Some(listener) => {
                 tokio::spawn(server.clone().run(calls, (routers.calls)(&app)));
-                let places = Arc::new(Semaphore::new(settings.max_connections));
+                let places = Arc::new(Semaphore::new(places.administration));
                 let server = Server { places, ..server.clone() };
-                tokio::spawn(server.run(listener, (routers.administration)(&app)));
+                let apart = apart::serve(server, listener, (routers.administration)(&app));
+                Some(apart.map_err(|error| StartError::Listen {
+                    address: admin_listen.to_string(),
+                    error,
+                    hint: "",
+                })?)
             }
-        }
+        };
         let stop_writing = CancellationToken::new();
         // A new admin key is to be shown and saved first, or it could be lost after it was used.
         if started.new_admin_key.is_none() {
             server.open.cancel();
         }
         let writers = writers::start(&app, settings, started.adjustments, started.receiver, &stop_writing);
-        Self {
+        Ok(Self {
             app,
             listen,
             admin_listen,
             new_admin_key: started.new_admin_key,
             recovered: started.recovered,
             server,
+            _administration: administration,
             tasks: started.tasks,
             projection: tokio::spawn(started.projector.run(stop_writing.clone())),
             writers,
             stop_writing,
             shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
             _data_dir: started.data_dir,
-        }
+        })
     }
 
     /// Saves the admin key that was made at this start, once it has been shown; only then is anybody answered.

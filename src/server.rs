@@ -1,32 +1,30 @@
 //! The accept loop. `axum::serve` has no timer, so a slow client would hold a connection for ever: this one has a deadline
 //! for headers and for unread answers, a cap on connections, back-off when file descriptors run out, and a drain with an end.
 
+mod failed_accepts;
+mod strict;
 mod unread;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::unread::GivesUp;
+use self::{failed_accepts::FailedAccepts, strict::Strict, unread::GivesUp};
 use crate::metrics::Metrics;
 
 /// Enough for long keys and many headers; hyper's own default is 400 KiB a connection.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
-/// After a failed accept (no file descriptor left, say): long enough not to spin, short enough not to be felt.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 pub struct Server {
+    /// For the head of a request, and for the next one on a connection that is kept open.
     pub header_timeout: Duration,
     /// How long a client may leave its answer unread.
     pub unread_timeout: Duration,
@@ -48,6 +46,7 @@ impl Server {
         if self.unless_stopped(self.open.cancelled()).await.is_none() {
             return;
         }
+        let mut failed = FailedAccepts::default();
         loop {
             // A place first: while there is none, connections wait in the kernel's queue.
             let Some(place) = self.unless_stopped(Arc::clone(&self.places).acquire_owned()).await else { return };
@@ -55,7 +54,7 @@ impl Server {
             match self.unless_stopped(listener.accept()).await {
                 None => return,
                 Some(Ok((stream, _peer))) => self.serve(stream, router.clone(), place),
-                Some(Err(error)) => self.back_off(&error).await,
+                Some(Err(error)) => failed.back_off(&error).await,
             }
         }
     }
@@ -64,14 +63,6 @@ impl Server {
         tokio::select! {
             () = self.stop.cancelled() => None,
             done = work => Some(done),
-        }
-    }
-
-    async fn back_off(&self, error: &io::Error) {
-        let gone = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
-        if !gone {
-            tracing::warn!(%error, "cannot accept connections at the moment");
-            tokio::time::sleep(ACCEPT_BACK_OFF).await;
         }
     }
 
@@ -90,7 +81,7 @@ impl Server {
         metrics.connections.inc();
         let stream = GivesUp::after(self.unread_timeout, stream);
         self.connections.spawn(async move {
-            let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            let connection = http.serve_connection(TokioIo::new(stream), Strict::new(router));
             tokio::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => Some(ended),

@@ -5,6 +5,7 @@ mod body;
 mod breaker;
 mod breakers;
 mod budget;
+mod compact;
 mod connect;
 pub mod webhook;
 
@@ -15,15 +16,16 @@ use http::{
     header::{ACCEPT_ENCODING, AUTHORIZATION, HOST},
 };
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{
         Client, Error as ClientError,
         connect::{HttpConnector, capture_connection},
     },
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
+use tower::util::{MapResponse, ServiceExt as _};
 
 pub use self::{
     body::SliceBody,
@@ -32,9 +34,13 @@ pub use self::{
 use self::{
     breakers::{Breakers, Leaving, Place, Shown},
     budget::RetryBudget,
+    compact::Compact,
     connect::{FewLookups, InTime},
 };
 use crate::domain::ids::RequestId;
+
+/// Read from an upstream at one time; also the largest head of an answer.
+const MAX_READ_BYTES: usize = 32 << 10;
 
 /// Where the upstream is, and how long to wait for it.
 pub struct Options {
@@ -51,7 +57,10 @@ pub struct Options {
     pub most_failures: u32,
 }
 
-type Connector = InTime<HttpsConnector<HttpConnector<FewLookups>>>;
+/// Of plain connections and of those with TLS, see [`compact`].
+type Secured =
+    MapResponse<HttpsConnector<HttpConnector<FewLookups>>, fn(MaybeHttpsStream<TokioIo<TcpStream>>) -> Compact>;
+type Connector = InTime<Secured>;
 
 pub struct Upstream {
     client: Client<Connector, SliceBody>,
@@ -125,9 +134,6 @@ const FORWARDED: [&str; 7] = [
     "x-simulate-audio-seconds",
 ];
 
-/// The head of an answer is not larger, and no more of its body is read ahead.
-const MAX_HEAD_BYTES: usize = 64 << 10;
-
 /// The upstream accepts a caller's own id for a request under this name, and logs it.
 pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
@@ -152,14 +158,16 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        let connector = InTime::new(https, options.connect_timeout);
+        let secured: Secured = https.map_response(Compact::from as fn(_) -> _);
+        let connector = InTime::new(secured, options.connect_timeout);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(options.idle_connections)
+            // Pieces that wait for a slow client are slices of what was read at once, and keep all of it in memory.
+            .http1_max_buf_size(MAX_READ_BYTES)
             // Its own retries have no end and are not counted: `send` sees to the one there is.
             .retry_canceled_requests(false)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
             .build(connector);
         let mut authorization = options.authorization;
         authorization.set_sensitive(true);

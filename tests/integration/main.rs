@@ -22,6 +22,7 @@ mod explain;
 mod export;
 mod fault_proxy;
 mod fault_table;
+mod front_door;
 mod headers;
 mod limits;
 mod management;
