@@ -13,6 +13,7 @@ mod ledger;
 mod load;
 mod power;
 mod process;
+mod secrets;
 mod start_and_stop;
 mod storage;
 mod survival;

@@ -197,8 +197,8 @@ fn credentials(key: &str) -> Vec<Case> {
         case("only x-api-key", bare().header("x-api-key", key).body(GOOD), 401, None),
         case("an underscore for the dash", bare().header("x_api_key", key).body(GOOD), 401, None),
         case("a cookie", bare().header("cookie", format!("key={key}")).body(GOOD), 401, None),
-        case("?api_key=", in_url("api_key"), 401, None),
-        case("?key=", in_url("key"), 401, None),
+        case("?api_key=", in_url("api_key"), 400, Some("api_key_in_url")),
+        case("?key=", in_url("key"), 400, Some("api_key_in_url")),
     ]
 }
 
