@@ -148,7 +148,7 @@ async fn an_administrators_look_at_one_project_shows_no_other() {
                 } else if template.ends_with("/costs") {
                     (template.to_owned(), &["group_by=project_id,line_item&project_ids=", "project_ids[]="])
                 } else if template.ends_with("/requests") {
-                    (template.to_owned(), &["limit=100&project_ids="])
+                    (template.to_owned(), &["limit=100&project_id="])
                 } else if template.ends_with("/audit_logs") {
                     (template.to_owned(), &["limit=100&project_ids[]="])
                 } else {
