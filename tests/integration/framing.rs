@@ -133,12 +133,7 @@ fn pipelines(key: &str) -> Vec<Row> {
         row("line feeds alone in the head", good.replace("\r\n", "\n") + HEALTH, &[200, 200], 1),
         row("more than the length says", format!("{good}{strange}"), &[200, 401, 200], 1),
         row("an upgrade to a socket", post(key, &[&upgrade("websocket")], GOOD) + &strange, &[200, 401, 200], 1),
-        row(
-            "an upgrade to HTTP/2",
-            post(key, &[&upgrade("h2c"), "http2-settings: AA"], GOOD) + preface,
-            &[200],
-            1,
-        ),
+        row("an upgrade to HTTP/2", post(key, &[&upgrade("h2c"), "http2-settings: AA"], GOOD) + preface, &[200], 1),
         row("HTTP/2 from the start", preface, &[], 0),
     ]
 }
