@@ -424,8 +424,7 @@ async fn dead_keys(gateway: &Gateway, things: &Things) -> Dead {
     gateway.clock.advance(2_000_000_000);
     let options = SqliteConnectOptions::new().filename(gateway.ledger_path()).read_only(true);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    let hash: Vec<u8> = sqlx::query_scalar("SELECT hash FROM api_keys LIMIT 1").fetch_one(&pool).await.unwrap();
-    let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = sqlx::query_scalar("SELECT lower(hex(hash)) FROM api_keys LIMIT 1").fetch_one(&pool).await.unwrap();
     let expired = short.json()["value"].as_str().unwrap().to_owned();
     Dead { revoked: revoked.key.unwrap(), expired, hash }
 }

@@ -17,7 +17,7 @@ const HIDDEN: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","conte
 
 /// A request on a connection that is to stay open.
 fn open(first: &str, key: &str, headers: &[&str], rest: &str) -> String {
-    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let headers = headers.iter().map(|header| format!("{header}\r\n")).collect::<Vec<_>>().concat();
     let authorization = if key.is_empty() { String::new() } else { format!("authorization: Bearer {key}\r\n") };
     format!("{first} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{authorization}{headers}\r\n{rest}")
 }
