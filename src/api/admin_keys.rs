@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
 
@@ -12,6 +12,7 @@ use super::{
     auth::Admin,
     body::SmallBody,
     projects::{ListQuery, read, with_secret},
+    urls::Path,
 };
 use crate::{
     accounts::{AdminKeyError, AdminKeys},

@@ -30,3 +30,26 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     ApiError::internal().into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, routing};
+    use http::Request;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_panic_says_is_not_told() {
+        async fn panics() -> &'static str {
+            std::panic::resume_unwind(Box::new("the-canary-of-a-panic".to_owned()))
+        }
+        let router = Router::new().route("/", routing::get(panics)).layer(CatchPanicLayer::custom(panicked));
+        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, ApiError::internal().body());
+    }
+}

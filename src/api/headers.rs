@@ -1,4 +1,4 @@
-//! Headers that every answer has.
+//! What holds for every answer: its headers, and that no key is taken from a URL.
 
 use std::{
     future::Future,
@@ -7,15 +7,22 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::{extract::Request, response::Response};
+use axum::{
+    extract::Request,
+    response::{IntoResponse as _, Response},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::urls;
 use crate::{
     app::App,
     domain::{ids::RequestId, limits::Headrooms},
-    openai::{error::Retry, headers},
+    openai::{
+        error::{ApiError, Retry},
+        headers,
+    },
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,8 +31,9 @@ const BUDGET_PERCENT: HeaderName = HeaderName::from_static("x-tollgate-budget-pe
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Gives each request its id, which the journal, the ledger, the log and the answer carry. Counts refused keys, whichever
-/// door they were tried at: a 401 is always ours, the upstream's own never gets here. A layer of its own kind and not
-/// `middleware::from_fn`, which would cost each request an allocation and a copy of all services inside.
+/// door they were tried at: a 401 is always ours, the upstream's own never gets here. Turns away who puts a key into the
+/// URL, before any handler could repeat it. A layer of its own kind and not `middleware::from_fn`, which would cost each
+/// request an allocation and a copy of all services inside.
 #[derive(Clone)]
 pub(super) struct NameRequests(pub Arc<App>);
 
@@ -55,15 +63,17 @@ impl<S: Service<Request, Response = Response>> Service<Request> for Naming<S> {
     fn call(&mut self, mut request: Request) -> Self::Future {
         let request_id = self.app.request_ids.next(self.app.clock.now());
         request.extensions_mut().insert(request_id);
-        Named { answering: self.inner.call(request), app: Arc::clone(&self.app), request_id }
+        let answering = (!urls::carry_key(request.uri())).then(|| self.inner.call(request));
+        Named { answering, app: Arc::clone(&self.app), request_id }
     }
 }
 
 pin_project! {
     /// An answer that gets the id of its request.
     pub(super) struct Named<F> {
+        // Nothing: the request is refused for its URL.
         #[pin]
-        answering: F,
+        answering: Option<F>,
         app: Arc<App>,
         request_id: RequestId,
     }
@@ -74,7 +84,11 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        this.answering.poll(context).map_ok(|mut response| {
+        let answer = match this.answering.as_pin_mut() {
+            Some(answering) => answering.poll(context),
+            None => Poll::Ready(Ok(ApiError::key_in_url().into_response())),
+        };
+        answer.map_ok(|mut response| {
             if response.status() == StatusCode::UNAUTHORIZED {
                 this.app.metrics.unauthenticated.inc();
             }

@@ -17,6 +17,7 @@ mod projects;
 pub(crate) mod reports;
 mod requests;
 mod routes;
+mod urls;
 
 use std::sync::Arc;
 

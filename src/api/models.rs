@@ -1,11 +1,12 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`: the models of the catalog that the key, its project and its tier may use.
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, header::CONTENT_TYPE};
 
+use super::urls::Path;
 use crate::{
     app::AppState,
     domain::keys::Caller,

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{FromRef, FromRequestParts, Path, Query, State, rejection::QueryRejection},
+    extract::{FromRef, FromRequestParts, Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
 use http::{header::CACHE_CONTROL, request::Parts};
 use serde::{Deserialize, Serialize};
 
-use super::{auth::Admin, body::SmallBody};
+use super::{auth::Admin, body::SmallBody, urls::Path};
 use crate::{
     accounts::{Accounts, AccountsError},
     clock::Clock,
@@ -212,8 +212,7 @@ struct Ids {
 
 impl Ids {
     async fn read<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let ids = Path::from_request_parts(parts, state).await;
-        ids.map(|Path(ids)| ids).map_err(|_| ApiError::unknown_url(parts.method.as_str(), parts.uri.path()))
+        Path::from_request_parts(parts, state).await.map(|Path(ids)| ids)
     }
 
     fn project(&self, accounts: &Accounts) -> Result<Arc<Project>, ApiError> {

@@ -5,11 +5,11 @@ use std::fmt::Display;
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
 
-use super::auth::Admin;
+use super::{auth::Admin, urls::Path};
 use crate::{
     app::{App, AppState},
     domain::{explanation::Explained, ids::RequestId},

@@ -261,6 +261,12 @@ impl ApiError {
         Self::invalid(message, None, Text::from("conflicting_credentials"))
     }
 
+    pub fn key_in_url() -> Self {
+        let message = "The URL of the request carries an API key. Send it in the Authorization header instead, and replace \
+            the key: URLs are written down in many places.";
+        Self::invalid(message, None, Text::from("api_key_in_url"))
+    }
+
     pub fn no_such(object: &str, id: &str) -> Self {
         let message = format!("No such {object} object: {id}");
         Self::new(404, INVALID_REQUEST, message, Text::from("id"), None)

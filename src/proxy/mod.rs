@@ -338,7 +338,7 @@ fn bounds(call: &Call, terms: &Terms<'_>) -> Bounds {
 }
 
 fn unknown_model(model: &str) -> Refused {
-    tracing::debug!(model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
+    tracing::debug!(?model, "unknown model: it has no page in the catalog, and allow_unpriced is false");
     let error = ApiError::unknown_model(model);
     Refused { error, headrooms: Headrooms::default(), reason: Reason::UnknownModel }
 }

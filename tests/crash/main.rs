@@ -20,6 +20,7 @@ mod measure;
 mod overload;
 mod power;
 mod process;
+mod secrets;
 mod start_and_stop;
 mod storage;
 mod survival;

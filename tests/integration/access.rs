@@ -12,7 +12,7 @@ use crate::{
 
 /// The status for: no key, a project's API key, an admin key, a revoked API key, a revoked admin key.
 type Statuses = [u16; 5];
-type Row = (&'static str, &'static str, Statuses);
+pub type Row = (&'static str, &'static str, Statuses);
 
 const TEAMS: Statuses = [401, 200, 401, 401, 401];
 const ADMINS: Statuses = [401, 403, 200, 401, 401];

@@ -197,8 +197,8 @@ fn credentials(key: &str) -> Vec<Case> {
         case("only x-api-key", bare().header("x-api-key", key).body(GOOD), 401, None),
         case("an underscore for the dash", bare().header("x_api_key", key).body(GOOD), 401, None),
         case("a cookie", bare().header("cookie", format!("key={key}")).body(GOOD), 401, None),
-        case("?api_key=", in_url("api_key"), 401, None),
-        case("?key=", in_url("key"), 401, None),
+        case("?api_key=", in_url("api_key"), 400, Some("api_key_in_url")),
+        case("?key=", in_url("key"), 400, Some("api_key_in_url")),
     ]
 }
 
@@ -244,6 +244,28 @@ async fn each_wrong_request_has_its_answer_and_costs_nothing() {
     let lower = Raw::new("POST", CHAT).header("AUTHORIZATION", format!("bEARER   {key}  ")).chunked(GOOD.as_bytes(), 7);
     assert_eq!(exchange(&gateway.calls_url, &lower).await.status, 200);
     assert_eq!(gateway.ledger().await.len(), 2);
+}
+
+/// Otherwise everybody with a key could fill the memory of the gateway, and of what watches it.
+#[tokio::test]
+async fn no_name_of_a_callers_choice_becomes_a_metric() {
+    let gateway = gateway().await;
+    let team = gateway.project("tier1").await;
+    let page = async || gateway.admin().get("/metrics").await.text();
+    let before = page().await;
+    let long = "m".repeat(250);
+    for model in
+        ["gpt-4o-mini*", "*", "GPT-4O-MINI", "gpt-4\u{3bf}-mini", "../gpt-4o-mini", "a\"} 1", "gpt-4o-mini ", &long]
+    {
+        let reply = team.chat(&crate::support::text(model, "Hi")).await;
+        assert_eq!((reply.status.as_u16(), reply.error()["code"].as_str()), (404, Some("model_not_found")), "{model}");
+    }
+    let after = page().await;
+    let names =
+        |page: &str| page.lines().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect();
+    let [before, after]: [Vec<String>; 2] = [names(&before), names(&after)];
+    assert_eq!(before, after);
+    assert_eq!(gateway.metric("upstream_calls_total").await, 0);
 }
 
 /// Where a message ends must not be a matter of opinion.

@@ -103,6 +103,17 @@ async fn tricks_with_paths_lead_nowhere() {
         "/config",
         "/debug/pprof",
         "/swagger",
+        "/docs",
+        "/openapi.json",
+        "/debug/vars",
+        "/actuator/env",
+        "/server-status",
+        "/admin",
+        "/admin/keys",
+        "/.git/config",
+        "/robots.txt",
+        "/health/",
+        "/health/live",
         "/metrics/",
     ] {
         for url in [&gateway.calls_url, &gateway.admin_url] {

@@ -100,6 +100,40 @@ async fn an_export_beside_a_running_gateway_adds_up_to_its_costs_report() {
     assert!(parquet.stdout.starts_with(b"PAR1") && parquet.stdout.ends_with(b"PAR1"));
 }
 
+/// Whoever names a project or a key writes into other people's spreadsheets, terminals and browsers.
+#[tokio::test]
+async fn names_are_text_in_every_answer_and_every_format() {
+    const ODD: [&str; 6] = [
+        "=HYPERLINK(\"http://evil.example\",\"a\")",
+        "+1+1",
+        "-2+3",
+        "@SUM(1)",
+        "<img src=x onerror=alert(1)>",
+        "javascript:alert(1)",
+    ];
+    let gateway = gateway(0).await;
+    let (team, admin) = (gateway.project("tier1").await, gateway.admin());
+    let project = format!("/v1/organization/projects/{}", team.project_id);
+    team.say("Hi").await;
+    gateway.at_rest().await;
+    for name in ODD {
+        for path in [project.clone(), format!("{project}/api_keys/{}", team.key_id)] {
+            assert_eq!(admin.post(&path, &serde_json::json!({"name": name})).await.status, 200, "{path}");
+            let shown = admin.get(&path).await;
+            assert_eq!((shown.header("content-type"), &shown.json()["name"]), ("application/json", &Value::from(name)));
+        }
+        let [csv, jsonl] = ["csv", "jsonl"].map(|format| export(gateway.data_dir(), format).stdout);
+        let csv = String::from_utf8(csv).unwrap();
+        let doubled = name.replace('"', "\"\"");
+        let formula = name.starts_with(['=', '+', '-', '@']);
+        let cell = if formula { format!("'{doubled}") } else { doubled };
+        let quoted = if cell.contains(['"', ',']) { format!(",\"{cell}\",") } else { format!(",{cell},") };
+        assert_eq!(csv.matches(&quoted).count(), 2, "the project and the key: {csv}");
+        let line: Value = serde_json::from_slice(&jsonl).unwrap();
+        assert_eq!((&line["project_name"], &line["api_key_name"]), (&Value::from(name), &Value::from(name)));
+    }
+}
+
 #[tokio::test]
 async fn entries_older_than_they_are_kept_are_dropped_and_no_report_changes() {
     let mut gateway = gateway(30).await;

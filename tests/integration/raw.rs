@@ -56,15 +56,28 @@ impl Raw {
 
 /// Writes all of `request` to the server at `url`, then reads its answer to the end.
 pub async fn exchange(url: &str, request: &[u8]) -> Reply {
-    let address = url.strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    // A server that has read enough may close before everything is written; its answer counts.
-    let _ = stream.write_all(request).await;
+    let shown = || String::from_utf8_lossy(&request[..request.len().min(500)]).into_owned();
+    parse(&until_closed(url, &[request]).await).unwrap_or_else(|| panic!("no answer to {:?}", shown()))
+}
+
+/// Writes `pieces` one after the other, and returns everything that comes until the server closes the connection: no
+/// answer, one or many.
+pub async fn until_closed(url: &str, pieces: &[&[u8]]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    for (number, piece) in pieces.iter().enumerate() {
+        if number > 0 {
+            // Long enough that the server has read what came before.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // A server that has read enough may close before everything is written; its answer counts.
+        let _ = stream.write_all(piece).await;
+    }
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
-    read.expect("the connection stays open").ok();
-    let shown = || String::from_utf8_lossy(&request[..request.len().min(500)]).into_owned();
-    parse(&answer).unwrap_or_else(|| panic!("no answer to {:?}", shown()))
+    let shown = || String::from_utf8_lossy(&pieces[0][..pieces[0].len().min(500)]).into_owned();
+    read.unwrap_or_else(|_| panic!("the connection stays open after {:?}", shown())).ok();
+    answer
 }
 
 /// Writes `request` and reads until `wanted` has come; the connection is open until then.
@@ -79,7 +92,8 @@ pub async fn wait_for(url: &str, request: &[u8], wanted: &[u8]) {
     }
 }
 
-fn parse(answer: &[u8]) -> Option<Reply> {
+/// The first answer of a connection, and what follows it as its body.
+pub fn parse(answer: &[u8]) -> Option<Reply> {
     let end = memchr::memmem::find(answer, b"\r\n\r\n")?;
     let (head, body) = (String::from_utf8_lossy(&answer[..end]).into_owned(), &answer[end + 4..]);
     let mut lines = head.lines();

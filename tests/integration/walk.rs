@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Actor, Gateway, Reply, TEXT_MODEL, spoken};
 
 /// What there is on a gateway. The project's key has been used.
+#[derive(Clone)]
 pub struct Things {
     pub team: Actor,
     pub service_account_id: String,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{InProject, ListQuery, read, refused};
 use crate::{
     accounts::Accounts,
-    api::{auth::Admin, body::SmallBody},
+    api::{auth::Admin, body::SmallBody, urls::Path},
     clock::Clock,
     domain::catalog::{Catalog, Model},
     openai::{

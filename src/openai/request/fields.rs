@@ -29,6 +29,10 @@ const MAX_CHOICES: u64 = 128;
 /// No model answers with more; larger numbers are mistakes or attempts to overflow somebody.
 const MAX_OUTPUT_TOKENS: u64 = 2_147_483_647;
 
+/// What other gateways read from a body to choose where a request goes and as whom. Here the operator decides that, and what
+/// stands behind may be such a gateway.
+const ROUTING: [&str; 6] = ["api_base", "base_url", "api_key", "organization", "extra_headers", "custom_llm_provider"];
+
 /// Parameters that decide what is authorised, reserved or metered: each may appear once, spelled exactly.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Field {
@@ -79,13 +83,20 @@ impl Field {
 
     /// A key that is another spelling of a field for readers that ignore case, as Go's do (`ſ` and the Kelvin sign too).
     fn resembled_by(key: &str) -> bool {
-        let folded = || key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
-        Self::ALL.into_iter().any(|field| folded().eq(field.name().chars()))
+        Self::ALL.into_iter().any(|field| is_spelling_of(key, field.name()))
     }
 
     const fn bit(self) -> u16 {
         1 << self as u16
     }
+}
+
+fn is_spelling_of(key: &str, name: &str) -> bool {
+    key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).eq(name.chars())
+}
+
+fn is_routing(key: &str) -> bool {
+    ROUTING.into_iter().any(|name| is_spelling_of(key, name))
 }
 
 /// What was found so far. The first thing wrong is kept and told after the whole body has proved to be JSON.
@@ -223,7 +234,7 @@ impl<'a> Visitor<'a> for Body<'_, 'a> {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(key)) = map.next_key()? {
             let Some(field) = Field::named(&key) else {
-                if Field::resembled_by(&key) {
+                if Field::resembled_by(&key) || is_routing(&key) {
                     self.0.note(ApiError::unknown_parameter(&key));
                 }
                 map.next_value_seed(Skip)?;

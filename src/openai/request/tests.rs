@@ -231,6 +231,15 @@ fn a_parameter_that_could_be_read_two_ways_is_refused() {
 }
 
 #[test]
+fn where_a_request_goes_is_not_for_its_body_to_say() {
+    for key in ["api_base", "base_url", "api_key", "organization", "extra_headers", "custom_llm_provider", "API_Base"] {
+        let (_, param, code) = refusal(&body(&format!("\"{key}\":\"http://127.0.0.1:9\"")));
+        assert_eq!((param.as_deref(), code.as_deref()), (Some(key), Some("unknown_parameter")));
+    }
+    assert!(scan(body(r#""metadata":{"api_key":"a"},"api_base2":1"#).as_bytes()).is_ok());
+}
+
+#[test]
 fn stream_options_need_a_stream() {
     for more in [r#""stream_options":{}"#, r#""stream":false,"stream_options":{"include_usage":true}"#] {
         assert_eq!(scan(body(more).as_bytes()), Err(ApiError::stream_options_without_stream()));
