@@ -77,7 +77,7 @@ impl Sources {
         sources
     }
 
-    fn add_file(&mut self, path: &Path, text: &str) {
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) {
         let path = path.display();
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {

@@ -42,6 +42,36 @@ pub(super) enum Line {
     Blank,
 }
 
+impl Line {
+    /// What of it the projector wants.
+    pub(super) fn record(self) -> Option<Record> {
+        match self {
+            Self::Admitted(admission) => Some(Record::Admitted(admission)),
+            Self::Settled(settlement) => Some(Record::Settled(settlement)),
+            Self::Continues(_) | Self::Blank => None,
+        }
+    }
+}
+
+/// One line at a time, without a journal around it: tests feed it anything.
+#[doc(hidden)]
+impl Record {
+    /// `line` is given without its newline; `None` when it holds no request.
+    pub fn read_line(line: &[u8]) -> Result<Option<Self>, &'static str> {
+        decode(line).map(Line::record)
+    }
+
+    /// With its newline.
+    pub fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut line = Vec::new();
+        match self {
+            Self::Admitted(admission) => encode(&mut line, &LineRef::Admitted(admission))?,
+            Self::Settled(settlement) => encode_settled(&mut line, settlement)?,
+        }
+        Ok(line)
+    }
+}
+
 /// First line of a segment: where the one before it ended, so that a lost end is noticed and garbage past it is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Continues {
