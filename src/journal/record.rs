@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
+    ids::hex_letter,
     ledger::{Admission, Settlement},
     limits::Audio,
 };
@@ -22,7 +23,6 @@ const MAX_NAME_BYTES: usize = 64;
 
 const FRAME_START: &[u8] = b"[\"00000000\",";
 const FRAME_END: &[u8] = b"]\n";
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,8 +85,9 @@ pub(super) fn encode(line: &mut Vec<u8>, record: &LineRef<'_>) -> Result<(), ser
     line.extend_from_slice(FRAME_START);
     serde_json::to_writer(&mut *line, record)?;
     let checksum = crc32fast::hash(line.get(FRAME_START.len()..).unwrap_or_default());
-    for (place, shift) in line.iter_mut().skip(2).zip((0..8).rev()) {
-        *place = HEX[(checksum >> (4 * shift) & 0xf) as usize];
+    let digits = checksum.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte]);
+    for (place, digit) in line.iter_mut().skip(2).zip(digits) {
+        *place = hex_letter(digit);
     }
     line.extend_from_slice(FRAME_END);
     Ok(())
