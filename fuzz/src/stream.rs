@@ -13,8 +13,10 @@ const MAX_HELD: usize = 64 * 1024;
 /// A shorter event is looked at whole, whatever it is.
 const ALWAYS_WHOLE: usize = 4 * 1024;
 /// Bytes that stand for much text, so that small inputs make large events.
-const LONG: [(u8, usize); 2] = [(1, 5_000), (2, 70_000)];
-const MAX_STREAM: usize = 512 * 1024;
+const LONG: [(u8, usize); 2] = [(1, 5_000), (2, 66_000)];
+const MAX_STREAM: usize = 140 * 1024;
+/// Cutting everywhere takes its time.
+const MAX_SINGLE_BYTES: usize = 10_000;
 
 pub fn stream(data: &[u8]) {
     let Some((cuts, text)) = choice(data) else { return };
@@ -52,7 +54,7 @@ fn expanded(text: &[u8]) -> Vec<u8> {
 /// Places to cut at, always the same for one seed; the smallest seeds cut everywhere.
 fn cuts_of(seed: u8, length: usize) -> Vec<usize> {
     if seed < 8 {
-        return (1..length.min(20_000)).collect();
+        return (1..length.min(MAX_SINGLE_BYTES)).collect();
     }
     let (mut cuts, mut at, mut state) = (Vec::new(), 0, u64::from(seed));
     loop {
