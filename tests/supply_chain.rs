@@ -184,3 +184,73 @@ fn the_fuzz_targets_are_built_from_what_the_gateway_is_built_from() {
     let only_there: Vec<_> = theirs.difference(&ours).map(|(name, _)| name.as_str()).collect();
     assert_eq!(only_there, ["arbitrary", "jobserver", "libfuzzer-sys"]);
 }
+
+/// What `scripts/release` writes down.
+fn sbom(name: &str) -> Vec<u8> {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let output = Command::new(root().join("scripts/release"))
+        .arg("--sbom-only")
+        .arg(&file)
+        .env("CARGO_NET_OFFLINE", "true")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(file).unwrap();
+    bytes
+}
+
+/// Needs Python 3, as the script does.
+#[test]
+fn a_release_says_what_it_is_made_of_in_the_same_bytes_each_time() {
+    let bytes = sbom("first.cdx.json");
+    assert!(bytes == sbom("second.cdx.json"), "two runs differ");
+    let bill: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(
+        (&bill["bomFormat"], &bill["specVersion"], &bill["version"]),
+        (&"CycloneDX".into(), &"1.5".into(), &1.into())
+    );
+    let serial = bill["serialNumber"].as_str().unwrap().strip_prefix("urn:uuid:").unwrap();
+    assert_eq!(serial.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned();
+    let ours = text(&bill["metadata"]["component"]["bom-ref"]);
+    assert_eq!(ours, format!("pkg:cargo/tollgate@{}", env!("CARGO_PKG_VERSION")));
+
+    let locked: BTreeSet<(String, Option<String>)> =
+        packages("Cargo.lock").into_iter().map(|package| (package.name, package.checksum)).collect();
+    let (mut references, mut names) = (BTreeSet::from([ours]), BTreeSet::new());
+    for component in bill["components"].as_array().unwrap() {
+        let (name, version, reference) =
+            (text(&component["name"]), text(&component["version"]), text(&component["bom-ref"]));
+        assert_eq!(component["type"], "library", "{name}");
+        assert!(["required", "excluded"].contains(&component["scope"].as_str().unwrap()), "{name}");
+        assert!(!text(&component["licenses"][0]["expression"]).contains('/'), "{name}");
+        assert_eq!(component["purl"], component["bom-ref"]);
+        if reference.starts_with("pkg:cargo/") {
+            assert_eq!(reference, format!("pkg:cargo/{name}@{version}"));
+            let checksum =
+                (component["hashes"][0]["alg"] == "SHA-256").then(|| text(&component["hashes"][0]["content"]));
+            assert!(locked.contains(&(name.clone(), checksum)), "{name} is not what the lock file says");
+        } else {
+            assert_eq!(name, "sqlite");
+            assert!(numbers(&version) >= vec![3, 51, 3]);
+        }
+        assert!(references.insert(reference), "{name} is there twice");
+        names.insert(name);
+    }
+    let dependencies = bill["dependencies"].as_array().unwrap();
+    assert_eq!(dependencies.iter().map(|entry| text(&entry["ref"])).collect::<BTreeSet<_>>(), references);
+    for entry in dependencies {
+        for needed in texts_of(&entry["dependsOn"]) {
+            assert!(references.contains(&needed), "{needed} is missing");
+        }
+    }
+    let manifest = table("Cargo.toml");
+    let listed = |kind: &str| manifest[kind].as_table().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert!(names.is_superset(&listed("dependencies")) && names.contains("sqlite"));
+    assert!(!names.contains("criterion") && !names.contains("proptest"), "the tests are no part of the program");
+}
+
+fn texts_of(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
