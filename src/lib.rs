@@ -84,6 +84,22 @@
 //! - A JSON answer is read whole before its first byte goes on: its usage stands at its end, and an answer that breaks off
 //!   becomes an error instead of half an answer. Streams are never held back for more than one event.
 
+// What comes from outside must not end anything: outside of the tests nothing takes for granted that there is a value.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::get_unwrap,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented,
+        clippy::exit
+    )
+)]
+
 pub mod accounts;
 pub mod api;
 pub mod app;

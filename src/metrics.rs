@@ -197,13 +197,18 @@ impl Metrics {
     }
 
     pub fn refused(&self, scope: Scope, limit: Dimension) {
-        self.refused[limit.index()][scope as usize].inc();
+        if let Some(counter) = limit.of(&self.refused).get(scope as usize) {
+            counter.inc();
+        }
     }
 
     pub fn settled(&self, settlement: &Settlement) {
-        self.settled[settlement.outcome as usize][settlement.basis as usize].inc();
+        let counters = self.settled.get(settlement.outcome as usize);
+        if let Some(counter) = counters.and_then(|counters| counters.get(settlement.basis as usize)) {
+            counter.inc();
+        }
         for (item, quantity) in settlement.usage.items() {
-            self.tokens[item.index()].inc_by(quantity);
+            item.of(&self.tokens).inc_by(quantity);
         }
         if settlement.charges.iter().any(|charge| charge.price.is_none()) {
             self.unpriced.inc();

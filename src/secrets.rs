@@ -42,6 +42,7 @@ pub enum SecretsError {
 }
 
 /// Random bytes from the operating system.
+#[expect(clippy::expect_used, reason = "going on would make keys that can be guessed")]
 pub fn random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("without randomness from the operating system no key may be made");
 }
@@ -113,7 +114,8 @@ fn hex(bytes: &[u8]) -> String {
 
 fn parse_hex(text: &str) -> Option<[u8; PEPPER_BYTES]> {
     let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16)?.try_into().ok()).collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| (pair[0] << 4) | pair[1]).collect();
+    let bytes: Vec<u8> =
+        digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| (byte << 4) | digit)).collect();
     (digits.len() == 2 * PEPPER_BYTES).then(|| bytes.try_into().ok())?
 }
 

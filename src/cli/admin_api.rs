@@ -183,10 +183,10 @@ impl AdminApi {
         let mut after = String::new();
         loop {
             let page = self.get(&format!("{path}?limit=100&include_archived=true{after}")).await?;
-            let data = page["data"].as_array().ok_or_else(|| self.not_a_gateway("no list"))?;
+            let data = page.get("data").and_then(Value::as_array).ok_or_else(|| self.not_a_gateway("no list"))?;
             objects.extend(data.iter().cloned());
-            match page["last_id"].as_str() {
-                Some(last) if page["has_more"] == true => after = format!("&after={last}"),
+            match page.get("last_id").and_then(Value::as_str) {
+                Some(last) if page.get("has_more") == Some(&Value::Bool(true)) => after = format!("&after={last}"),
                 _ => return Ok(objects),
             }
         }
@@ -233,7 +233,7 @@ impl AdminApi {
             }
             Err(_) => return Err(self.not_a_gateway(&format!("{status}, not JSON"))),
         };
-        match answer["error"]["message"].as_str() {
+        match answer.pointer("/error/message").and_then(Value::as_str) {
             // As the address for calls says it, and OpenAI's own.
             Some(message) if message.starts_with("Invalid URL") => {
                 Err(CliError::WrongAddress { url: self.base.clone(), message: message.to_owned() })

@@ -134,7 +134,7 @@ impl Create {
         let (project, is_new) = self.project(api).await?;
         let mut body = json!({ "name": self.name, "limits": self.limits.to_json() });
         if let Some(days) = self.expires_in_days {
-            body["expires_in_seconds"] = json!(days * 86_400);
+            put(&mut body, "expires_in_seconds", json!(days * 86_400));
         }
         let path = format!("projects/{}/service_accounts", text(&project, "id"));
         let mut answer = match api.post(&path, &body).await {
@@ -143,10 +143,10 @@ impl Create {
             Err(error) => return Err(error),
         };
         if self.json {
-            answer["project"] = project;
+            put(&mut answer, "project", project);
             return Ok(pretty(&answer));
         }
-        let key = &answer["api_key"];
+        let key = answer.get("api_key").unwrap_or(&Value::Null);
         let mut rows = vec![
             ["  project".to_owned(), format!("{} ({})", text(&project, "name"), text(&project, "id"))],
             ["  tier".to_owned(), text(&project, "tier").to_owned()],
@@ -165,7 +165,7 @@ impl Create {
         let Some(project) = found else {
             let mut body = json!({ "name": self.project });
             if let Some(tier) = &self.tier {
-                body["tier"] = json!(tier);
+                put(&mut body, "tier", json!(tier));
             }
             return Ok((api.post("projects", &body).await?, true));
         };
@@ -177,6 +177,13 @@ impl Create {
             ))),
             _ => Ok((project, false)),
         }
+    }
+}
+
+/// Sets a member; what is no object has none.
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
     }
 }
 
@@ -206,7 +213,7 @@ impl List {
         let mut keys = Vec::new();
         for project in &projects {
             for mut key in api.list(&format!("projects/{}/api_keys", text(project, "id"))).await? {
-                key["project"] = project.clone();
+                put(&mut key, "project", project.clone());
                 keys.push(key);
             }
         }
@@ -239,7 +246,7 @@ impl Rotate {
         if self.json {
             return Ok(pretty(&answer));
         }
-        let before = match answer["previous_expires_at"].as_i64() {
+        let before = match answer.get("previous_expires_at").and_then(Value::as_i64) {
             Some(seconds) => format!("works until {}", moment(seconds)),
             None => "is refused from now on".to_owned(),
         };
@@ -309,8 +316,8 @@ fn moment(seconds: i64) -> String {
 
 /// `sk-tg_ab...6789`: the stars between only take room.
 fn shorten(redacted: &str) -> String {
-    match (redacted.find('*'), redacted.rfind('*')) {
-        (Some(first), Some(last)) => format!("{}...{}", &redacted[..first], &redacted[last + 1..]),
+    match (redacted.split_once('*'), redacted.rsplit_once('*')) {
+        (Some((head, _)), Some((_, tail))) => format!("{head}...{tail}"),
         _ => redacted.to_owned(),
     }
 }
@@ -324,7 +331,8 @@ pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
     let mut lines = String::new();
     for row in rows {
         let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let width =
+                rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
             format!("{cell:width$}")
         });
         lines.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());

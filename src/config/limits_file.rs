@@ -48,7 +48,7 @@ impl OtherLimits {
         limits.filter(|_| problems.is_empty()).ok_or_else(|| problems.sorted())
     }
 
-    fn of(page: &mut Page<'_>, catalog: &Catalog) -> Option<Self> {
+    pub(super) fn of(page: &mut Page<'_>, catalog: &Catalog) -> Option<Self> {
         let LimitsFile { default_limits, models } = page.read()?;
         if default_limits.is_none() && models.is_empty() {
             page.problem(0..0, "it has no limits: write [default_limits], or [models.\"gpt-4o-mini\"] for a model");

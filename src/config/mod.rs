@@ -12,6 +12,8 @@ mod settings;
 #[cfg(test)]
 mod settings_tests;
 mod sources;
+#[doc(hidden)]
+pub mod text;
 mod tiers;
 #[cfg(test)]
 mod tiers_tests;

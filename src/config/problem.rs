@@ -85,16 +85,17 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
 
 /// How many characters to insert, delete or replace to make one word of the other.
 fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    let mut row: Vec<usize> = (1..=b.chars().count()).collect();
     for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.chars().enumerate() {
+        let (mut diagonal, mut left) = (i, i + 1);
+        for (above, to) in row.iter_mut().zip(b.chars()) {
             let replace = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(diagonal + 1).min(row[j] + 1);
+            diagonal = *above;
+            left = replace.min(diagonal + 1).min(left + 1);
+            *above = left;
         }
     }
-    row[row.len() - 1]
+    row.last().copied().unwrap_or_else(|| a.chars().count())
 }
 
 #[cfg(test)]
@@ -108,6 +109,7 @@ mod tests {
         assert_eq!(did_you_mean("loglevel", known()), " (did you mean \"log_level\"?)");
         assert_eq!(did_you_mean("entirely_different", known()), "");
         assert_eq!((distance("", "abc"), distance("abc", "abc"), distance("kitten", "sitting")), (3, 0, 3));
+        assert_eq!((distance("abc", ""), distance("", "")), (3, 0));
     }
 
     #[test]

@@ -199,6 +199,7 @@ impl Settings {
 }
 
 /// All defaults.
+#[expect(clippy::expect_used, reason = "a test reads every default")]
 impl Default for Settings {
     fn default() -> Self {
         Self::read(&mut Sources::default()).expect("a test reads every default")

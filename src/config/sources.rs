@@ -77,7 +77,7 @@ impl Sources {
         sources
     }
 
-    fn add_file(&mut self, path: &Path, text: &str) {
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) {
         let path = path.display();
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -113,12 +113,13 @@ impl Sources {
     }
 
     fn add_environment(&mut self, env: &BTreeMap<String, String>) {
-        for (variable, text) in env.iter().filter(|(variable, _)| variable.starts_with(PREFIX)) {
+        let ours = env.iter().filter_map(|(variable, text)| Some((variable, variable.strip_prefix(PREFIX)?, text)));
+        for (variable, name, text) in ours {
             if OTHER_VARIABLES.contains(&variable.as_str()) {
                 continue;
             }
             let place = format!("environment {variable}");
-            let name = variable[PREFIX.len()..].to_ascii_lowercase();
+            let name = name.to_ascii_lowercase();
             let upper_case = !variable.bytes().any(|byte| byte.is_ascii_lowercase());
             match key_of(&name).filter(|_| upper_case) {
                 Some((key, true)) => {

@@ -6,7 +6,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::time::UnixNanos;
 
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const MAX_ID_LENGTH: usize = 64;
 
 /// A source of random bytes. Passed in, so that `domain` stays pure.
@@ -20,17 +19,34 @@ pub fn random_base62(length: usize, random: Random<'_>) -> String {
         random(&mut bytes);
         let usable = bytes.iter().filter(|byte| **byte < 248);
         for byte in usable.take(length - text.len()) {
-            text.push(char::from(ALPHABET[usize::from(byte % 62)]));
+            text.push(char::from(base62_letter(*byte)));
         }
     }
     text
+}
+
+/// Of the last digit of `value`: `0` to `9`, `A` to `Z`, `a` to `z`.
+const fn base62_letter(value: u8) -> u8 {
+    match value % 62 {
+        digit @ 0..=9 => b'0' + digit,
+        digit @ 10..=35 => b'A' + (digit - 10),
+        digit => b'a' + (digit - 36),
+    }
+}
+
+/// The last four bits of `value` as hex, in small letters.
+pub(crate) const fn hex_letter(value: u8) -> u8 {
+    match value & 15 {
+        digit @ 0..=9 => b'0' + digit,
+        digit => b'a' + (digit - 10),
+    }
 }
 
 /// `value` as exactly `length` base62 characters, most significant first; higher digits are cut off.
 pub(crate) fn fixed_base62(mut value: u32, length: usize) -> String {
     let mut digits = vec![b'0'; length];
     for digit in digits.iter_mut().rev() {
-        *digit = ALPHABET[(value % 62) as usize];
+        *digit = base62_letter((value % 62) as u8);
         value /= 62;
     }
     digits.into_iter().map(char::from).collect()
@@ -170,11 +186,10 @@ impl RequestIdText {
 
 impl RequestId {
     pub fn text(self) -> RequestIdText {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = *b"req_00000000000000000000000000000000";
-        let digits = self.to_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let digits = self.to_bytes().into_iter().flat_map(|byte| [byte >> 4, byte]);
         for (place, digit) in text.iter_mut().skip(4).zip(digits) {
-            *place = HEX[usize::from(digit)];
+            *place = hex_letter(digit);
         }
         RequestIdText(text)
     }

@@ -89,8 +89,11 @@ pub fn redact(credential: &str) -> String {
     let characters: Vec<char> = credential.chars().take(MAX_CREDENTIAL_LENGTH).collect();
     let (head, tail) = if characters.len() >= 16 { (8, 4) } else { (characters.len().min(2), 0) };
     let stars = characters.len() - head - tail;
-    let shown = |range: &[char]| range.iter().filter(|c| !c.is_control()).collect::<String>();
-    format!("{}{}{}", shown(&characters[..head]), "*".repeat(stars), shown(&characters[head + stars..]))
+    let shown = |from: usize, length: usize| {
+        let range = characters.iter().skip(from).take(length);
+        range.filter(|c| !c.is_control()).collect::<String>()
+    };
+    format!("{}{}{}", shown(0, head), "*".repeat(stars), shown(head + stars, tail))
 }
 
 impl KeyHash {
@@ -98,7 +101,9 @@ impl KeyHash {
     pub fn of(credential: &str, pepper: &Pepper) -> Self {
         // HMAC pads a short key with zeros to the block size; done here, it cannot fail.
         let mut block = [0_u8; 64];
-        block[..pepper.0.len()].copy_from_slice(&pepper.0);
+        for (place, byte) in block.iter_mut().zip(pepper.0) {
+            *place = byte;
+        }
         let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
         mac.update(credential.as_bytes());
         Self(mac.finalize().into_bytes().into())

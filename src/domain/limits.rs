@@ -84,6 +84,16 @@ impl Dimension {
         self as usize
     }
 
+    #[expect(clippy::indexing_slicing, reason = "each of the COUNT has its place")]
+    pub const fn of<T>(self, all: &[T; Self::COUNT]) -> &T {
+        &all[self.index()]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "each of the COUNT has its place")]
+    pub const fn of_mut<T>(self, all: &mut [T; Self::COUNT]) -> &mut T {
+        &mut all[self.index()]
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::RequestsPerMinute => "requests_per_minute",
@@ -283,8 +293,9 @@ impl Headrooms {
         let tightest = |dimensions: &[Dimension]| {
             let mut tightest: Option<(u32, Rate, Level)> = None;
             for scope in scopes {
-                for dimension in dimensions.iter().map(|dimension| dimension.index()) {
-                    let (Some(rate), level) = (rates[*scope][dimension], levels[*scope][dimension]) else { continue };
+                for dimension in dimensions {
+                    let Some(rate) = *dimension.of(&rates[*scope]) else { continue };
+                    let level = *dimension.of(&levels[*scope]);
                     let remaining = level.remaining(rate, now);
                     let is_tighter =
                         |(least, other, _): (u32, Rate, Level)| (remaining, rate.limit()) < (least, other.limit());

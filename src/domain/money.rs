@@ -60,7 +60,7 @@ impl Money {
         }
         let micro = format!("{fraction:0<6}");
         let whole: i64 = whole.parse().map_err(|_| MoneyError::Overflow)?;
-        let micro: i64 = micro[..6].parse().map_err(|_| MoneyError::NotDecimal)?;
+        let micro: i64 = micro.get(..6).and_then(|micro| micro.parse().ok()).ok_or(MoneyError::NotDecimal)?;
         let amount = whole.checked_mul(1_000_000).and_then(|m| m.checked_add(micro));
         amount.map(Self).ok_or(MoneyError::Overflow)
     }

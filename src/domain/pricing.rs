@@ -14,11 +14,11 @@ pub struct Rates([Option<Money>; LineItem::COUNT]);
 
 impl Rates {
     pub const fn set(&mut self, item: LineItem, price: Money) {
-        self.0[item.index()] = Some(price);
+        *item.of_mut(&mut self.0) = Some(price);
     }
 
     pub const fn get(&self, item: LineItem) -> Option<Money> {
-        self.0[item.index()]
+        *item.of(&self.0)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -38,6 +38,16 @@ impl LineItem {
         self as usize
     }
 
+    #[expect(clippy::indexing_slicing, reason = "each of the COUNT has its place")]
+    pub const fn of<T>(self, all: &[T; Self::COUNT]) -> &T {
+        &all[self.index()]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "each of the COUNT has its place")]
+    pub const fn of_mut<T>(self, all: &mut [T; Self::COUNT]) -> &mut T {
+        &mut all[self.index()]
+    }
+
     /// The word in SQL columns, journal records and metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -86,11 +96,11 @@ pub struct Usage([u64; LineItem::COUNT]);
 
 impl Usage {
     pub const fn get(&self, item: LineItem) -> u64 {
-        self.0[item.index()]
+        *item.of(&self.0)
     }
 
     pub const fn set(&mut self, item: LineItem, quantity: u64) {
-        self.0[item.index()] = quantity;
+        *item.of_mut(&mut self.0) = quantity;
     }
 
     #[must_use]

@@ -68,11 +68,7 @@ fn read_at(file: &File, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
 fn records(bytes: &[u8]) -> Result<Vec<Record>, (u64, &'static str)> {
     let mut records = Vec::new();
     for line in Lines::of(bytes) {
-        match line? {
-            Line::Admitted(admission) => records.push(Record::Admitted(admission)),
-            Line::Settled(settlement) => records.push(Record::Settled(settlement)),
-            Line::Continues(_) | Line::Blank => {}
-        }
+        records.extend(line?.record());
     }
     Ok(records)
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
+    ids::hex_letter,
     ledger::{Admission, Settlement},
     limits::Audio,
 };
@@ -22,7 +23,6 @@ const MAX_NAME_BYTES: usize = 64;
 
 const FRAME_START: &[u8] = b"[\"00000000\",";
 const FRAME_END: &[u8] = b"]\n";
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +42,36 @@ pub(super) enum Line {
     Blank,
 }
 
+impl Line {
+    /// What of it the projector wants.
+    pub(super) fn record(self) -> Option<Record> {
+        match self {
+            Self::Admitted(admission) => Some(Record::Admitted(admission)),
+            Self::Settled(settlement) => Some(Record::Settled(settlement)),
+            Self::Continues(_) | Self::Blank => None,
+        }
+    }
+}
+
+/// One line at a time, without a journal around it: tests feed it anything.
+#[doc(hidden)]
+impl Record {
+    /// `line` is given without its newline; `None` when it holds no request.
+    pub fn read_line(line: &[u8]) -> Result<Option<Self>, &'static str> {
+        decode(line).map(Line::record)
+    }
+
+    /// With its newline.
+    pub fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut line = Vec::new();
+        match self {
+            Self::Admitted(admission) => encode(&mut line, &LineRef::Admitted(admission))?,
+            Self::Settled(settlement) => encode_settled(&mut line, settlement)?,
+        }
+        Ok(line)
+    }
+}
+
 /// First line of a segment: where the one before it ended, so that a lost end is noticed and garbage past it is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Continues {
@@ -55,8 +85,9 @@ pub(super) fn encode(line: &mut Vec<u8>, record: &LineRef<'_>) -> Result<(), ser
     line.extend_from_slice(FRAME_START);
     serde_json::to_writer(&mut *line, record)?;
     let checksum = crc32fast::hash(line.get(FRAME_START.len()..).unwrap_or_default());
-    for (place, shift) in line.iter_mut().skip(2).zip((0..8).rev()) {
-        *place = HEX[(checksum >> (4 * shift) & 0xf) as usize];
+    let digits = checksum.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte]);
+    for (place, digit) in line.iter_mut().skip(2).zip(digits) {
+        *place = hex_letter(digit);
     }
     line.extend_from_slice(FRAME_END);
     Ok(())

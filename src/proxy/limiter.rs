@@ -202,9 +202,9 @@ impl Buckets {
         let also = also()?;
         let mut numbers = ByScope::<HoldNumbers>::default();
         checked.each(|scope, dimension, rate| {
-            let at = dimension.index();
             if let Some(bucket) = locked.bucket(scope, dimension) {
-                numbers[scope][at] = Some(bucket.hold(levels[scope][at], rate, now));
+                let level = *dimension.of(&levels[scope]);
+                *dimension.of_mut(&mut numbers[scope]) = Some(bucket.hold(level, rate, now));
             }
         });
         locked.begin(stream);
@@ -234,7 +234,7 @@ impl Buckets {
             scope,
             dimension,
             limit: limits[scope].ceiling(dimension).unwrap_or(0),
-            used_before: hold.used_before[scope][dimension.index()],
+            used_before: *dimension.of(&hold.used_before[scope]),
             reserved: hold.units(dimension).into(),
             settled: None,
         };
@@ -281,9 +281,9 @@ fn take(
     checked.each(|scope, dimension, rate| {
         let level = locked.level(scope, dimension);
         let used = level.used(rate, now);
-        hold.used_before[scope][dimension.index()] = Some(used);
+        *dimension.of_mut(&mut hold.used_before[scope]) = Some(used);
         match level.take(hold.units(dimension), rate, now) {
-            Ok(taken) => levels[scope][dimension.index()] = taken,
+            Ok(taken) => *dimension.of_mut(&mut levels[scope]) = taken,
             Err(refusal) => {
                 let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
                 refuse(LimitExceeded {
@@ -300,7 +300,7 @@ fn take(
     let limits = hold.limits;
     for (scope, dimension, limit) in counts(&limits, stream) {
         let used = locked.under_way[scope].count(dimension);
-        hold.used_before[scope][dimension.index()] = Some(used.into());
+        *dimension.of_mut(&mut hold.used_before[scope]) = Some(used.into());
         if used >= limit {
             let wait_nanos = Some(NEXT_END_NANOS);
             refuse(LimitExceeded { scope, dimension, limit, used: used.into(), requested: 1, wait_nanos });

@@ -28,7 +28,7 @@ pub(super) fn ends_whole(wish: &Wish) -> bool {
 
 pub(super) fn stream(events: Vec<Bytes>, wish: &Wish) -> AnswerBody {
     let half = (events.len() / 2).max(1);
-    let first = || events[..half].to_vec();
+    let first = || events.iter().take(half).cloned().collect();
     match wish.fault() {
         Some(Fault::HangMidstream) => paced(first(), wish, [Step::Wait(HANG), Step::Cut], None),
         Some(Fault::CutEvent) => {
@@ -36,7 +36,7 @@ pub(super) fn stream(events: Vec<Bytes>, wish: &Wish) -> AnswerBody {
             paced(first(), wish, torn.into_iter().chain([Step::Wait(BEFORE_CUT), Step::Cut]), None)
         }
         Some(Fault::CutBody) => {
-            let sent: u64 = events[..half].iter().map(|event| event.len() as u64).sum();
+            let sent: u64 = events.iter().take(half).map(|event| event.len() as u64).sum();
             paced(first(), wish, [Step::Wait(BEFORE_CUT), Step::Cut], Some(sent + NEVER_SENT))
         }
         Some(Fault::CutClean) => paced(first(), wish, [], None),

@@ -33,11 +33,11 @@ impl Letters {
     }
 
     pub(super) fn hex(&mut self, length: usize, out: &mut Vec<u8>) {
-        self.spread(length, 4, |bits| HEX[bits & 15], out);
+        self.spread(length, 4, |bits| HEX.get(bits & 15).copied().unwrap_or(b'0'), out);
     }
 
     pub(super) fn text(&mut self, length: usize, out: &mut Vec<u8>) {
-        self.spread(length, 6, |bits| ALPHABET[bits & 63], out);
+        self.spread(length, 6, |bits| ALPHABET.get(bits & 63).copied().unwrap_or(b'0'), out);
     }
 
     fn spread(&mut self, length: usize, bits_each: u32, letter: impl Fn(usize) -> u8, out: &mut Vec<u8>) {

@@ -210,6 +210,7 @@ impl Replay {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "the place was just found, or made")]
 fn bucket_of(buckets: &mut Shelf, dimension: Dimension) -> &mut Bucket {
     let known = buckets.iter().position(|(known, _)| *known == dimension);
     let place = known.unwrap_or_else(|| {

@@ -128,16 +128,19 @@ fn without_escapes(json: &[u8]) -> (Cow<'_, [u8]>, usize) {
     (Cow::Owned(clean), characters)
 }
 
+/// In place of what is neither base64 nor white space, and must not vanish.
+const NO_BASE64: u8 = b'!';
+
 /// The character that `json` begins with, `None` for white space, and how much of `json` it takes.
 fn unescape(json: &[u8]) -> (Option<u8>, usize) {
     match json {
         [b'\\', b'u', hex @ ..] => {
             let digits = hex.get(..4).and_then(|digits| std::str::from_utf8(digits).ok());
             let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            // Anything outside of ASCII is no base64, and must not vanish.
-            (Some(code.unwrap_or(b'!')), 6)
+            (Some(code.unwrap_or(NO_BASE64)), 6)
         }
-        [b'\\', b'n' | b'r' | b't' | b'f' | b'b', ..] => (None, 2),
+        [b'\\', b'n' | b'r' | b't' | b'f', ..] => (None, 2),
+        [b'\\', b'b', ..] => (Some(NO_BASE64), 2),
         [b'\\', character, ..] => (Some(*character), 2),
         _ => (None, 1),
     }
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_no_base64_is_not_read() {
-        for text in ["!!!!", r"\u20acAAA", "\u{e9}AA"] {
+        for text in ["!!!!", r"\u20acAAA", "\u{e9}AA", r"\bAAA", r"\u0008AAA"] {
             assert_eq!(Encoded::new(text.as_bytes()).bytes::<1>(0), None, "{text}");
         }
         assert_eq!(Encoded::new(b"AAAA").bytes::<4>(0), None);

@@ -327,5 +327,5 @@ pub(in crate::openai) fn no_such_cursor(param: &'static str, id: &str) -> ApiErr
 /// `text` short enough to be repeated to its sender.
 pub fn shown(text: &str) -> &str {
     const LENGTH: usize = 64;
-    text.char_indices().nth(LENGTH).map_or(text, |(end, _)| &text[..end])
+    text.char_indices().nth(LENGTH).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }

@@ -55,7 +55,9 @@ pub fn read_answer(body: &[u8]) -> Result<Answer, NotJson> {
 
 /// Reads the data of one event; `None` when it is not a JSON object.
 pub fn read_event(data: &[u8]) -> Option<EventFacts> {
-    let found = Found::read(data, true)?;
+    // Half a character in a text, as services cut it, must not hide the usage beside it.
+    let data = String::from_utf8_lossy(data);
+    let found = Found::read(data.as_bytes(), true)?;
     let has_usage = found.usage.is_some_and(json::is_object);
     let has_choices =
         found.choices.is_some_and(|choices| !json::is_null(choices) && !json::is_empty_container(choices));

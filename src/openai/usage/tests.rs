@@ -209,6 +209,19 @@ fn bodies_that_are_no_json_object_are_told() {
     assert!(read_answer(deep.as_bytes()).unwrap().usage.is_some());
 }
 
+/// As services write it that cut the text of a stream between two bytes of a character.
+#[test]
+fn half_a_character_in_a_text_does_not_hide_the_usage_beside_it() {
+    let text = [
+        b"{\"choices\":[{\"delta\":{\"content\":\"\xC3\"}}],\"model\":\"m\",\"usage\":".as_slice(),
+        br#"{"total_tokens":7}}"#,
+    ];
+    let facts = read_event(&text.concat()).unwrap();
+    assert_eq!((facts.usage.map(|usage| usage.total()), facts.model.as_deref()), (Some(7), Some("m")));
+    assert!(!facts.is_usage_chunk);
+    assert_eq!(read_answer(&text.concat()).unwrap().usage, facts.usage);
+}
+
 #[test]
 fn only_usage_with_empty_choices_is_a_usage_chunk() {
     let usage = r#""usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}"#;

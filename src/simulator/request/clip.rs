@@ -18,7 +18,7 @@ pub(super) fn tokens(data: &str, format: &str) -> Option<u64> {
 fn wav_tokens(data: &str) -> Option<u64> {
     let padding = data.len() - data.trim_end_matches('=').len();
     let length = (data.len() / 4 * 3).checked_sub(padding)?;
-    let head = STANDARD.decode(&data.as_bytes()[..data.len().min(WAV_HEAD_CHARACTERS)]).ok()?;
+    let head = STANDARD.decode(data.as_bytes().get(..data.len().min(WAV_HEAD_CHARACTERS))?).ok()?;
     if head.get(..4)? != b"RIFF" || head.get(8..12)? != b"WAVE" {
         return None;
     }
@@ -83,7 +83,7 @@ impl Frame {
         };
         let sample_rate = RATES.get(usize::from(rates >> 2 & 3))? / divisor as u64;
         let (kilobits, slots) = if divisor == 1 { (KILOBITS_1, 144_000) } else { (KILOBITS_2, 72_000) };
-        let kilobits = kilobits[usize::from(rates >> 4)];
+        let kilobits = *kilobits.get(usize::from(rates >> 4))?;
         if kilobits == 0 {
             return None;
         }

@@ -89,8 +89,8 @@ pub(super) fn audio_id(created: u64, tokens: u64, letters: &mut Letters) -> Stri
 /// What a replayed answer costs: its own tokens again. `None` when it never was, or is no more.
 pub(super) fn replayed_tokens(id: &str, now: u64) -> Option<u64> {
     let hex = id.strip_prefix("audio_").filter(|hex| hex.len() == 32 && hex.is_ascii())?;
-    let number = |range| u64::from_str_radix(&hex[range], 16).ok();
-    let genuine = number(24..32)? == u64::from(crc32fast::hash(&hex.as_bytes()[..24]));
+    let number = |range| u64::from_str_radix(hex.get(range)?, 16).ok();
+    let genuine = number(24..32)? == u64::from(crc32fast::hash(hex.as_bytes().get(..24)?));
     let alive = number(0..8)? + LIFETIME_SECONDS > now & 0xFFFF_FFFF;
     (genuine && alive).then(|| number(18..24))?
 }

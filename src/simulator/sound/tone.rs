@@ -14,7 +14,7 @@ const HALF_TURN: i64 = 1 << 15;
 
 pub(super) fn sample(index: u64) -> i16 {
     let (note, at) = (index / NOTE_SAMPLES % TUNE.len() as u64, index % NOTE_SAMPLES);
-    let phase = TUNE[usize::try_from(note).unwrap_or(0)] * at * TURN / SAMPLE_RATE;
+    let phase = TUNE.get(usize::try_from(note).unwrap_or(0)).copied().unwrap_or(0) * at * TURN / SAMPLE_RATE;
     // An octave and a soft twelfth above make it sound like a bell, not like a telephone.
     let wave = sine(phase) * 6 + sine(phase * 2) * 2 + sine(phase * 3);
     let rise = at.min(ATTACK_SAMPLES);
