@@ -6,6 +6,7 @@
 
 mod audio_and_places;
 mod client;
+mod deploy;
 mod exact_limits;
 mod judge;
 mod kill;
