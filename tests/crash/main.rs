@@ -12,6 +12,7 @@ mod judge;
 mod kill;
 mod ledger;
 mod load;
+mod pauses;
 mod power;
 mod process;
 mod start_and_stop;

@@ -69,8 +69,12 @@ impl Process {
 
     /// SIGTERM.
     pub fn tell_to_stop(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        let told = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &id]).status().unwrap();
+        let told = Command::new("sh").args(["-c", "kill -s \"$2\" \"$1\"", "sh", &id, name]).status().unwrap();
         assert!(told.success());
     }
 
@@ -264,6 +268,10 @@ impl Gateway {
 
     pub fn tell_to_stop(&self) {
         self.process.tell_to_stop();
+    }
+
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     pub fn wait(&mut self) -> ExitStatus {
