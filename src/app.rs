@@ -6,6 +6,8 @@ mod audit;
 mod batch_queue;
 mod data_dir;
 mod export;
+mod gauges;
+mod handover;
 mod last_used;
 mod ledger;
 mod ledger_files;
@@ -17,6 +19,7 @@ mod promotion;
 mod refusals;
 mod request_ids;
 mod retention;
+mod stop;
 mod webhooks;
 mod what_if;
 mod writers;
@@ -31,7 +34,7 @@ use std::{
 };
 
 use axum::{Router, extract::FromRef};
-use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -40,6 +43,7 @@ use tokio_util::{
 use self::{
     adjustments::Adjustments,
     data_dir::DataDir,
+    handover::Handover,
     listeners::Listeners,
     parts::{connect_upstream, drain_options, open_journal, proxy_options, webhook_receiver},
     places::Places,
@@ -50,7 +54,10 @@ pub use self::{
     audit::verify_audit_log,
     batch_queue::{BatchQueue, EnqueueError, NewBatch},
     export::open_export,
+    gauges::Trouble,
+    handover::{HandoverError, Succession},
     ledger::{Ledger, LedgerError, Pass, Repricing, open_ledger, reprice},
+    stop::Held,
     what_if::{Against, Names, Question, Replayed, WhatIfError, what_if},
 };
 pub use crate::store::{
@@ -62,7 +69,7 @@ use crate::{
     clock::Clock,
     config::{Secret, Settings},
     domain::catalog::Catalog,
-    journal::{Failing, Journal, JournalError, Recovered},
+    journal::{Journal, JournalError, Recovered},
     metrics::Metrics,
     proxy::{Proxy, drain::Drainer, limiter::Limiter, recorder::Recorder, refusals::Refusals},
     secrets::{self, SecretsError},
@@ -87,17 +94,6 @@ pub struct App {
     projection: Progress,
     refusals: Arc<RefusalWriter>,
     stopping: AtomicBool,
-}
-
-/// Which parts fail, and in a word why.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct Trouble {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub journal: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ledger: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream: Option<&'static str>,
 }
 
 /// What handlers are given: the app, or any of its parts that they ask for.
@@ -139,6 +135,8 @@ pub struct Running {
     /// Ends all of them and the projection.
     stop_writing: CancellationToken,
     shutdown_grace: Duration,
+    /// Another gateway has the sockets and waits for the data.
+    handed_over: CancellationToken,
     _data_dir: DataDir,
 }
 
@@ -160,6 +158,8 @@ pub enum StartError {
     #[error(transparent)]
     Webhook(#[from] WebhookError),
     #[error(transparent)]
+    Handover(#[from] HandoverError),
+    #[error(transparent)]
     DataDir(#[from] data_dir::DataDirError),
     #[error("the journal: {0}")]
     Journal(#[from] JournalError),
@@ -179,33 +179,12 @@ pub enum StartError {
 impl App {
     /// False while new requests are refused: the gateway is stopping, or they could not be recorded.
     pub fn takes_requests(&self) -> bool {
-        !self.stopping.load(Ordering::Acquire) && self.journal.state().failing.is_none()
+        !self.is_stopping() && self.journal.state().failing.is_none()
     }
 
-    /// What the parts that may fail say of themselves.
-    pub fn trouble(&self) -> Trouble {
-        let cause = |failing: Option<Failing>| failing.map(|failing| failing.cause.name());
-        let unreachable = self.proxy.upstream.out_of_service().unreachable;
-        Trouble {
-            journal: cause(self.journal.state().failing),
-            ledger: cause(self.projection.state().failing),
-            upstream: unreachable.then_some("unreachable"),
-        }
-    }
-
-    /// Sizes that are only read when somebody looks.
-    pub fn refresh_gauges(&self) {
-        let journal = self.journal.state();
-        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.metrics.journal_bytes.set(whole(journal.bytes));
-        self.metrics.waiting_settlements.set(whole(journal.waiting_settlements));
-        let ledger = self.projection.state();
-        self.metrics.ledger_lag_bytes.set(whole(ledger.lag_bytes));
-        let trouble = self.trouble();
-        self.metrics.storage_is_failing([("journal", trouble.journal), ("ledger", trouble.ledger)]);
-        let failing = self.proxy.upstream.out_of_service();
-        self.metrics.failing.unreachable.set(failing.unreachable.into());
-        self.metrics.failing.models.set(whole(failing.models as u64));
+    /// Requests are still answered, and told that they are the last on their connection.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 }
 
@@ -218,12 +197,24 @@ impl Running {
         clock: Clock,
         routers: &Routers,
     ) -> Result<Self, StartError> {
+        Self::succeed(settings, catalog, clock, routers, Succession::default()).await
+    }
+
+    /// The same with sockets of before.
+    pub async fn succeed(
+        settings: &Settings,
+        catalog: Catalog,
+        clock: Clock,
+        routers: &Routers,
+        succession: Succession,
+    ) -> Result<Self, StartError> {
         let upstream = connect_upstream(settings)?;
         let receiver = webhook_receiver(settings)?;
-        let data_dir = DataDir::open(&settings.data_dir)?;
-        let listeners = Listeners::bind(settings).await?;
-        let now = clock.now();
+        let succession = succession.begin(&settings.data_dir).await?;
+        let data_dir = DataDir::open_within(&settings.data_dir, succession.wait).await?;
         data_dir.check_ledger()?;
+        let listeners = Listeners::bind(settings, succession).await?;
+        let now = clock.now();
         let store = Arc::new(Store::open(&data_dir.ledger()).await?);
         let (journal, recovered) = open_journal(settings, &data_dir, now).await?;
         let mut projector = Projector::new(Arc::clone(&journal), Store::clone(&store));
@@ -290,7 +281,8 @@ impl Running {
         listeners: Listeners,
         started: Started,
     ) -> Result<Self, StartError> {
-        let Listeners { calls, administration, listen, admin_listen } = listeners;
+        let handover = Handover::listen(started.data_dir.path(), listeners.copies(), grace(settings));
+        let Listeners { calls, administration, listen, admin_listen, kept_elsewhere } = listeners;
         let places = Places::count_out(settings);
         let server = Server {
             header_timeout: Duration::from_secs(settings.header_timeout_s),
@@ -300,15 +292,17 @@ impl Running {
             connections: TaskTracker::new(),
             open: CancellationToken::new(),
             stop: CancellationToken::new(),
+            queue_stays: CancellationToken::new(),
+            last_call: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
         let administration = match administration {
             None => {
-                tokio::spawn(server.clone().run(calls, (routers.everything)(&app)));
+                server.connections.spawn(server.clone().run(calls, (routers.everything)(&app)));
                 None
             }
             Some(listener) => {
-                tokio::spawn(server.clone().run(calls, (routers.calls)(&app)));
+                server.connections.spawn(server.clone().run(calls, (routers.calls)(&app)));
                 let places = Arc::new(Semaphore::new(places.administration));
                 let server = Server { places, ..server.clone() };
                 let apart = apart::serve(server, listener, (routers.administration)(&app));
@@ -319,7 +313,16 @@ impl Running {
                 })?)
             }
         };
-        let stop_writing = CancellationToken::new();
+        let (stop_writing, handed_over) = (CancellationToken::new(), CancellationToken::new());
+        if kept_elsewhere {
+            server.queue_stays.cancel();
+        }
+        match handover {
+            Ok(handover) => {
+                tokio::spawn(handover.run(handed_over.clone(), server.stop.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "no other gateway can take over from this one"),
+        }
         // A new admin key is to be shown and saved first, or it could be lost after it was used.
         if started.new_admin_key.is_none() {
             server.open.cancel();
@@ -337,9 +340,15 @@ impl Running {
             projection: tokio::spawn(started.projector.run(stop_writing.clone())),
             writers,
             stop_writing,
-            shutdown_grace: Duration::from_secs(settings.shutdown_grace_s),
+            shutdown_grace: grace(settings),
+            handed_over,
             _data_dir: started.data_dir,
         })
+    }
+
+    /// Cancelled when another gateway takes over: then this one is to stop.
+    pub const fn handed_over(&self) -> &CancellationToken {
+        &self.handed_over
     }
 
     /// Saves the admin key that was made at this start, once it has been shown; only then is anybody answered.
@@ -347,35 +356,6 @@ impl Running {
         let kept = self.app.admin_keys.keep_new().await;
         self.server.open.cancel();
         kept
-    }
-
-    /// Takes no new requests, lets those under way finish within the grace period (also those whose client has left), cuts
-    /// the rest, settles everything, and brings the ledger up to the journal's end.
-    pub async fn stop(self) {
-        const AFTER_THE_CUT: Duration = Duration::from_secs(2);
-        self.app.stopping.store(true, Ordering::Release);
-        self.server.stop.cancel();
-        self.server.connections.close();
-        self.tasks.close();
-        let under_way = async { tokio::join!(self.server.connections.wait(), self.tasks.wait()) };
-        if timeout(self.shutdown_grace, under_way).await.is_err() {
-            let (connections, answers) = (self.server.connections.len(), self.tasks.len());
-            tracing::warn!(connections, answers, "the grace period is over: cutting what is still open");
-        }
-        self.app.proxy.drainer.stop();
-        self.server.cut.cancel();
-        let _ = timeout(AFTER_THE_CUT, self.server.connections.wait()).await;
-        if timeout(AFTER_THE_CUT, self.tasks.wait()).await.is_err() {
-            tracing::warn!(open = self.tasks.len(), "answers still being read are settled at the next start");
-        }
-        self.stop_writing.cancel();
-        if timeout(Duration::from_secs(10), self.projection).await.is_err() {
-            tracing::warn!("the ledger is behind the journal; it catches up at the next start");
-        }
-        if timeout(AFTER_THE_CUT, self.writers.wait()).await.is_err() {
-            tracing::warn!("what the ledger keeps beside requests could not be written in time");
-        }
-        self.app.store.close().await;
     }
 }
 
@@ -398,6 +378,10 @@ fn check_tiers(accounts: &Accounts, catalog: &Catalog) -> Result<(), StartError>
         Some(lost) => Err(StartError::NoSuchTier { project: lost.id.to_string(), tier: lost.tier.as_str().to_owned() }),
         None => Ok(()),
     }
+}
+
+const fn grace(settings: &Settings) -> Duration {
+    Duration::from_secs(settings.shutdown_grace_s)
 }
 
 fn restored_limiter(buckets: Vec<StoredBucket>) -> Limiter {

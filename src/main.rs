@@ -8,7 +8,7 @@ use tollgate::{
         simulate_limits,
     },
     clock::Clock,
-    config,
+    config, telemetry,
 };
 
 /// A request makes about a hundred small allocations: glibc's allocator takes a quarter more processor time for a small
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let code = runtime.block_on(run(cli));
     // A name that nobody resolves would hold up the end: the system's resolver cannot be told to stop.
     runtime.shutdown_timeout(LAST_WAIT);
+    telemetry::finish(LAST_WAIT);
     code
 }
 
@@ -44,8 +45,8 @@ fn runtime_builder() -> Builder {
 
 async fn run(cli: Cli) -> ExitCode {
     let config = cli.config.as_deref();
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(config).await,
+    match cli.command.unwrap_or(Command::Serve(serve::ServeArgs::default())) {
+        Command::Serve(args) => serve::run(&args, config).await,
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => said(simulate::run(args).await),
         Command::Keys(command) => said(keys::run(command, config).await),

@@ -18,6 +18,9 @@ use crate::domain::{
 
 type Count = Counter<u64, AtomicU64>;
 
+/// Log lines that were dropped because nobody took them in time. Logging is one for the process, and knows no app.
+pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfItem {
     line_item: &'static str,
@@ -74,6 +77,8 @@ pub struct Metrics {
     pub webhooks_delivered: Count,
     pub webhooks_failed: Count,
     pub webhooks_dropped: Count,
+    /// [`LOG_LINES_DROPPED`], as it was when somebody last looked.
+    pub log_lines_dropped: Count,
     /// Entries of the ledger dropped for their age.
     pub entries_dropped: Count,
     /// Connections open on the listeners.
@@ -166,6 +171,7 @@ impl Metrics {
                 "webhooks_dropped",
                 "Webhooks given up for others: too many waited, or the gateway stopped",
             ),
+            log_lines_dropped: counter(&mut registry, "log_lines_dropped", "Log lines that nobody took in time"),
             entries_dropped: counter(&mut registry, "entries_dropped", "Entries of the ledger dropped for their age"),
             connections: gauge(&mut registry, "connections", "Open client connections"),
             drains: gauge(&mut registry, "drains", "Answers read on after their client had left"),

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -21,6 +22,8 @@ use crate::metrics::Metrics;
 /// Enough for long keys and many headers; hyper's own default is 400 KiB a connection.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
+/// For the words to those whose request is cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Server {
@@ -34,9 +37,13 @@ pub struct Server {
     pub connections: TaskTracker,
     /// Until it is cancelled, connections wait in the kernel's queue.
     pub open: CancellationToken,
-    /// No new connections; open ones finish their request.
+    /// No new connections.
     pub stop: CancellationToken,
-    /// Open connections are cut.
+    /// The sockets stay open elsewhere, and the connections in their queues with them.
+    pub queue_stays: CancellationToken,
+    /// Connections without a request are closed; the others finish theirs.
+    pub last_call: CancellationToken,
+    /// Requests are told that their time is over, and their connections are closed.
     pub cut: CancellationToken,
 }
 
@@ -46,6 +53,27 @@ impl Server {
         if self.unless_stopped(self.open.cancelled()).await.is_none() {
             return;
         }
+        self.accept(&listener, &router).await;
+        if !self.queue_stays.is_cancelled() {
+            self.serve_queue(listener, &router);
+        }
+    }
+
+    /// Who is in the queue when the socket is closed would be reset.
+    fn serve_queue(&self, listener: TcpListener, router: &Router) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+            && let Ok((stream, _peer)) = listener.accept()
+        {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.serve(stream, router.clone(), place);
+            }
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, router: &Router) {
         let mut failed = FailedAccepts::default();
         loop {
             // A place first: while there is none, connections wait in the kernel's queue.
@@ -69,7 +97,7 @@ impl Server {
     fn serve(&self, stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
         // Without it, small writes wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let (stop, cut, metrics) = (self.stop.clone(), self.cut.clone(), Arc::clone(&self.metrics));
+        let (last_call, cut, metrics) = (self.last_call.clone(), self.cut.clone(), Arc::clone(&self.metrics));
         // Without `pipeline_flush`: it holds an answer back while more bytes wait to be read (a line end after the body is
         // enough), and loses it when the connection is closed then.
         let mut http = hyper::server::conn::http1::Builder::new();
@@ -85,16 +113,15 @@ impl Server {
             tokio::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => Some(ended),
-                () = stop.cancelled() => None,
-                () = cut.cancelled() => Some(Ok(())),
+                () = last_call.cancelled() => None,
             };
             let ended = match ended {
                 Some(ended) => ended,
                 None => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
-                        ended = connection => ended,
-                        () = cut.cancelled() => Ok(()),
+                        ended = connection.as_mut() => ended,
+                        () = cut.cancelled() => timeout(LAST_WORDS, connection).await.unwrap_or(Ok(())),
                     }
                 }
             };

@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("accounts", &["store", "secrets", "openai", "domain"]),
     ("proxy", &["journal", "upstream", "metrics", "openai", "config", "clock", "domain"]),
     ("server", &["metrics"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["metrics", "config"]),
     ("simulator", &["openai", "clock", "domain"]),
     (
         "app",

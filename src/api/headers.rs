@@ -11,7 +11,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONNECTION};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -28,6 +28,7 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const BUDGET_PERCENT: HeaderName = HeaderName::from_static("x-tollgate-budget-percent");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Gives each request its id, which the journal, the ledger, the log and the answer carry. Counts refused keys, whichever
@@ -69,7 +70,7 @@ impl<S: Service<Request, Response = Response>> Service<Request> for Naming<S> {
 }
 
 pin_project! {
-    /// An answer that gets the id of its request.
+    /// An answer that gets the id of its request, or the end of the gateway in its place.
     pub(super) struct Named<F> {
         // Nothing: the request is refused for its URL.
         #[pin]
@@ -84,9 +85,16 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = match this.answering.as_pin_mut() {
-            Some(answering) => answering.poll(context),
-            None => Poll::Ready(Ok(ApiError::key_in_url().into_response())),
+        let answering = this.answering.as_pin_mut();
+        let answer = match answering.map_or_else(
+            || Poll::Ready(Ok(ApiError::key_in_url().into_response())),
+            |answering| answering.poll(context),
+        ) {
+            // The connection's task wakes this when the time is over; what is left of the request settles itself as it is dropped.
+            Poll::Pending if this.app.proxy.drainer.is_stopped() => {
+                Poll::Ready(Ok(ApiError::overloaded().into_response()))
+            }
+            answer => answer,
         };
         answer.map_ok(|mut response| {
             if response.status() == StatusCode::UNAUTHORIZED {
@@ -94,6 +102,10 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
             }
             if let Ok(value) = HeaderValue::from_str(this.request_id.text().as_str()) {
                 response.headers_mut().insert(REQUEST_ID, value);
+            }
+            // So that a client who keeps connections asks the next gateway, instead of this one just as it closes.
+            if this.app.is_stopping() {
+                response.headers_mut().insert(CONNECTION, CLOSE);
             }
             response
         })

@@ -15,11 +15,14 @@ pub(super) fn serve(server: Server, listener: TcpListener, router: Router) -> io
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let until = CancellationToken::new();
     let gone = until.clone();
+    // Whoever waits for the end of all connections waits for those that are still to be accepted, too.
+    let accepting = server.connections.token();
     let serving = async move {
         match TcpListener::from_std(listener) {
             Ok(listener) => server.run(listener, router).await,
             Err(error) => tracing::error!(%error, "administrators cannot be served"),
         }
+        drop(accepting);
         std::future::pending::<()>().await;
     };
     thread::Builder::new()

@@ -5,7 +5,13 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use tokio::time::{sleep, timeout};
+
+/// Requests wait meanwhile.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(5);
 
 /// Dropping it lets another process in.
 #[derive(Debug)]
@@ -61,6 +67,22 @@ impl DataDir {
             return Err(DataDirError::LedgerMissing { ledger, journal });
         }
         Ok(())
+    }
+
+    /// Waits for a gateway that is about to leave it.
+    pub(super) async fn open_within(path: &Path, wait: Duration) -> Result<Self, DataDirError> {
+        let opening = async {
+            loop {
+                match Self::open(path) {
+                    Err(DataDirError::InUse(_)) => sleep(BETWEEN_ATTEMPTS).await,
+                    opened => return opened,
+                }
+            }
+        };
+        if wait.is_zero() {
+            return Self::open(path);
+        }
+        timeout(wait, opening).await.unwrap_or_else(|_| Err(DataDirError::InUse(path.to_owned())))
     }
 
     pub(super) fn path(&self) -> &Path {

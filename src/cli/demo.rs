@@ -12,7 +12,7 @@ use super::{
     serve::{address, configuration, signals, start, until_told_to_stop},
 };
 use crate::{
-    app::Running,
+    app::{Running, Succession},
     config::{Secret, Settings, UpstreamUrl},
     domain::{
         audit::By,
@@ -58,7 +58,7 @@ pub async fn run(args: &DemoArgs, config_path: Option<&Path>) -> ExitCode {
         }
     };
     let admin_key = prepare(&mut settings);
-    let running = match start(&settings, catalog).await {
+    let running = match start(&settings, catalog, Succession::default()).await {
         Ok(running) => running,
         Err(code) => return code,
     };

@@ -42,7 +42,7 @@ Every setting is in config/tollgate.toml, and is also an environment variable (T
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the gateway (the default).
-    Serve,
+    Serve(serve::ServeArgs),
     /// Run the gateway with the built-in OpenAI look-alike behind it and a ready key.
     Demo(demo::DemoArgs),
     /// Run only the OpenAI look-alike.

@@ -1,7 +1,7 @@
 //! The answer's body on its way to the client: frames pass on as they came while the meter looks on.
 //!
-//! A stream has four ends: it is complete, it breaks, it goes silent, or the client leaves. Each settles the request, once,
-//! and before the client can have the last byte.
+//! A stream has five ends: it is complete, it breaks, it goes silent, the client leaves, or the gateway stops. Each settles the
+//! request, once, and before the client can have the last byte.
 
 use std::{
     collections::VecDeque,
@@ -171,13 +171,18 @@ impl MeteredBody {
         if is_complete(stream.scanner.seen()) {
             self.settle(Outcome::Completed);
         } else {
-            self.fail("upstream_incomplete", "The upstream ended its answer before it was complete.");
+            self.fail_upstream("upstream_incomplete", "The upstream ended its answer before it was complete.");
         }
     }
 
-    /// The upstream broke off or went silent. The client gets whole events and then an error event, never a `[DONE]`; an event
-    /// that was passing in pieces is closed first, so that the two do not run into each other.
-    fn fail(&mut self, code: &'static str, message: &'static str) {
+    /// The upstream broke off or went silent.
+    fn fail_upstream(&mut self, code: &'static str, message: &'static str) {
+        self.fail(&ApiError::upstream(502, code, message), Outcome::UpstreamFailed);
+    }
+
+    /// The client gets whole events and then an error event, never a `[DONE]`; an event that was passing in pieces is closed
+    /// first, so that the two do not run into each other.
+    fn fail(&mut self, error: &ApiError, outcome: Outcome) {
         self.upstream = None;
         if let Some(stream) = &mut self.stream {
             let already_complete = stream.scanner.seen().done;
@@ -185,9 +190,9 @@ impl MeteredBody {
                 if stream.scanner.is_inside_event() {
                     self.ready.push_back(Bytes::from_static(b"\n\n"));
                 }
-                self.ready.push_back(ApiError::upstream(502, code, message).event().into());
+                self.ready.push_back(error.event().into());
             }
-            let outcome = if already_complete { Outcome::Completed } else { Outcome::UpstreamFailed };
+            let outcome = if already_complete { Outcome::Completed } else { outcome };
             self.settle(outcome);
         }
     }
@@ -202,6 +207,13 @@ impl MeteredBody {
                 }
             }));
         }
+    }
+
+    /// The time to finish is over and the client has only whole events, so that it can be told why no more come.
+    fn is_to_be_cut(&self) -> bool {
+        self.drainer.is_stopped()
+            && self.ready.is_empty()
+            && self.stream.as_ref().is_some_and(|stream| !stream.scanner.is_inside_event())
     }
 
     /// True once the stream has been silent or open for too long.
@@ -234,6 +246,9 @@ impl Body for MeteredBody {
                 }
                 self.pace = Pace::Gathering { bytes: 0, steps_back: 0 };
             }
+            if self.upstream.is_some() && self.is_to_be_cut() {
+                self.fail(&ApiError::overloaded(), Outcome::Interrupted);
+            }
             let Some(upstream) = &mut self.upstream else {
                 if self.ready.is_empty() {
                     return Poll::Ready(None);
@@ -250,7 +265,8 @@ impl Body for MeteredBody {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     tracing::warn!(%error, "the upstream broke off a stream");
-                    self.fail("upstream_connection_lost", "The connection to the upstream was lost during the answer.");
+                    let message = "The connection to the upstream was lost during the answer.";
+                    self.fail_upstream("upstream_connection_lost", message);
                 }
                 Poll::Ready(None) => self.end(),
                 Poll::Pending if !self.ready.is_empty() => match self.pace {
@@ -267,7 +283,7 @@ impl Body for MeteredBody {
                     } else {
                         "The upstream stopped sending in the middle of its answer."
                     };
-                    self.fail("upstream_timeout", message);
+                    self.fail_upstream("upstream_timeout", message);
                 }
                 Poll::Pending => return Poll::Pending,
             }

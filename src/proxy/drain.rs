@@ -1,7 +1,14 @@
 //! What happens to an answer whose client has left: it is read on for its true usage, within bounds of time, bytes and
 //! number, or cancelled and estimated.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -30,18 +37,27 @@ pub struct Drainer {
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    /// The same as `stop`, for those who look at it with every piece of an answer.
+    is_stopped: AtomicBool,
     runtime: Handle,
 }
 
 impl Drainer {
     pub fn new(options: DrainOptions, tasks: TaskTracker, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(options.max_requests));
-        Self { options, places, tasks, metrics, stop: CancellationToken::new(), runtime: Handle::current() }
+        let (stop, is_stopped) = (CancellationToken::new(), AtomicBool::new(false));
+        Self { options, places, tasks, metrics, stop, is_stopped, runtime: Handle::current() }
     }
 
     /// Reads nothing on any more: what is being read is settled as far as it got.
     pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
         self.stop.cancel();
+    }
+
+    /// The time that answers had to finish is over.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
     }
 
     /// Reads a stream to its end in the background, or settles it at once where that is not allowed.

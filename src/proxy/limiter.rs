@@ -1,6 +1,7 @@
 //! Takes from all limits of a project and of its key, or from none, and corrects afterwards.
 
 mod shelf;
+mod under_way;
 
 use std::{
     collections::HashMap,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A number that the environment can raise.
-fn number(environment: &BTreeMap<String, String>, name: &str, default: u64) -> u64 {
+pub fn number(environment: &BTreeMap<String, String>, name: &str, default: u64) -> u64 {
     environment.get(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 

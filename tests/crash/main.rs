@@ -7,6 +7,7 @@
 
 mod audio_and_places;
 mod client;
+mod deploy;
 mod disk_errors;
 mod exact_limits;
 mod floods;
@@ -18,6 +19,7 @@ mod load;
 mod lost_files;
 mod measure;
 mod overload;
+mod pauses;
 mod power;
 mod process;
 mod secrets;

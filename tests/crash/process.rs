@@ -2,10 +2,14 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,7 +34,7 @@ impl Process {
     /// Its log lines (standard error) are appended to `log`.
     fn start(command: &mut Command, log: &Path) -> Self {
         let stderr = OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -65,8 +69,12 @@ impl Process {
 
     /// SIGTERM.
     pub fn tell_to_stop(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        let told = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &id]).status().unwrap();
+        let told = Command::new("sh").args(["-c", "kill -s \"$2\" \"$1\"", "sh", &id, name]).status().unwrap();
         assert!(told.success());
     }
 
@@ -101,7 +109,12 @@ pub struct LookAlike {
 impl LookAlike {
     pub fn start(dir: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.env_clear().args(["simulate", "--listen", "127.0.0.1:0", "--log"]).arg(log_of(dir)).args(more);
+        command
+            .stdin(Stdio::null())
+            .env_clear()
+            .args(["simulate", "--listen", "127.0.0.1:0", "--log"])
+            .arg(log_of(dir))
+            .args(more);
         let mut process = Process::start(&mut command, &dir.join("look-alike.err"));
         Self { url: process.line_with("http://"), _process: process }
     }
@@ -119,13 +132,18 @@ pub struct Setup {
     settings: Vec<(&'static str, String)>,
     /// A program to start it with, and its arguments.
     wrapper: Vec<String>,
+    /// Further words after `serve`.
+    words: Vec<String>,
+    /// Handed over as a service manager does.
+    socket: Option<Arc<TcpListener>>,
 }
 
 impl Setup {
     /// With its data in `dir`, and an admin key that is known.
     pub fn new(dir: &Path, upstream: &LookAlike) -> Self {
         let data = dir.join("data");
-        let setup = Self { data: data.clone(), settings: Vec::new(), wrapper: Vec::new() };
+        let setup =
+            Self { data: data.clone(), settings: Vec::new(), wrapper: Vec::new(), words: Vec::new(), socket: None };
         setup
             .with("DATA_DIR", data.to_str().unwrap())
             .with("UPSTREAM_URL", &upstream.url)
@@ -149,8 +167,21 @@ impl Setup {
         Self { wrapper: wrapper.iter().map(|&word| word.to_owned()).collect(), ..self }
     }
 
+    #[must_use]
+    pub fn started_with(&self, words: &[&str]) -> Self {
+        Self { words: words.iter().map(|&word| word.to_owned()).collect(), ..self.clone() }
+    }
+
+    /// As systemd would: descriptor 3 and two variables.
+    #[must_use]
+    pub fn with_socket(self, socket: TcpListener) -> Self {
+        let shell = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
+        Self { socket: Some(Arc::new(socket)), ..self }.started_by(&["sh", "-c", shell, "sh"])
+    }
+
     fn command(&self) -> Command {
-        let mut words = self.wrapper.iter().map(String::as_str).chain([PROGRAM, "serve"]);
+        let more = self.words.iter().map(String::as_str);
+        let mut words = self.wrapper.iter().map(String::as_str).chain([PROGRAM, "serve"]).chain(more);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         // No configuration file of the directory that tests run in.
@@ -158,7 +189,21 @@ impl Setup {
         for (name, value) in self.settings.iter().filter(|(_, value)| !value.is_empty()) {
             command.env(format!("TOLLGATE_{name}"), value);
         }
+        match &self.socket {
+            Some(socket) => command.stdin(OwnedFd::from(socket.try_clone().unwrap())),
+            None => command.stdin(Stdio::null()),
+        };
         command
+    }
+
+    /// Starts it and tells it to stop after `time`, ready or not: its exit code (none when it was too early to listen for
+    /// signals), and how long its end took.
+    pub fn start_and_stop(&self, time: Duration) -> (Option<i32>, Duration) {
+        let mut process = Process::start(&mut self.command(), &self.log());
+        std::thread::sleep(time);
+        process.tell_to_stop();
+        let told = Instant::now();
+        (process.wait().code(), told.elapsed())
     }
 
     pub fn start(&self) -> Gateway {
@@ -223,6 +268,10 @@ impl Gateway {
 
     pub fn tell_to_stop(&self) {
         self.process.tell_to_stop();
+    }
+
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     pub fn wait(&mut self) -> ExitStatus {

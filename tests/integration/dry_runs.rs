@@ -210,7 +210,8 @@ async fn a_dry_run_tells_what_would_be_reserved_on_each_limit_of_money() {
         0 => vec![good_json()],
         _ => vec![stream_head(), chunk(word("one")), Step::Hang],
     };
-    let gateway = Scripted::start(steps).await.gateway(|_| {}).await;
+    let mut gateway = Scripted::start(steps).await.gateway(|_| {}).await;
+    gateway.leaves("an answer that hangs is read on");
     let (admin, team) = (gateway.admin(), gateway.project("tier1").await);
     let project = format!("/v1/organization/projects/{}", team.project_id);
     let month = |cents| json!({"threshold_amount": cents, "currency": "USD", "interval": "month"});

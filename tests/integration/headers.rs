@@ -51,7 +51,8 @@ async fn the_recorded_request_of_the_seed_model_has_the_recorded_six_headers() {
 
 #[tokio::test]
 async fn a_stream_shows_limits_and_ids_before_its_first_event() {
-    let gateway = Gateway::start_at(manual_clock(), simulator::Options::default(), |_| {}).await;
+    let mut gateway = Gateway::start_at(manual_clock(), simulator::Options::default(), |_| {}).await;
+    gateway.leaves("an answer that hangs is read on");
     let team = gateway.project("tier1").await;
     let body = with(text(TEXT_MODEL, "Hi"), &json!({"stream": true}));
     let response = team.open(&[("x-simulate", "hang-midstream")], &body).await;

@@ -62,7 +62,7 @@ async fn an_open_stream_finishes_within_the_grace() {
 }
 
 #[tokio::test]
-async fn a_stream_that_outlasts_the_grace_is_cut_and_settled() {
+async fn a_stream_that_outlasts_the_grace_is_told_so_and_settled() {
     let upstream = Scripted::playing(held(&Gate::closed())).await;
     let mut gateway = upstream.gateway(|settings| settings.shutdown_grace_s = 1).await;
     let team = gateway.project("tier1").await;
@@ -75,8 +75,11 @@ async fn a_stream_that_outlasts_the_grace_is_cut_and_settled() {
     eventually("one is read on", async || gateway.metric("drains").await == 1).await;
     let took = stop(&mut gateway).await.unwrap();
     assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
-    let rest = response.into_body().collect().await;
-    assert!(rest.is_err(), "the client sees that its answer broke off");
+    let rest = response.into_body().collect().await.expect("the answer ends in good order").to_bytes();
+    let rest = String::from_utf8(rest.to_vec()).unwrap();
+    let error = rest.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n"));
+    let error: Value = serde_json::from_str(error.unwrap_or_else(|| panic!("no event: {rest:?}"))).unwrap();
+    assert_eq!(error["error"]["code"], "server_is_overloaded", "one whole event, and no [DONE] after it");
     eventually("the upstream is left", async || upstream.hang_ups() == 2).await;
     let settled = rows(&gateway).await;
     assert_eq!(settled.len(), 2);
@@ -90,22 +93,58 @@ async fn a_stream_that_outlasts_the_grace_is_cut_and_settled() {
 }
 
 #[tokio::test]
-async fn a_request_without_an_answer_is_cut_and_settled_too() {
+async fn a_request_without_an_answer_is_told_so_and_settled_too() {
     let upstream = Scripted::playing(vec![Step::Hang]).await;
     let mut gateway = upstream.gateway(|settings| settings.shutdown_grace_s = 0).await;
     let team = gateway.project("tier1").await;
+    let mut sockets = Vec::new();
     for body in [request(), text(TEXT_MODEL, "Hi")] {
         let mut socket = TcpStream::connect(team.url.trim_start_matches("http://")).await.unwrap();
         socket.write_all(&raw(team.key.as_deref().unwrap(), &body)).await.unwrap();
-        // Kept open beyond the test's end.
-        std::mem::forget(socket);
+        sockets.push(socket);
     }
     eventually("both are there", async || upstream.requests().len() == 2).await;
     assert!(stop(&mut gateway).await.unwrap() < Duration::from_secs(2));
+    for mut socket in sockets {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("connection: close\r\n"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let error: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(error["error"]["code"], "server_is_overloaded");
+    }
     eventually("the upstream is left", async || upstream.hang_ups() == 2).await;
     let rows = rows(&gateway).await;
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| row.outcome == "interrupted" && row.basis == "estimated"), "{rows:?}");
+}
+
+/// The grace period ends in the middle of an event, the rest of which comes a little later.
+#[tokio::test]
+async fn an_event_that_is_passing_when_the_grace_ends_is_finished_first() {
+    let gate = Gate::closed();
+    let long = word(&"long ".repeat(40_000));
+    let (first, second) = long.split_at(long.len() / 2);
+    let steps =
+        vec![stream_head(), chunk(word("one")), chunk(first), Step::Gate(gate.clone()), chunk(second), Step::Hang];
+    let upstream = Scripted::playing(steps).await;
+    let mut gateway = upstream.gateway(|settings| settings.shutdown_grace_s = 0).await;
+    let team = gateway.project("tier1").await;
+    let mut response = team.open(&[], &request()).await;
+    let mut came = Vec::new();
+    while came.len() < first.len() {
+        came.extend(response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap());
+    }
+    let app = std::sync::Arc::clone(&gateway.running.as_ref().unwrap().app);
+    let stopped = stop(&mut gateway);
+    eventually("it is being cut", async || app.proxy.drainer.is_stopped()).await;
+    gate.open();
+    came.extend(response.into_body().collect().await.expect("it ends in good order").to_bytes());
+    let came = String::from_utf8(came).unwrap();
+    let rest = came.strip_prefix(&(word("one") + &long)).expect("whole events come first");
+    assert!(rest.starts_with("data: {\"error\":") && rest.matches("\n\n").count() == 1, "{rest}");
+    assert!(stopped.await.unwrap() < Duration::from_secs(4));
+    assert_eq!(rows(&gateway).await[0].outcome, "interrupted");
 }
 
 fn raw(key: &str, body: &Value) -> Vec<u8> {
@@ -164,6 +203,30 @@ async fn health_says_that_the_gateway_stops_to_those_who_can_still_ask() {
     let _ = socket.write_all(b"\r\n").await;
     let mut answer = String::new();
     let _ = socket.read_to_string(&mut answer).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("connection: close\r\n"), "{answer}");
     assert!(stopped.await.unwrap() < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_asks_once_more_is_answered_and_then_closed() {
+    let mut gateway = Gateway::start_with(|settings| settings.shutdown_grace_s = 5).await;
+    let team = gateway.project("tier1").await;
+    let mut kept = TcpStream::connect(team.url.trim_start_matches("http://")).await.unwrap();
+    let call = raw(team.key.as_deref().unwrap(), &text(TEXT_MODEL, "Hi"));
+    kept.write_all(&call).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let length = kept.read(&mut answer).await.unwrap();
+    assert!(
+        !String::from_utf8_lossy(&answer[..length]).contains("connection: close"),
+        "the next request may come here"
+    );
+    let app = std::sync::Arc::clone(&gateway.running.as_ref().unwrap().app);
+    let stopped = stop(&mut gateway);
+    eventually("it is stopping", async || app.is_stopping()).await;
+    kept.write_all(&call).await.unwrap();
+    let mut answer = String::new();
+    kept.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
+    assert!(stopped.await.unwrap() < Duration::from_secs(4));
+    assert_eq!(rows(&gateway).await.len(), 2);
 }

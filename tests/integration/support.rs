@@ -1,22 +1,30 @@
 //! A gateway of one's own for each test, and those who talk to it: the admin, a project, a stranger.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{Client, Error as LegacyError, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tollgate::{
     api,
-    app::{Routers, Running},
+    app::{App, Held, Routers, Running},
     clock::Clock,
     config::{ListenAddress, Secret, Settings, UpstreamUrl, load_catalog},
     domain::{rollup::Cells, usage::LineItem},
@@ -32,7 +40,11 @@ pub const TEXT_MODEL: &str = "gpt-4o-mini";
 
 type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
-/// A running gateway with a look-alike behind it, both in this process.
+/// How long what a test has begun may take to end by itself, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running gateway with a look-alike behind it, both in this process. It has threads of its own, so that at the end of each
+/// test it can be looked at while it comes to rest: nothing may be left over, unless the test said so.
 pub struct Gateway {
     pub running: Option<Running>,
     pub clock: Clock,
@@ -42,6 +54,8 @@ pub struct Gateway {
     pub admin_url: String,
     client: HttpClient,
     stop_upstream: CancellationToken,
+    runtime: Option<Runtime>,
+    leaves: Option<&'static str>,
 }
 
 /// What came back.
@@ -87,15 +101,26 @@ impl Gateway {
     }
 
     pub async fn start_at(clock: Clock, upstream: simulator::Options, change: impl FnOnce(&mut Settings)) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let runtime = threads();
+        let listener = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await.unwrap().unwrap();
         let upstream_url = format!("http://{}/v1", listener.local_addr().unwrap());
         let stop_upstream = CancellationToken::new();
-        tokio::spawn(simulator::serve(listener, upstream, stop_upstream.clone()));
-        Self::start_before(&upstream_url, stop_upstream, clock, change).await
+        runtime.spawn(simulator::serve(listener, upstream, stop_upstream.clone()));
+        Self::start_on(runtime, &upstream_url, stop_upstream, clock, change).await
     }
 
     /// In front of any upstream.
     pub async fn start_before(
+        upstream_url: &str,
+        stop_upstream: CancellationToken,
+        clock: Clock,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        Self::start_on(threads(), upstream_url, stop_upstream, clock, change).await
+    }
+
+    async fn start_on(
+        runtime: Runtime,
         upstream_url: &str,
         stop_upstream: CancellationToken,
         clock: Clock,
@@ -123,6 +148,8 @@ impl Gateway {
             admin_url: String::new(),
             client,
             stop_upstream,
+            runtime: Some(runtime),
+            leaves: None,
         };
         gateway.run().await;
         gateway
@@ -132,15 +159,32 @@ impl Gateway {
     pub async fn run(&mut self) {
         let routers = Routers { calls: api::calls, administration: api::administration, everything: api::everything };
         let catalog = load_catalog(&self.settings).unwrap();
-        let running = Running::start(&self.settings, catalog, self.clock.clone(), &routers).await.unwrap();
+        let (settings, clock) = (self.settings.clone(), self.clock.clone());
+        let starting = async move { Running::start(&settings, catalog, clock, &routers).await };
+        let running = self.threads().spawn(starting).await.unwrap().unwrap();
         self.calls_url = format!("http://{}", running.listen);
         self.admin_url = format!("http://{}", running.admin_listen);
         self.running = Some(running);
     }
 
-    /// Stops in order. The look-alike goes on.
+    /// Stops in order, and finds nothing left over. The look-alike goes on.
     pub async fn stop(&mut self) {
-        self.running.take().unwrap().stop().await;
+        let running = self.running.take().unwrap();
+        let app = Arc::clone(&running.app);
+        self.threads().spawn(running.stop()).await.unwrap();
+        assert_eq!(app.held(), Held::default(), "left over after the end");
+        assert_eq!(app.metrics.connections.get(), 0, "connections that are open after the end");
+        assert!(app.ledger_is_complete());
+        sound_books(&self.ledger_path()).await;
+    }
+
+    /// The test ends while something is under way, or with books that it has meddled with, and this is why.
+    pub fn leaves(&mut self, why: &'static str) {
+        self.leaves = Some(why);
+    }
+
+    fn threads(&self) -> Handle {
+        self.runtime.as_ref().unwrap().handle().clone()
     }
 
     pub fn ledger_path(&self) -> std::path::PathBuf {
@@ -169,6 +213,7 @@ impl Gateway {
             url: url.to_owned(),
             key: key.map(str::to_owned),
             client: self.client.clone(),
+            threads: self.threads(),
             key_id: String::new(),
             project_id: String::new(),
         }
@@ -203,37 +248,7 @@ impl Gateway {
     /// newest last (within a millisecond in any order). Checks what must hold after every test.
     pub async fn ledger(&self) -> Vec<Row> {
         self.at_rest().await;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.ledger_path()).read_only(true);
-        let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-        let rows = sqlx::query_as("SELECT * FROM ledger ORDER BY request_id").fetch_all(&pool).await.unwrap();
-        let parts: Vec<(i64, i64, Vec<u8>)> =
-            sqlx::query_as("SELECT detail, width_s, cells FROM rollups").fetch_all(&pool).await.unwrap();
-        // The quantities of adjustments have been counted before.
-        let adjusting: Vec<u32> =
-            sqlx::query_scalar("SELECT number FROM tariffs WHERE adjusts").fetch_all(&pool).await.unwrap();
-        let kinds = [(0, 60), (0, 3_600), (0, 86_400), (1, 86_400), (2, 3_600), (2, 86_400)];
-        let mut sums = BTreeMap::from(kinds.map(|kind| (kind, (0, 0, 0))));
-        for (detail, width_s, cells) in parts {
-            let (requests, input, output) = sums.get_mut(&(detail, width_s)).unwrap();
-            let cells = Cells::of(&cells).unwrap().map(Result::unwrap);
-            for cell in cells.filter(|cell| !adjusting.contains(&cell.tariff)) {
-                let tokens =
-                    |items: [LineItem; 2]| items.iter().map(|item| cell.usage.get(*item).cast_signed()).sum::<i64>();
-                *requests += cell.requests.cast_signed();
-                *input += tokens([LineItem::InputText, LineItem::InputAudio]);
-                *output += tokens([LineItem::OutputText, LineItem::OutputAudio]);
-            }
-        }
-        let count = |f: fn(&Row) -> i64| rows.iter().map(f).sum::<i64>();
-        let expected = (
-            count(|_| 1),
-            count(|row| row.input_text + row.input_audio),
-            count(|row| row.output_text + row.output_audio),
-        );
-        for (kind, sums) in sums {
-            assert_eq!(sums, expected, "rollups of detail and width {kind:?} differ from the rows");
-        }
-        rows
+        sound_books(&self.ledger_path()).await
     }
 
     /// Waits until no admission is open and the ledger has caught up with the journal.
@@ -257,9 +272,82 @@ impl Gateway {
     }
 }
 
+/// Threads of a gateway of its own.
+fn threads() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// The rows of a ledger. They are there once each, and every sum is the sum of its rows.
+async fn sound_books(path: &Path) -> Vec<Row> {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).read_only(true);
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let rows = sqlx::query_as("SELECT * FROM ledger ORDER BY request_id").fetch_all(&pool).await.unwrap();
+    let parts: Vec<(i64, i64, Vec<u8>)> =
+        sqlx::query_as("SELECT detail, width_s, cells FROM rollups").fetch_all(&pool).await.unwrap();
+    // The quantities of adjustments have been counted before.
+    let adjusting: Vec<u32> =
+        sqlx::query_scalar("SELECT number FROM tariffs WHERE adjusts").fetch_all(&pool).await.unwrap();
+    let kinds = [(0, 60), (0, 3_600), (0, 86_400), (1, 86_400), (2, 3_600), (2, 86_400)];
+    let mut sums = BTreeMap::from(kinds.map(|kind| (kind, (0, 0, 0))));
+    for (detail, width_s, cells) in parts {
+        let (requests, input, output) = sums.get_mut(&(detail, width_s)).unwrap();
+        let cells = Cells::of(&cells).unwrap().map(Result::unwrap);
+        for cell in cells.filter(|cell| !adjusting.contains(&cell.tariff)) {
+            let tokens =
+                |items: [LineItem; 2]| items.iter().map(|item| cell.usage.get(*item).cast_signed()).sum::<i64>();
+            *requests += cell.requests.cast_signed();
+            *input += tokens([LineItem::InputText, LineItem::InputAudio]);
+            *output += tokens([LineItem::OutputText, LineItem::OutputAudio]);
+        }
+    }
+    let count = |f: fn(&Row) -> i64| rows.iter().map(f).sum::<i64>();
+    let expected =
+        (count(|_| 1), count(|row| row.input_text + row.input_audio), count(|row| row.output_text + row.output_audio));
+    let horizon: Vec<i64> = sqlx::query_scalar("SELECT horizon_ms FROM retention").fetch_all(&pool).await.unwrap();
+    let are_all_kept = horizon.iter().all(|horizon_ms| *horizon_ms == 0);
+    for (kind, sums) in sums {
+        // Of entries that were dropped for their age the sums stay.
+        let is_right = if are_all_kept { sums == expected } else { sums.0 >= expected.0 };
+        assert!(is_right, "rollups of detail and width {kind:?} differ from the rows: {sums:?} and {expected:?}");
+    }
+    let ids: HashSet<_> = rows.iter().map(|row: &Row| row.request_id.as_str()).collect();
+    assert_eq!(ids.len(), rows.len(), "a request is in the ledger more than once");
+    pool.close().await;
+    rows
+}
+
+/// Waits until nothing is under way and all of it is in the ledger.
+async fn at_rest(app: &App) {
+    let deadline = Instant::now() + PATIENCE;
+    while app.held() != Held::default() || !app.ledger_is_complete() {
+        assert!(Instant::now() < deadline, "the test leaves something over: {:?}", app.held());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 impl Drop for Gateway {
+    /// Whatever a test did: at its end nothing is held, open or read on, and the books are sound.
     fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        let path = self.ledger_path();
+        let app = self.running.as_ref().map(|running| Arc::clone(&running.app));
+        // On a thread of its own, since a test's own runtime cannot wait for another one.
+        let checked = std::thread::scope(|scope| {
+            let check = || {
+                if let Some(app) = app.filter(|_| self.leaves.is_none()) {
+                    runtime.block_on(async {
+                        at_rest(&app).await;
+                        sound_books(&path).await
+                    });
+                }
+            };
+            if std::thread::panicking() { Ok(()) } else { scope.spawn(check).join() }
+        });
         self.stop_upstream.cancel();
+        runtime.shutdown_background();
+        if let Err(panicked) = checked {
+            std::panic::resume_unwind(panicked);
+        }
     }
 }
 
@@ -293,6 +381,8 @@ pub struct Actor {
     pub key_id: String,
     pub project_id: String,
     pub client: HttpClient,
+    /// Connections live there, and end with the gateway's and not with the test's.
+    pub threads: Handle,
 }
 
 impl Actor {
@@ -329,7 +419,7 @@ impl Actor {
     /// Sends a chat completion and hands back the answer with its body unread: drop it to hang up.
     pub async fn open(&self, headers: &[(&str, &str)], body: &Value) -> http::Response<Incoming> {
         let request = self.request(Method::POST, "/v1/chat/completions", headers);
-        self.client.request(request.body(Full::from(body.to_string())).unwrap()).await.unwrap()
+        self.sent(request.body(Full::from(body.to_string())).unwrap()).await.unwrap()
     }
 
     pub fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> http::request::Builder {
@@ -341,8 +431,15 @@ impl Actor {
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
     }
 
+    /// A client that no longer waits hangs up.
+    async fn sent(&self, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>, LegacyError> {
+        let client = self.client.clone();
+        let sending = AbortOnDropHandle::new(self.threads.spawn(async move { client.request(request).await }));
+        sending.await.unwrap()
+    }
+
     pub async fn send(&self, request: http::request::Builder, body: Bytes) -> Reply {
-        let response = self.client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
+        let response = self.sent(request.body(Full::new(body)).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes);
         Reply { status: head.status, headers: head.headers, body: body.unwrap_or_default() }

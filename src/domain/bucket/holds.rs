@@ -39,6 +39,11 @@ impl Bucket {
         self.level
     }
 
+    /// Holds that are not settled.
+    pub fn open_holds(&self) -> u64 {
+        self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.open))
+    }
+
     /// Puts back a level from before a restart. What a unit weighs stays where it was not stored.
     pub const fn restore(&mut self, level: Level) {
         let unit_nanos = if level.unit_nanos == 0 { self.level.unit_nanos } else { level.unit_nanos };

@@ -97,6 +97,12 @@ impl Spending {
         let limits = self.limits(payer);
         Ok(SpendHold { spending: Arc::clone(self), project, key, amount, limits })
     }
+
+    /// All that is held, and for how many keys and projects.
+    pub fn held(&self) -> (Total, usize) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        (held.organization, held.projects.len().saturating_add(held.keys.len()))
+    }
 }
 
 impl SpendHold {

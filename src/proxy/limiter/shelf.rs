@@ -41,6 +41,10 @@ impl Cells {
     pub(super) fn lock(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    pub(super) fn open_holds(&self) -> u64 {
+        self.lock().open_holds()
+    }
 }
 
 impl Shelf {
@@ -50,6 +54,11 @@ impl Shelf {
             Some(place) => self.audio.get_or_insert_default().get_mut(place),
             None => self.buckets.get_mut(dimension.index()),
         }
+    }
+
+    fn open_holds(&self) -> u64 {
+        let buckets = self.buckets.iter().chain(self.audio.iter().flat_map(|buckets| buckets.iter()));
+        buckets.fold(0, |sum, bucket| sum.saturating_add(bucket.open_holds()))
     }
 
     fn levels(&self) -> Levels {
