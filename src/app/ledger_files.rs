@@ -27,15 +27,15 @@ impl LedgerFiles {
                     failing = false;
                     self.metrics.ledger_put_back.inc();
                     let database = database.display();
-                    match set_aside {
-                        None => {
-                            tracing::error!(%database, "the ledger's files were deleted: they are written anew, and nothing is lost")
-                        }
-                        Some(aside) => tracing::error!(
-                            %database, set_aside = %aside.display(),
-                            "the ledger was replaced by another file while the gateway used it: the gateway's own is back in its place, \
-                             the other one is kept; to go on with that one, stop the gateway first"
-                        ),
+                    if let Some(aside) = set_aside {
+                        let set_aside = aside.display();
+                        tracing::error!(
+                            %database, %set_aside,
+                            "the ledger was replaced by another file while the gateway used it: the gateway's own is back in its \
+                             place, the other one is kept; to go on with that one, stop the gateway first"
+                        );
+                    } else {
+                        tracing::error!(%database, "the ledger's files were deleted: they are written anew, and nothing is lost");
                     }
                 }
                 Err(error) => {

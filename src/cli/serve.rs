@@ -25,7 +25,7 @@ use crate::{
 pub struct ServeArgs {
     /// Take the listening sockets from the gateway that runs on the same data, stop it, and go on when it has ended: clients that
     /// connect meanwhile wait, and none is refused. Without such a gateway this is a start like any other. Sockets of a
-    /// service manager (LISTEN_FDS, as of a systemd socket unit) are used in any case.
+    /// service manager (`LISTEN_FDS`, as of a systemd socket unit) are used in any case.
     #[arg(long)]
     pub take_over: bool,
 }

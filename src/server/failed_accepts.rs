@@ -23,14 +23,14 @@ impl FailedAccepts {
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
             return;
         }
-        if let Some(failed) = self.to_be_told(Instant::now()) {
+        if let Some(failed) = self.due(Instant::now()) {
             tracing::warn!(%error, failed, "cannot accept connections at the moment");
         }
         sleep(BACK_OFF).await;
     }
 
     /// One more; how many there were since the last time that somebody was told, when it is time to tell.
-    fn to_be_told(&mut self, now: Instant) -> Option<u64> {
+    fn due(&mut self, now: Instant) -> Option<u64> {
         self.since = self.since.saturating_add(1);
         let is_early = self.warned_at.is_some_and(|then| now.saturating_duration_since(then) < BETWEEN_WARNINGS);
         if is_early {
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn the_first_failure_is_told_at_once_and_the_next_ones_together() {
         let (mut failed, began) = (FailedAccepts::default(), Instant::now());
-        let mut told_after = |millis| failed.to_be_told(began + Duration::from_millis(millis));
+        let mut told_after = |millis| failed.due(began + Duration::from_millis(millis));
         assert_eq!(told_after(0), Some(1));
         let told: Vec<_> = (1..=240).filter_map(|step| told_after(step * 50)).collect();
         assert_eq!(told, [100, 100], "twelve seconds of failures are two more lines");
