@@ -104,7 +104,7 @@ async fn the_upstream_sees_our_credential_and_only_headers_on_the_list() {
         ("origin", "https://evil.example"),
     ];
     let headers: Vec<_> = passed.into_iter().chain(kept).collect();
-    let path = format!("{CHAT}?api-version=1&key={key}");
+    let path = format!("{CHAT}?api-version=1&base_url=http://evil.example");
     let reply = team.post_bytes(&path, &headers, text(TEXT_MODEL, "Hi").to_string()).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let received = upstream.last();
