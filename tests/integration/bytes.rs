@@ -237,11 +237,17 @@ async fn a_caller_does_not_choose_where_requests_go() {
     let upstream = StandIn::start().await;
     let (_gateway, team) = behind(&upstream).await;
     let mut body = text(TEXT_MODEL, "Hi");
-    for name in ["api_base", "base_url", "api_key", "organization", "custom_llm_provider", "endpoint", "proxy", "host"]
-    {
+    for name in ["api_base", "base_url", "api_key", "organization", "custom_llm_provider", "extra_headers"] {
+        let mut routed = body.clone();
+        routed[name] = json!(url);
+        let reply = team.chat(&routed).await;
+        let (status, error) = (reply.status.as_u16(), reply.error());
+        assert_eq!((status, &error["param"], &error["code"]), (400, &json!(name), &json!("unknown_parameter")));
+    }
+    assert_eq!(upstream.received().len(), 0);
+    for name in ["endpoint", "proxy", "host"] {
         body[name] = json!(url);
     }
-    body["extra_headers"] = json!({"authorization": "Bearer theirs", "host": url});
     body["messages"][0]["content"] = json!([{"type": "image_url", "image_url": {"url": format!("{url}/cat.png")}}]);
     let host = evil.local_addr().unwrap().to_string();
     for headers in [vec![], vec![("host", host.as_str()), ("x-base-url", &url), ("forwarded", &url)]] {
