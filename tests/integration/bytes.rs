@@ -104,7 +104,7 @@ async fn the_upstream_sees_our_credential_and_only_headers_on_the_list() {
         ("origin", "https://evil.example"),
     ];
     let headers: Vec<_> = passed.into_iter().chain(kept).collect();
-    let path = format!("{CHAT}?api-version=1&key={key}");
+    let path = format!("{CHAT}?api-version=1&base_url=http://evil.example");
     let reply = team.post_bytes(&path, &headers, text(TEXT_MODEL, "Hi").to_string()).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let received = upstream.last();
@@ -238,11 +238,17 @@ async fn a_caller_does_not_choose_where_requests_go() {
     let upstream = StandIn::start().await;
     let (_gateway, team) = behind(&upstream).await;
     let mut body = text(TEXT_MODEL, "Hi");
-    for name in ["api_base", "base_url", "api_key", "organization", "custom_llm_provider", "endpoint", "proxy", "host"]
-    {
+    for name in ["api_base", "base_url", "api_key", "organization", "custom_llm_provider", "extra_headers"] {
+        let mut routed = body.clone();
+        routed[name] = json!(url);
+        let reply = team.chat(&routed).await;
+        let (status, error) = (reply.status.as_u16(), reply.error());
+        assert_eq!((status, &error["param"], &error["code"]), (400, &json!(name), &json!("unknown_parameter")));
+    }
+    assert_eq!(upstream.received().len(), 0);
+    for name in ["endpoint", "proxy", "host"] {
         body[name] = json!(url);
     }
-    body["extra_headers"] = json!({"authorization": "Bearer theirs", "host": url});
     body["messages"][0]["content"] = json!([{"type": "image_url", "image_url": {"url": format!("{url}/cat.png")}}]);
     let host = evil.local_addr().unwrap().to_string();
     for headers in [vec![], vec![("host", host.as_str()), ("x-base-url", &url), ("forwarded", &url)]] {
