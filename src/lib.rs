@@ -78,6 +78,9 @@
 //!   money that is about to be taken back.
 //! - The upstream call runs in the handler's own future, which is dropped when a client leaves; what is left of it then moves
 //!   to a task that reads the answer on ([`proxy`]'s `Attended`). No request pays for a task that is rarely needed.
+//! - Administrators are served on a thread of their own, where they have an address of their own: in the callers' queue they
+//!   would wait as long as a crowd does. Connections are counted out by the open files that the system allows, so that the
+//!   journal and the upstream are never left without one.
 //! - Rollups are packed cells and not rows of columns: a report over a month of a thousand keys reads some dozens of rows.
 //!   Each batch of the projector adds a part to the buckets that it touches; parts are folded together sixteen at a time.
 //! - Events of a stream that are there at the same time go to the client in one write ([`proxy::MeteredBody`]).
