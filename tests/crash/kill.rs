@@ -35,6 +35,7 @@ async fn nothing_is_missing_after_kill_9() {
         gateway = setup.start();
         gateway.healthy().await;
         slowest_start = slowest_start.max(started.elapsed());
+        Ledger::open(&setup.ledger()).await.assert_intact().await;
         tally.add(load.end().await);
     }
     gateway.stop();

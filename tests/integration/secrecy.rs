@@ -85,7 +85,7 @@ async fn life_of_a_gateway(gateway: &Gateway, key: &str) -> Vec<Reply> {
 
 #[tokio::test]
 async fn nothing_secret_is_written_down_logged_or_answered() {
-    // This test's tasks all run on this thread, so they all log here.
+    // The gateway's threads log where the thread does that starts it.
     let log = Log::default();
     let writer = log.clone();
     let subscriber =

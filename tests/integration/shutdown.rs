@@ -230,3 +230,28 @@ async fn a_kept_connection_that_asks_once_more_is_answered_and_then_closed() {
     assert!(stopped.await.unwrap() < Duration::from_secs(4));
     assert_eq!(rows(&gateway).await.len(), 2);
 }
+
+/// What a test is told at its end.
+fn end_of(gateway: Gateway) -> std::thread::Result<()> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(gateway)))
+}
+
+#[tokio::test]
+async fn a_test_that_leaves_something_over_fails() {
+    let mut gateway = Gateway::start().await;
+    gateway.patience = Duration::from_millis(200);
+    let team = gateway.project("tier1").await;
+    let open = team.open(&[("x-simulate", "hang-midstream")], &request()).await;
+    assert!(end_of(gateway).is_err(), "a stream is open");
+    drop(open);
+
+    let gateway = Gateway::start().await;
+    let team = gateway.project("tier1").await;
+    assert_eq!(team.say("Hi").await.status, 200);
+    gateway.at_rest().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(gateway.ledger_path());
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().connect_with(options).await.unwrap();
+    sqlx::query("DELETE FROM rollups WHERE detail = 1").execute(&pool).await.unwrap();
+    pool.close().await;
+    assert!(end_of(gateway).is_err(), "a sum is gone");
+}

@@ -56,6 +56,7 @@ pub struct Gateway {
     stop_upstream: CancellationToken,
     runtime: Option<Runtime>,
     leaves: Option<&'static str>,
+    pub patience: Duration,
 }
 
 /// What came back.
@@ -150,6 +151,7 @@ impl Gateway {
             stop_upstream,
             runtime: Some(runtime),
             leaves: None,
+            patience: PATIENCE,
         };
         gateway.run().await;
         gateway
@@ -274,7 +276,10 @@ impl Gateway {
 
 /// Threads of a gateway of its own.
 fn threads() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    // They log where the test does.
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    let log = move || std::mem::forget(tracing::dispatcher::set_default(&dispatch));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).on_thread_start(log).enable_all().build().unwrap()
 }
 
 /// The rows of a ledger. They are there once each, and every sum is the sum of its rows.
@@ -317,8 +322,8 @@ async fn sound_books(path: &Path) -> Vec<Row> {
 }
 
 /// Waits until nothing is under way and all of it is in the ledger.
-async fn at_rest(app: &App) {
-    let deadline = Instant::now() + PATIENCE;
+async fn at_rest(app: &App, patience: Duration) {
+    let deadline = Instant::now() + patience;
     while app.held() != Held::default() || !app.ledger_is_complete() {
         assert!(Instant::now() < deadline, "the test leaves something over: {:?}", app.held());
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -336,7 +341,7 @@ impl Drop for Gateway {
             let check = || {
                 if let Some(app) = app.filter(|_| self.leaves.is_none()) {
                     runtime.block_on(async {
-                        at_rest(&app).await;
+                        at_rest(&app, self.patience).await;
                         sound_books(&path).await
                     });
                 }
