@@ -7,11 +7,7 @@
 
 mod holds;
 
-use std::{
-    num::NonZeroU32,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{num::NonZeroU32, time::Duration};
 
 use governor::{
     Quota, RateLimiter,
@@ -33,7 +29,6 @@ pub const DAY_NANOS: u64 = 86_400_000_000_000;
 pub struct Rate {
     limit: NonZeroU32,
     window_nanos: u64,
-    /// Divided once: it is asked for several times a request.
     unit_nanos: u64,
 }
 
@@ -48,6 +43,30 @@ impl Rate {
 
     const fn new(limit: NonZeroU32, window_nanos: u64) -> Self {
         Self { limit, window_nanos, unit_nanos: window_nanos.div_ceil(limit.get() as u64) }
+    }
+
+    /// As [`Self::per_minute`], where a multiplication proves that the unit is what it was at `level`: it is asked for with
+    /// each request, and a division takes several times as long.
+    #[inline]
+    pub const fn per_minute_at(level: Level, limit: NonZeroU32) -> Self {
+        Self::at(level, limit, MINUTE_NANOS)
+    }
+
+    /// As [`Self::per_day`], in the same way.
+    #[inline]
+    pub const fn per_day_at(level: Level, limit: NonZeroU32) -> Self {
+        Self::at(level, limit, DAY_NANOS)
+    }
+
+    #[inline]
+    const fn at(level: Level, limit: NonZeroU32, window_nanos: u64) -> Self {
+        let unit_nanos = level.unit_nanos;
+        match unit_nanos.checked_mul(limit.get() as u64) {
+            Some(nanos) if nanos >= window_nanos && nanos - window_nanos < limit.get() as u64 => {
+                Self { limit, window_nanos, unit_nanos }
+            }
+            _ => Self::new(limit, window_nanos),
+        }
     }
 
     pub const fn limit(self) -> u32 {
@@ -99,11 +118,13 @@ pub struct Level {
 
 impl Level {
     /// What is left of the use of before.
+    #[inline]
     pub const fn nanos(self, now: UnixNanos) -> u64 {
         self.arrival.since(now)
     }
 
     /// The level with `units` more, or why there is no room for them. For none there is always room.
+    #[inline]
     pub fn take(self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<Self, Refusal> {
         let level = self.at(rate, now);
         let Some(units) = NonZeroU32::new(units.into()) else { return Ok(level) };
@@ -126,42 +147,45 @@ impl Level {
     }
 
     pub fn headroom(self, rate: Rate, now: UnixNanos) -> Headroom {
-        self.headroom_of(self.remaining(rate, now), rate, now)
+        self.headroom_beside(self.used(rate, now), rate, now)
     }
 
-    /// As [`Self::headroom`], where what is left is known.
-    pub fn headroom_of(self, remaining: u32, rate: Rate, now: UnixNanos) -> Headroom {
+    /// As [`Self::headroom`], where it is known that `used` units are in use.
+    #[inline]
+    pub fn headroom_beside(self, used: u64, rate: Rate, now: UnixNanos) -> Headroom {
+        let remaining = u32::try_from(u64::from(rate.limit()).saturating_sub(used)).unwrap_or(0);
         Headroom { limit: rate.limit(), remaining, reset_nanos: self.reset_nanos(rate, now) }
     }
 
     /// Time until the bucket is full again if nobody takes from it: until then it is the limit of before that refills.
+    #[inline]
     fn reset_nanos(self, rate: Rate, now: UnixNanos) -> u64 {
         let (nanos, unit_nanos) = (self.nanos(now), rate.unit_nanos());
         if self.unit(rate) != unit_nanos {
             return nanos;
         }
         // Scaled from rounded-up units to the exact window, so that the printed milliseconds are OpenAI's.
-        let units_nanos = u128::from(unit_nanos) * u128::from(rate.limit());
-        if units_nanos == u128::from(rate.window_nanos) {
+        let units_nanos = unit_nanos.saturating_mul(rate.limit().into());
+        if units_nanos == rate.window_nanos {
             return nanos;
         }
-        u64::try_from(u128::from(nanos) * u128::from(rate.window_nanos) / units_nanos).unwrap_or(u64::MAX)
-    }
-
-    pub fn remaining(self, rate: Rate, now: UnixNanos) -> u32 {
-        u32::try_from(u64::from(rate.limit()).saturating_sub(self.used(rate, now))).unwrap_or(0)
+        let exact = u128::from(nanos) * u128::from(rate.window_nanos) / u128::from(units_nanos);
+        u64::try_from(exact).unwrap_or(u64::MAX)
     }
 
     /// Units in use, debt included.
+    #[inline]
     pub fn used(self, rate: Rate, now: UnixNanos) -> u64 {
         self.nanos(now).div_ceil(self.unit(rate))
     }
 
+    #[inline]
     const fn unit(self, rate: Rate) -> u64 {
         if self.unit_nanos == 0 { rate.unit_nanos() } else { self.unit_nanos }
     }
 
     /// The same units in use, as another rate weighs them.
+    #[inline]
     fn at(self, rate: Rate, now: UnixNanos) -> Self {
         let (from, to) = (self.unit(rate), rate.unit_nanos());
         let arrival = match self.nanos(now) {
@@ -173,6 +197,7 @@ impl Level {
 
     /// With `units` more, whether or not there is room. Past the limit it is debt, and the bucket refuses until time has
     /// paid it.
+    #[inline]
     fn charged(self, units: u64, now: UnixNanos) -> Self {
         if units == 0 {
             return self;
@@ -217,12 +242,12 @@ impl StateStore for &Cell {
 /// then absolute, and survive restarts and changes of the limit.
 struct AskedAt {
     now: UnixNanos,
-    started: AtomicBool,
+    started: std::cell::Cell<bool>,
 }
 
 impl AskedAt {
     const fn new(now: UnixNanos) -> Self {
-        Self { now, started: AtomicBool::new(false) }
+        Self { now, started: std::cell::Cell::new(false) }
     }
 }
 
@@ -230,7 +255,7 @@ impl Clock for AskedAt {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
-        let first = !self.started.swap(true, Ordering::Relaxed);
+        let first = !self.started.replace(true);
         Nanos::from(if first { 0 } else { self.now.0 })
     }
 }

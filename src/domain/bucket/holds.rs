@@ -18,23 +18,34 @@ pub struct Bucket {
     level: Level,
     runs: Vec<Run>,
     /// The number of the youngest hold.
-    last: u64,
+    last: Option<HoldNumber>,
 }
 
-/// Finds a hold again in the [`Bucket`] that gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Finds a hold again in its [`Bucket`]: younger holds have larger ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HoldNumber(NonZeroU64);
+
+impl HoldNumber {
+    /// The first number, where there is none before it.
+    pub const fn after(last: Option<Self>) -> Self {
+        match last {
+            Some(last) => Self(last.0.saturating_add(1)),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+}
 
 /// Holds of which the same may be given back.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     /// The number of its oldest hold.
-    first: u64,
+    first: HoldNumber,
     open: u64,
     refundable_nanos: u64,
 }
 
 impl Bucket {
+    #[inline]
     pub const fn level(&self) -> Level {
         self.level
     }
@@ -53,28 +64,34 @@ impl Bucket {
     /// Takes `units` until they are settled, or takes nothing and says why.
     pub fn take(&mut self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<HoldNumber, Refusal> {
         let taken = self.level.take(units, rate, now)?;
-        Ok(self.hold(taken, rate, now))
+        Ok(self.hold(HoldNumber::after(self.last), taken, rate, now))
     }
 
     /// Takes `units` whether or not there is room: what [`Bucket::take`] has admitted, told again by the journal.
     pub fn retake(&mut self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> HoldNumber {
-        let taken = self.level.at(rate, now).charged(u64::from(units.into()), now);
-        self.hold(taken, rate, now)
+        self.retake_as(HoldNumber::after(self.last), units, rate, now)
     }
 
-    /// Begins a hold: `taken` is what [`Level::take`] made of this bucket's level at this rate and time.
-    pub fn hold(&mut self, taken: Level, rate: Rate, now: UnixNanos) -> HoldNumber {
+    /// As [`Bucket::retake`], under a number that is larger than those of all holds before.
+    #[inline]
+    pub fn retake_as(&mut self, number: HoldNumber, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> HoldNumber {
+        let taken = self.level.at(rate, now).charged(u64::from(units.into()), now);
+        self.hold(number, taken, rate, now)
+    }
+
+    /// Begins a hold: `taken` is what it makes of this bucket's level at this rate and time.
+    #[inline]
+    fn hold(&mut self, number: HoldNumber, taken: Level, rate: Rate, now: UnixNanos) -> HoldNumber {
         self.lower_to_level_at(rate, now);
         self.level = taken;
-        let number = NonZeroU64::MIN.saturating_add(self.last);
-        self.last = number.get();
+        self.last = Some(number);
         if self.runs.capacity() == 0 {
             // More than one is rare, and there are many buckets.
             self.runs.reserve_exact(1);
         }
         // Nobody came later yet: all of the level may go.
-        self.runs.push(Run { first: number.get(), open: 1, refundable_nanos: taken.arrival.0 });
-        HoldNumber(number)
+        self.runs.push(Run { first: number, open: 1, refundable_nanos: taken.arrival.0 });
+        number
     }
 
     /// Ends a hold of `held` units of which `used` were used: gives back what is too much, or books what is missing.
@@ -136,7 +153,7 @@ impl Bucket {
     }
 
     fn run_of(&self, hold: HoldNumber) -> Option<usize> {
-        self.runs.partition_point(|run| run.first <= hold.0.get()).checked_sub(1)
+        self.runs.partition_point(|run| run.first <= hold).checked_sub(1)
     }
 }
 
