@@ -169,8 +169,7 @@ impl Level {
         if units_nanos == rate.window_nanos {
             return nanos;
         }
-        let exact = u128::from(nanos) * u128::from(rate.window_nanos) / u128::from(units_nanos);
-        u64::try_from(exact).unwrap_or(u64::MAX)
+        part(nanos, rate.window_nanos, units_nanos)
     }
 
     /// Units in use, debt included.
@@ -206,7 +205,15 @@ impl Level {
     }
 }
 
-/// Rounded up, so that no unit gets lost.
+/// Apart from what needs no such division, as most limits do not: it would be in its way.
+#[inline(never)]
+fn part(nanos: u64, numerator: u64, denominator: u64) -> u64 {
+    let part = u128::from(nanos) * u128::from(numerator) / u128::from(denominator.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// Rounded up, so that no unit gets lost. A limit that changes is rare.
+#[cold]
 fn scaled(nanos: u64, from: u64, to: u64) -> u64 {
     let scaled = (u128::from(nanos) * u128::from(to)).div_ceil(u128::from(from.max(1)));
     u64::try_from(scaled).unwrap_or(u64::MAX)

@@ -14,7 +14,7 @@ use self::{
 };
 use super::averages::Averages;
 use crate::domain::{
-    bucket::{HoldNumber, Level, Refusal},
+    bucket::{HoldNumber, Level, Rate, Refusal},
     explanation::LimitUse,
     ids::{KeyId, ProjectId},
     ledger::{Hold, Used, units},
@@ -209,15 +209,7 @@ fn check(
         let used = level.used(rate, now);
         used_before[scope][dimension.index()] = used;
         if let Err(refusal) = level.take(units, rate, now) {
-            let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
-            refuse(LimitExceeded {
-                scope,
-                dimension,
-                limit: shown(rate.limit().into()),
-                used: dimension.shown(used),
-                requested: shown(units.into()),
-                wait_nanos: wait(refusal),
-            });
+            refuse(exceeded((scope, dimension, rate), used, units, refusal));
         }
     });
     for scope in Scope::ALL {
@@ -240,10 +232,26 @@ fn headrooms(locked: &mut Locked<'_>, limits: &ByScope<Limits>, now: UnixNanos) 
     tightest.headrooms()
 }
 
-const fn wait(refusal: Refusal) -> Option<u64> {
-    match refusal {
+/// Apart from the requests that pass.
+#[cold]
+fn exceeded(
+    (scope, dimension, rate): (Scope, Dimension, Rate),
+    used: u64,
+    units: u32,
+    refusal: Refusal,
+) -> LimitExceeded {
+    let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
+    let wait_nanos = match refusal {
         Refusal::Wait { nanos } => Some(nanos),
         Refusal::TooLarge => None,
+    };
+    LimitExceeded {
+        scope,
+        dimension,
+        limit: shown(rate.limit().into()),
+        used: dimension.shown(used),
+        requested: shown(units.into()),
+        wait_nanos,
     }
 }
 

@@ -82,7 +82,9 @@ impl Bucket {
     /// Begins a hold: `taken` is what it makes of this bucket's level at this rate and time.
     #[inline]
     fn hold(&mut self, number: HoldNumber, taken: Level, rate: Rate, now: UnixNanos) -> HoldNumber {
-        self.lower_to_level_at(rate, now);
+        if !self.runs.is_empty() {
+            self.lower_to_level_at(rate, now);
+        }
         self.level = taken;
         self.last = Some(number);
         if self.runs.capacity() == 0 {
@@ -97,6 +99,13 @@ impl Bucket {
     /// Ends a hold of `held` units of which `used` were used: gives back what is too much, or books what is missing.
     pub fn settle(&mut self, hold: HoldNumber, held: impl Into<u32>, used: u64, now: UnixNanos) {
         let held = u64::from(held.into());
+        if let ([Run { open: 1, refundable_nanos, .. }], Some(unused)) = (&*self.runs, held.checked_sub(used)) {
+            // Nearly always nobody else holds anything, and there is nobody to leave something to.
+            let unused_nanos = unused.saturating_mul(self.level.unit_nanos);
+            let given = unused_nanos.min(*refundable_nanos).min(self.level.nanos(now));
+            self.level.arrival = UnixNanos(self.level.arrival.0.saturating_sub(given));
+            return self.runs.clear();
+        }
         if let Some(unused) = held.checked_sub(used) {
             self.give_back(hold, unused.saturating_mul(self.level.unit_nanos), now);
         } else {
