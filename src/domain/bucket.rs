@@ -146,6 +146,15 @@ impl Level {
         Err(refusal)
     }
 
+    /// Whether [`Self::take`] would take `units`. Nearly all requests pass, and to learn that takes no limiter, which is made
+    /// for those that have to be told how long to wait.
+    #[inline]
+    pub fn has_room(self, units: u32, rate: Rate, now: UnixNanos) -> bool {
+        let unit_nanos = rate.unit_nanos();
+        let taken = self.at(rate, now).nanos(now).saturating_add(unit_nanos.saturating_mul(units.into()));
+        units == 0 || taken <= unit_nanos.saturating_mul(rate.limit().into())
+    }
+
     pub fn headroom(self, rate: Rate, now: UnixNanos) -> Headroom {
         self.headroom_beside(self.used(rate, now), rate, now)
     }
@@ -358,6 +367,39 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn there_is_room_exactly_for_what_is_taken(
+            before in 1_u32..100, limit in 1_u32..100, used in 0_u32..100, asked in 0_u32..110, later in 0_u64..MINUTE_NANOS,
+        ) {
+            for (before, rate) in [(before, Rate::per_minute(units(limit))), (limit, Rate::per_day(units(limit)))] {
+                let mut level = Level::default();
+                if used > 0 {
+                    level = level.take(units(used.min(before)), Rate::per_minute(units(before)), NOW).unwrap();
+                }
+                let now = NOW.plus_nanos(later);
+                // To the nanosecond: when it has to wait, and just before there is room.
+                let waited = match level.take(asked, rate, now) {
+                    Err(Refusal::Wait { nanos }) => now.plus_nanos(nanos),
+                    _ => now,
+                };
+                for now in [now, UnixNanos(waited.0 - 1), waited] {
+                    prop_assert_eq!(level.has_room(asked, rate, now), level.take(asked, rate, now).is_ok());
+                }
+            }
+        }
+
+        #[test]
+        fn a_rate_is_the_same_whatever_the_bucket_was_filled_at(limit in 1_u32.., unit_nanos in any::<u64>(), near in -2_i64..3) {
+            for (rate, at) in [
+                (Rate::per_minute(units(limit)), Rate::per_minute_at as fn(Level, NonZeroU32) -> Rate),
+                (Rate::per_day(units(limit)), Rate::per_day_at),
+            ] {
+                for unit_nanos in [unit_nanos, rate.unit_nanos().saturating_add_signed(near)] {
+                    prop_assert_eq!(at(Level { unit_nanos, ..Level::default() }, units(limit)), rate);
+                }
+            }
+        }
+
         #[test]
         fn after_a_change_of_the_limit_the_told_wait_is_exact_too(
             before in 1_u32..5_000, after in 1_u32..5_000, used in 1_u32..5_000, asked in 1_u32..5_000,

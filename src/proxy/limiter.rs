@@ -208,8 +208,8 @@ fn check(
         let (level, units) = (bucket.level(), asked.units(dimension));
         let used = level.used(rate, now);
         used_before[scope][dimension.index()] = used;
-        if let Err(refusal) = level.take(units, rate, now) {
-            refuse(exceeded((scope, dimension, rate), used, units, refusal));
+        if !level.has_room(units, rate, now) {
+            refuse(exceeded((scope, dimension, rate), level, units, now));
         }
     });
     for scope in Scope::ALL {
@@ -232,24 +232,25 @@ fn headrooms(locked: &mut Locked<'_>, limits: &ByScope<Limits>, now: UnixNanos) 
     tightest.headrooms()
 }
 
-/// Apart from the requests that pass.
+/// Why a bucket has no room for `units`. Apart from the requests that pass.
 #[cold]
 fn exceeded(
     (scope, dimension, rate): (Scope, Dimension, Rate),
-    used: u64,
+    level: Level,
     units: u32,
-    refusal: Refusal,
+    now: UnixNanos,
 ) -> LimitExceeded {
     let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
-    let wait_nanos = match refusal {
-        Refusal::Wait { nanos } => Some(nanos),
-        Refusal::TooLarge => None,
+    let wait_nanos = match level.take(units, rate, now) {
+        Err(Refusal::TooLarge) => None,
+        Err(Refusal::Wait { nanos }) => Some(nanos),
+        Ok(_) => Some(0),
     };
     LimitExceeded {
         scope,
         dimension,
         limit: shown(rate.limit().into()),
-        used: dimension.shown(used),
+        used: dimension.shown(level.used(rate, now)),
         requested: shown(units.into()),
         wait_nanos,
     }

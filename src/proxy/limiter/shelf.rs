@@ -56,16 +56,19 @@ impl Shelf {
     /// The bucket of each limit, in the order of checking.
     #[inline]
     fn each(&mut self, limits: &Limits, mut check: impl FnMut(Dimension, Rate, &mut Bucket)) {
-        for (dimension, bucket) in Dimension::USUAL.into_iter().zip(&mut self.buckets) {
+        let mut check = |dimension: Dimension, bucket: &mut Bucket| {
             if let Some(rate) = limits.rate_at(bucket.level(), dimension) {
                 check(dimension, rate, bucket);
             }
-        }
+        };
+        let [requests_per_minute, requests_per_day, tokens_per_minute, tokens_per_day] = &mut self.buckets;
+        check(Dimension::RequestsPerMinute, requests_per_minute);
+        check(Dimension::RequestsPerDay, requests_per_day);
+        check(Dimension::TokensPerMinute, tokens_per_minute);
+        check(Dimension::TokensPerDay, tokens_per_day);
         if limits.limit_audio() {
             for (dimension, bucket) in Dimension::AUDIO.into_iter().zip(&mut **self.audio.get_or_insert_default()) {
-                if let Some(rate) = limits.rate_at(bucket.level(), dimension) {
-                    check(dimension, rate, bucket);
-                }
+                check(dimension, bucket);
             }
         }
     }
