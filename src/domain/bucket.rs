@@ -2,20 +2,14 @@
 //!
 //! The state is a single number, the theoretical arrival time of GCRA in Unix nanoseconds: how far it lies in the future
 //! is how full of use the bucket is. Beside it stands what one unit weighs, so that another limit takes over the units and
-//! not their share. governor decides on admission; giving back, debt and headroom are the same arithmetic on the same
-//! number. How much of an open hold may be given back is kept beside it, in [`Bucket`].
+//! not their share. governor decides on admission; whether there is room at all, giving back, debt and headroom are the same
+//! arithmetic on the same number. How much of an open hold may be given back is kept beside it, in [`Bucket`].
 
+mod governed;
 mod holds;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::num::NonZeroU32;
 
-use governor::{
-    Quota, RateLimiter,
-    clock::Clock,
-    middleware::NoOpMiddleware,
-    nanos::Nanos,
-    state::{NotKeyed, StateStore},
-};
 use serde::{Deserialize, Serialize};
 
 pub use self::holds::{Bucket, HoldNumber};
@@ -77,12 +71,6 @@ impl Rate {
     pub const fn unit_nanos(self) -> u64 {
         self.unit_nanos
     }
-
-    fn quota(self) -> Quota {
-        let refill = Duration::from_nanos(self.unit_nanos());
-        // A period of zero is impossible: a window is at least a minute and a limit fits 32 bits.
-        Quota::with_period(refill).unwrap_or_else(|| Quota::per_minute(self.limit)).allow_burst(self.limit)
-    }
 }
 
 /// Why a bucket refused.
@@ -128,22 +116,15 @@ impl Level {
     pub fn take(self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<Self, Refusal> {
         let level = self.at(rate, now);
         let Some(units) = NonZeroU32::new(units.into()) else { return Ok(level) };
-        let cell = Cell::new(level.arrival.0);
-        let limiter: RateLimiter<NotKeyed, &Cell, AskedAt, NoOpMiddleware<Nanos>> =
-            RateLimiter::new(rate.quota(), &cell, AskedAt::new(now));
-        let refusal = match limiter.check_n(units) {
-            Ok(Ok(())) => return Ok(Self { arrival: UnixNanos(cell.get()), ..level }),
-            Err(_insufficient_capacity) => Refusal::TooLarge,
-            Ok(Err(not_until)) if level == self => {
-                Refusal::Wait { nanos: not_until.earliest_possible().as_u64().saturating_sub(now.0) }
-            }
+        match governed::taken(level.arrival, units, rate, now) {
+            Ok(arrival) => Ok(Self { arrival, ..level }),
             // Until then it is the limit of before that refills.
-            Ok(Err(_)) => {
+            Err(Refusal::Wait { .. }) if level != self => {
                 let room = u64::from(rate.limit().saturating_sub(units.get()));
-                Refusal::Wait { nanos: self.nanos(now).saturating_sub(room.saturating_mul(self.unit(rate))) }
+                Err(Refusal::Wait { nanos: self.nanos(now).saturating_sub(room.saturating_mul(self.unit(rate))) })
             }
-        };
-        Err(refusal)
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Whether [`Self::take`] would take `units`. Nearly all requests pass, and to learn that takes no limiter, which is made
@@ -226,54 +207,6 @@ fn part(nanos: u64, numerator: u64, denominator: u64) -> u64 {
 fn scaled(nanos: u64, from: u64, to: u64) -> u64 {
     let scaled = (u128::from(nanos) * u128::from(to)).div_ceil(u128::from(from.max(1)));
     u64::try_from(scaled).unwrap_or(u64::MAX)
-}
-
-/// Where governor reads an arrival time and leaves the next one.
-struct Cell(std::cell::Cell<u64>);
-
-impl Cell {
-    const fn new(arrival: u64) -> Self {
-        Self(std::cell::Cell::new(arrival))
-    }
-
-    const fn get(&self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl StateStore for &Cell {
-    type Key = NotKeyed;
-
-    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let (outcome, next) = decide(Some(Nanos::from(self.0.get())))?;
-        self.0.set(next.as_u64());
-        Ok(outcome)
-    }
-}
-
-/// Hands governor the time of the question. It counts from its first reading, so that one is zero: arrival times are
-/// then absolute, and survive restarts and changes of the limit.
-struct AskedAt {
-    now: UnixNanos,
-    started: std::cell::Cell<bool>,
-}
-
-impl AskedAt {
-    const fn new(now: UnixNanos) -> Self {
-        Self { now, started: std::cell::Cell::new(false) }
-    }
-}
-
-impl Clock for AskedAt {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        let first = !self.started.replace(true);
-        Nanos::from(if first { 0 } else { self.now.0 })
-    }
 }
 
 #[cfg(test)]

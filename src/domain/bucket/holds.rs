@@ -7,8 +7,11 @@
 //! that line is needed by nobody who came later. The line only falls, and it is the same or higher for younger holds, so
 //! holds with the same line are kept as one run, and there is seldom more than a handful.
 
+mod runs;
+
 use std::num::NonZeroU64;
 
+use self::runs::{Run, Runs};
 use super::{Level, Rate, Refusal, scaled};
 use crate::domain::time::UnixNanos;
 
@@ -16,7 +19,7 @@ use crate::domain::time::UnixNanos;
 #[derive(Debug, Default)]
 pub struct Bucket {
     level: Level,
-    runs: Vec<Run>,
+    runs: Runs,
     /// The number of the youngest hold.
     last: Option<HoldNumber>,
 }
@@ -33,15 +36,6 @@ impl HoldNumber {
             None => Self(NonZeroU64::MIN),
         }
     }
-}
-
-/// Holds of which the same may be given back.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    /// The number of its oldest hold.
-    first: HoldNumber,
-    open: u64,
-    refundable_nanos: u64,
 }
 
 impl Bucket {
@@ -87,10 +81,6 @@ impl Bucket {
         }
         self.level = taken;
         self.last = Some(number);
-        if self.runs.capacity() == 0 {
-            // More than one is rare, and there are many buckets.
-            self.runs.reserve_exact(1);
-        }
         // Nobody came later yet: all of the level may go.
         self.runs.push(Run { first: number, open: 1, refundable_nanos: taken.arrival.0 });
         number
@@ -104,7 +94,7 @@ impl Bucket {
             let unused_nanos = unused.saturating_mul(self.level.unit_nanos);
             let given = unused_nanos.min(*refundable_nanos).min(self.level.nanos(now));
             self.level.arrival = UnixNanos(self.level.arrival.0.saturating_sub(given));
-            return self.runs.clear();
+            return self.runs.truncate(0);
         }
         if let Some(unused) = held.checked_sub(used) {
             self.give_back(hold, unused.saturating_mul(self.level.unit_nanos), now);
@@ -146,7 +136,7 @@ impl Bucket {
     fn lower_to_level_at(&mut self, rate: Rate, now: UnixNanos) {
         let (from, to) = (self.level.unit(rate), rate.unit_nanos());
         if from != to {
-            for run in &mut self.runs {
+            for run in self.runs.iter_mut() {
                 run.refundable_nanos = scaled(run.refundable_nanos, from, to);
             }
         }
@@ -157,7 +147,8 @@ impl Bucket {
     fn lower_to(&mut self, level_nanos: u64) {
         let keep = self.runs.partition_point(|run| run.refundable_nanos < level_nanos);
         let Some(first) = self.runs.get(keep).map(|run| run.first) else { return };
-        let open = self.runs.drain(keep..).map(|run| run.open).sum();
+        let open = self.runs.iter().skip(keep).map(|run| run.open).sum();
+        self.runs.truncate(keep);
         self.runs.push(Run { first, open, refundable_nanos: level_nanos });
     }
 
