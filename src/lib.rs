@@ -69,9 +69,10 @@
 //! # Where the design departs from what might be expected
 //!
 //! - A limit is one number, the theoretical arrival time of GCRA. governor decides on admission with a limiter made on the
-//!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument. What a
-//!   unit weighs is kept beside it, so that a changed limit takes over what was used; and what of an open hold may still be
-//!   given back ([`domain::bucket::Bucket`]): a late refund must not come out of what others hold.
+//!   spot around that number ([`domain::bucket`]), so that a changed limit holds at once and `now` is an argument; where there
+//!   is room it is not asked, since a sum and a comparison say the same, as a test proves. What a unit weighs is kept beside
+//!   it, so that a changed limit takes over what was used; and what of an open hold may still be given back
+//!   ([`domain::bucket::Bucket`]): a late refund must not come out of what others hold.
 //! - Limits hold for the keys of a project together; a key has buckets of its own only where limits are set for it, narrower
 //!   than the project's or not, so that its use is known when the project gets more. Taking from all of them, and holding the
 //!   money, happens under a lock per project and model, and one per key: nobody is refused because of a reservation or of

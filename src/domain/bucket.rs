@@ -2,24 +2,14 @@
 //!
 //! The state is a single number, the theoretical arrival time of GCRA in Unix nanoseconds: how far it lies in the future
 //! is how full of use the bucket is. Beside it stands what one unit weighs, so that another limit takes over the units and
-//! not their share. governor decides on admission; giving back, debt and headroom are the same arithmetic on the same
-//! number. How much of an open hold may be given back is kept beside it, in [`Bucket`].
+//! not their share. governor decides on admission; whether there is room at all, giving back, debt and headroom are the same
+//! arithmetic on the same number. How much of an open hold may be given back is kept beside it, in [`Bucket`].
 
+mod governed;
 mod holds;
 
-use std::{
-    num::NonZeroU32,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::num::NonZeroU32;
 
-use governor::{
-    Quota, RateLimiter,
-    clock::Clock,
-    middleware::NoOpMiddleware,
-    nanos::Nanos,
-    state::{NotKeyed, StateStore},
-};
 use serde::{Deserialize, Serialize};
 
 pub use self::holds::{Bucket, HoldNumber};
@@ -33,7 +23,6 @@ pub const DAY_NANOS: u64 = 86_400_000_000_000;
 pub struct Rate {
     limit: NonZeroU32,
     window_nanos: u64,
-    /// Divided once: it is asked for several times a request.
     unit_nanos: u64,
 }
 
@@ -50,6 +39,30 @@ impl Rate {
         Self { limit, window_nanos, unit_nanos: window_nanos.div_ceil(limit.get() as u64) }
     }
 
+    /// As [`Self::per_minute`], where a multiplication proves that the unit is what it was at `level`: it is asked for with
+    /// each request, and a division takes several times as long.
+    #[inline]
+    pub const fn per_minute_at(level: Level, limit: NonZeroU32) -> Self {
+        Self::at(level, limit, MINUTE_NANOS)
+    }
+
+    /// As [`Self::per_day`], in the same way.
+    #[inline]
+    pub const fn per_day_at(level: Level, limit: NonZeroU32) -> Self {
+        Self::at(level, limit, DAY_NANOS)
+    }
+
+    #[inline]
+    const fn at(level: Level, limit: NonZeroU32, window_nanos: u64) -> Self {
+        let unit_nanos = level.unit_nanos;
+        match unit_nanos.checked_mul(limit.get() as u64) {
+            Some(nanos) if nanos >= window_nanos && nanos - window_nanos < limit.get() as u64 => {
+                Self { limit, window_nanos, unit_nanos }
+            }
+            _ => Self::new(limit, window_nanos),
+        }
+    }
+
     pub const fn limit(self) -> u32 {
         self.limit.get()
     }
@@ -57,12 +70,6 @@ impl Rate {
     /// Time for one unit to come back. Rounded up to whole nanoseconds, so that the limit is never exceeded.
     pub const fn unit_nanos(self) -> u64 {
         self.unit_nanos
-    }
-
-    fn quota(self) -> Quota {
-        let refill = Duration::from_nanos(self.unit_nanos());
-        // A period of zero is impossible: a window is at least a minute and a limit fits 32 bits.
-        Quota::with_period(refill).unwrap_or_else(|| Quota::per_minute(self.limit)).allow_burst(self.limit)
     }
 }
 
@@ -99,69 +106,75 @@ pub struct Level {
 
 impl Level {
     /// What is left of the use of before.
+    #[inline]
     pub const fn nanos(self, now: UnixNanos) -> u64 {
         self.arrival.since(now)
     }
 
     /// The level with `units` more, or why there is no room for them. For none there is always room.
+    #[inline]
     pub fn take(self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<Self, Refusal> {
         let level = self.at(rate, now);
         let Some(units) = NonZeroU32::new(units.into()) else { return Ok(level) };
-        let cell = Cell::new(level.arrival.0);
-        let limiter: RateLimiter<NotKeyed, &Cell, AskedAt, NoOpMiddleware<Nanos>> =
-            RateLimiter::new(rate.quota(), &cell, AskedAt::new(now));
-        let refusal = match limiter.check_n(units) {
-            Ok(Ok(())) => return Ok(Self { arrival: UnixNanos(cell.get()), ..level }),
-            Err(_insufficient_capacity) => Refusal::TooLarge,
-            Ok(Err(not_until)) if level == self => {
-                Refusal::Wait { nanos: not_until.earliest_possible().as_u64().saturating_sub(now.0) }
-            }
+        match governed::taken(level.arrival, units, rate, now) {
+            Ok(arrival) => Ok(Self { arrival, ..level }),
             // Until then it is the limit of before that refills.
-            Ok(Err(_)) => {
+            Err(Refusal::Wait { .. }) if level != self => {
                 let room = u64::from(rate.limit().saturating_sub(units.get()));
-                Refusal::Wait { nanos: self.nanos(now).saturating_sub(room.saturating_mul(self.unit(rate))) }
+                Err(Refusal::Wait { nanos: self.nanos(now).saturating_sub(room.saturating_mul(self.unit(rate))) })
             }
-        };
-        Err(refusal)
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Whether [`Self::take`] would take `units`. Nearly all requests pass, and to learn that takes no limiter, which is made
+    /// for those that have to be told how long to wait.
+    #[inline]
+    pub fn has_room(self, units: u32, rate: Rate, now: UnixNanos) -> bool {
+        let unit_nanos = rate.unit_nanos();
+        let taken = self.at(rate, now).nanos(now).saturating_add(unit_nanos.saturating_mul(units.into()));
+        units == 0 || taken <= unit_nanos.saturating_mul(rate.limit().into())
     }
 
     pub fn headroom(self, rate: Rate, now: UnixNanos) -> Headroom {
-        self.headroom_of(self.remaining(rate, now), rate, now)
+        self.headroom_beside(self.used(rate, now), rate, now)
     }
 
-    /// As [`Self::headroom`], where what is left is known.
-    pub fn headroom_of(self, remaining: u32, rate: Rate, now: UnixNanos) -> Headroom {
+    /// As [`Self::headroom`], where it is known that `used` units are in use.
+    #[inline]
+    pub fn headroom_beside(self, used: u64, rate: Rate, now: UnixNanos) -> Headroom {
+        let remaining = u32::try_from(u64::from(rate.limit()).saturating_sub(used)).unwrap_or(0);
         Headroom { limit: rate.limit(), remaining, reset_nanos: self.reset_nanos(rate, now) }
     }
 
     /// Time until the bucket is full again if nobody takes from it: until then it is the limit of before that refills.
+    #[inline]
     fn reset_nanos(self, rate: Rate, now: UnixNanos) -> u64 {
         let (nanos, unit_nanos) = (self.nanos(now), rate.unit_nanos());
         if self.unit(rate) != unit_nanos {
             return nanos;
         }
         // Scaled from rounded-up units to the exact window, so that the printed milliseconds are OpenAI's.
-        let units_nanos = u128::from(unit_nanos) * u128::from(rate.limit());
-        if units_nanos == u128::from(rate.window_nanos) {
+        let units_nanos = unit_nanos.saturating_mul(rate.limit().into());
+        if units_nanos == rate.window_nanos {
             return nanos;
         }
-        u64::try_from(u128::from(nanos) * u128::from(rate.window_nanos) / units_nanos).unwrap_or(u64::MAX)
-    }
-
-    pub fn remaining(self, rate: Rate, now: UnixNanos) -> u32 {
-        u32::try_from(u64::from(rate.limit()).saturating_sub(self.used(rate, now))).unwrap_or(0)
+        part(nanos, rate.window_nanos, units_nanos)
     }
 
     /// Units in use, debt included.
+    #[inline]
     pub fn used(self, rate: Rate, now: UnixNanos) -> u64 {
         self.nanos(now).div_ceil(self.unit(rate))
     }
 
+    #[inline]
     const fn unit(self, rate: Rate) -> u64 {
         if self.unit_nanos == 0 { rate.unit_nanos() } else { self.unit_nanos }
     }
 
     /// The same units in use, as another rate weighs them.
+    #[inline]
     fn at(self, rate: Rate, now: UnixNanos) -> Self {
         let (from, to) = (self.unit(rate), rate.unit_nanos());
         let arrival = match self.nanos(now) {
@@ -173,6 +186,7 @@ impl Level {
 
     /// With `units` more, whether or not there is room. Past the limit it is debt, and the bucket refuses until time has
     /// paid it.
+    #[inline]
     fn charged(self, units: u64, now: UnixNanos) -> Self {
         if units == 0 {
             return self;
@@ -181,58 +195,18 @@ impl Level {
     }
 }
 
-/// Rounded up, so that no unit gets lost.
+/// Apart from what needs no such division, as most limits do not: it would be in its way.
+#[inline(never)]
+fn part(nanos: u64, numerator: u64, denominator: u64) -> u64 {
+    let part = u128::from(nanos) * u128::from(numerator) / u128::from(denominator.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// Rounded up, so that no unit gets lost. A limit that changes is rare.
+#[cold]
 fn scaled(nanos: u64, from: u64, to: u64) -> u64 {
     let scaled = (u128::from(nanos) * u128::from(to)).div_ceil(u128::from(from.max(1)));
     u64::try_from(scaled).unwrap_or(u64::MAX)
-}
-
-/// Where governor reads an arrival time and leaves the next one.
-struct Cell(std::cell::Cell<u64>);
-
-impl Cell {
-    const fn new(arrival: u64) -> Self {
-        Self(std::cell::Cell::new(arrival))
-    }
-
-    const fn get(&self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl StateStore for &Cell {
-    type Key = NotKeyed;
-
-    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let (outcome, next) = decide(Some(Nanos::from(self.0.get())))?;
-        self.0.set(next.as_u64());
-        Ok(outcome)
-    }
-}
-
-/// Hands governor the time of the question. It counts from its first reading, so that one is zero: arrival times are
-/// then absolute, and survive restarts and changes of the limit.
-struct AskedAt {
-    now: UnixNanos,
-    started: AtomicBool,
-}
-
-impl AskedAt {
-    const fn new(now: UnixNanos) -> Self {
-        Self { now, started: AtomicBool::new(false) }
-    }
-}
-
-impl Clock for AskedAt {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        let first = !self.started.swap(true, Ordering::Relaxed);
-        Nanos::from(if first { 0 } else { self.now.0 })
-    }
 }
 
 #[cfg(test)]
@@ -326,6 +300,39 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn there_is_room_exactly_for_what_is_taken(
+            before in 1_u32..100, limit in 1_u32..100, used in 0_u32..100, asked in 0_u32..110, later in 0_u64..MINUTE_NANOS,
+        ) {
+            for (before, rate) in [(before, Rate::per_minute(units(limit))), (limit, Rate::per_day(units(limit)))] {
+                let mut level = Level::default();
+                if used > 0 {
+                    level = level.take(units(used.min(before)), Rate::per_minute(units(before)), NOW).unwrap();
+                }
+                let now = NOW.plus_nanos(later);
+                // To the nanosecond: when it has to wait, and just before there is room.
+                let waited = match level.take(asked, rate, now) {
+                    Err(Refusal::Wait { nanos }) => now.plus_nanos(nanos),
+                    _ => now,
+                };
+                for now in [now, UnixNanos(waited.0 - 1), waited] {
+                    prop_assert_eq!(level.has_room(asked, rate, now), level.take(asked, rate, now).is_ok());
+                }
+            }
+        }
+
+        #[test]
+        fn a_rate_is_the_same_whatever_the_bucket_was_filled_at(limit in 1_u32.., unit_nanos in any::<u64>(), near in -2_i64..3) {
+            for (rate, at) in [
+                (Rate::per_minute(units(limit)), Rate::per_minute_at as fn(Level, NonZeroU32) -> Rate),
+                (Rate::per_day(units(limit)), Rate::per_day_at),
+            ] {
+                for unit_nanos in [unit_nanos, rate.unit_nanos().saturating_add_signed(near)] {
+                    prop_assert_eq!(at(Level { unit_nanos, ..Level::default() }, units(limit)), rate);
+                }
+            }
+        }
+
         #[test]
         fn after_a_change_of_the_limit_the_told_wait_is_exact_too(
             before in 1_u32..5_000, after in 1_u32..5_000, used in 1_u32..5_000, asked in 1_u32..5_000,

@@ -1,9 +1,12 @@
 //! Public ids. Each kind has its own type, so that they do not mix.
 
-use std::{fmt, sync::Arc};
+mod text;
+
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use self::text::Text;
 use super::time::UnixNanos;
 
 const MAX_ID_LENGTH: usize = 64;
@@ -57,13 +60,13 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name(Text);
 
         impl $name {
             pub const PREFIX: &'static str = $prefix;
 
             pub fn generate(random: Random<'_>) -> Self {
-                Self(format!("{}{}", $prefix, random_base62($random_length, random)).into())
+                Self(Text::from(&*format!("{}{}", $prefix, random_base62($random_length, random))))
             }
 
             /// Accepts the prefix followed by ASCII letters, digits, `_` or `-`.
@@ -75,13 +78,13 @@ macro_rules! text_id {
             }
 
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 

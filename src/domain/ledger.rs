@@ -111,6 +111,7 @@ impl Hold {
 }
 
 /// What a request takes of a limit at its admission.
+#[inline]
 pub fn units(dimension: Dimension, tokens: NonZeroU32, audio: Audio) -> u32 {
     match dimension {
         _ if dimension.is_tokens() => tokens.get(),
@@ -162,6 +163,7 @@ impl Used {
         Self { request, tokens: usage.total(), audio: Audio::of(usage), held_audio: None }
     }
 
+    #[inline]
     pub const fn units(&self, dimension: Dimension) -> u64 {
         match dimension {
             _ if dimension.is_tokens() => self.tokens,

@@ -1,6 +1,7 @@
 //! The ceilings of a project or a key on a model, and the answer when one is hit.
 
 mod audio;
+mod headrooms;
 mod read;
 mod scopes;
 
@@ -10,13 +11,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     audio::{Audio, MAX_AUDIO_SECONDS},
+    headrooms::{Headrooms, Tightest},
     read::{WrittenLimits, limit},
     scopes::{ByScope, Scope},
 };
-use super::{
-    bucket::{Headroom, HoldNumber, Level, Rate},
-    time::UnixNanos,
-};
+use super::bucket::{HoldNumber, Level, Rate};
 
 /// When to ask again for what requests under way hold: nobody knows when one of them ends.
 pub const NEXT_END_NANOS: u64 = 1_000_000_000;
@@ -75,6 +74,9 @@ impl Dimension {
         Self::AudioTokensPerMinute,
         Self::AudioSecondsPerDay,
     ];
+    /// Those that most limits have, which are the first.
+    pub const USUAL: [Self; 4] =
+        [Self::RequestsPerMinute, Self::RequestsPerDay, Self::TokensPerMinute, Self::TokensPerDay];
     /// Those that count what is under way, and have no bucket that time refills.
     pub const CONCURRENT: [Self; 2] = [Self::ConcurrentRequests, Self::ConcurrentStreams];
     /// Those that count audio alone, which most requests have none of.
@@ -148,22 +150,33 @@ type Pick<T> = fn(Option<T>, Option<T>) -> Option<T>;
 
 impl Limits {
     pub fn rate(&self, dimension: Dimension) -> Option<Rate> {
+        let rate = if dimension.is_per_day() { Rate::per_day } else { Rate::per_minute };
+        self.per_window(dimension).map(rate)
+    }
+
+    /// As [`Self::rate`], known sooner where it has filled a bucket to `level`.
+    #[inline]
+    pub fn rate_at(&self, level: Level, dimension: Dimension) -> Option<Rate> {
+        let limit = self.per_window(dimension)?;
+        Some(if dimension.is_per_day() { Rate::per_day_at(level, limit) } else { Rate::per_minute_at(level, limit) })
+    }
+
+    /// In the units of its bucket.
+    #[inline]
+    fn per_window(&self, dimension: Dimension) -> Option<NonZeroU32> {
         match dimension {
-            Dimension::RequestsPerMinute => self.requests_per_minute.map(Rate::per_minute),
-            Dimension::RequestsPerDay => self.requests_per_day.map(Rate::per_day),
-            Dimension::TokensPerMinute => self.tokens_per_minute.map(Rate::per_minute),
-            Dimension::TokensPerDay => self.tokens_per_day.map(Rate::per_day),
-            Dimension::AudioTokensPerMinute => self.audio_tokens_per_minute.map(Rate::per_minute),
-            Dimension::AudioSecondsPerDay => self.audio_seconds_per_day.map(audio::ticks).map(Rate::per_day),
+            Dimension::RequestsPerMinute => self.requests_per_minute,
+            Dimension::RequestsPerDay => self.requests_per_day,
+            Dimension::TokensPerMinute => self.tokens_per_minute,
+            Dimension::TokensPerDay => self.tokens_per_day,
+            Dimension::AudioTokensPerMinute => self.audio_tokens_per_minute,
+            Dimension::AudioSecondsPerDay => self.audio_seconds_per_day.map(audio::ticks),
             Dimension::ConcurrentRequests | Dimension::ConcurrentStreams => None,
         }
     }
 
-    pub fn rates(&self) -> Rates {
-        Dimension::ALL.map(|dimension| self.rate(dimension))
-    }
-
     /// How many may be under way; `None` too for what has a rate.
+    #[inline]
     pub const fn concurrent(&self, dimension: Dimension) -> Option<NonZeroU32> {
         match dimension {
             Dimension::ConcurrentRequests => self.concurrent_requests,
@@ -176,29 +189,42 @@ impl Limits {
     pub fn ceiling(&self, dimension: Dimension) -> Option<u32> {
         match dimension {
             Dimension::AudioSecondsPerDay => self.audio_seconds_per_day.map(NonZeroU32::get),
-            _ => self.rate(dimension).map(Rate::limit).or_else(|| self.concurrent(dimension).map(NonZeroU32::get)),
+            _ => self.per_window(dimension).or_else(|| self.concurrent(dimension)).map(NonZeroU32::get),
         }
     }
 
     /// There is a bucket to take from.
     pub fn has_rates(&self) -> bool {
-        Dimension::ALL.into_iter().any(|dimension| self.rate(dimension).is_some())
+        Dimension::ALL.into_iter().any(|dimension| self.per_window(dimension).is_some())
     }
 
     /// There is a bucket that takes a day to fill again.
     pub fn has_daily_rates(&self) -> bool {
-        Dimension::ALL.into_iter().any(|dimension| dimension.is_per_day() && self.rate(dimension).is_some())
+        Dimension::ALL.into_iter().any(|dimension| dimension.is_per_day() && self.per_window(dimension).is_some())
     }
 
     /// There is something to check requests against.
+    #[inline]
     pub fn are_checked(&self) -> bool {
-        Dimension::ALL.into_iter().any(|dimension| self.ceiling(dimension).is_some())
+        let checked = Self { batch_queue_tokens: None, ..*self };
+        checked != Self::default()
+    }
+
+    /// Few requests have any audio, and few are limited in it.
+    #[inline]
+    pub const fn limit_audio(&self) -> bool {
+        self.audio_tokens_per_minute.is_some() || self.audio_seconds_per_day.is_some()
+    }
+
+    /// Whether there is a limit of `dimension` for a request, which may be a `stream`.
+    pub fn check(&self, dimension: Dimension, stream: bool) -> bool {
+        self.per_window(dimension).is_some() || self.concurrent(dimension).is_some() && dimension.counts(stream)
     }
 
     /// More tokens than this never pass at once.
     pub fn most_tokens_at_once(&self) -> Option<u32> {
         let of_tokens = Dimension::ALL.into_iter().filter(|dimension| dimension.is_tokens());
-        of_tokens.filter_map(|dimension| self.rate(dimension)).map(Rate::limit).min()
+        of_tokens.filter_map(|dimension| self.per_window(dimension)).map(NonZeroU32::get).min()
     }
 
     /// The smaller of both for each ceiling: a key can narrow its project's limits, never widen them.
@@ -264,60 +290,45 @@ impl LimitExceeded {
     }
 }
 
-/// What is left after a request: the values behind the `x-ratelimit-*` headers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Headrooms {
-    /// The day bucket where there is one, else the minute bucket (as recorded from `OpenAI`).
-    pub requests: Option<Headroom>,
-    pub tokens: Option<Headroom>,
-    /// Only where there is such a limit; unknown for what was refused before there were any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audio_tokens: Option<Headroom>,
-    /// In whole seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audio_seconds: Option<Headroom>,
-}
-
-/// What is checked of the limits of one scope, by dimension.
-pub type Rates = [Option<Rate>; Dimension::COUNT];
-
 /// What one request holds of the buckets of one scope.
 pub type HoldNumbers = [Option<HoldNumber>; Dimension::COUNT];
-
-/// The levels of all buckets of one scope.
-pub type Levels = [Level; Dimension::COUNT];
-
-impl Headrooms {
-    /// Of each kind the bucket with the least left, whoever's of `scopes` it is.
-    pub fn tightest(rates: &ByScope<Rates>, scopes: &[Scope], levels: &ByScope<Levels>, now: UnixNanos) -> Self {
-        let tightest = |dimensions: &[Dimension]| {
-            let mut tightest: Option<(u32, Rate, Level)> = None;
-            for scope in scopes {
-                for dimension in dimensions {
-                    let Some(rate) = *dimension.of(&rates[*scope]) else { continue };
-                    let level = *dimension.of(&levels[*scope]);
-                    let remaining = level.remaining(rate, now);
-                    let is_tighter =
-                        |(least, other, _): (u32, Rate, Level)| (remaining, rate.limit()) < (least, other.limit());
-                    if tightest.is_none_or(is_tighter) {
-                        tightest = Some((remaining, rate, level));
-                    }
-                }
-            }
-            tightest.map(|(remaining, rate, level)| level.headroom_of(remaining, rate, now))
-        };
-        Self {
-            requests: tightest(&[Dimension::RequestsPerDay]).or_else(|| tightest(&[Dimension::RequestsPerMinute])),
-            tokens: tightest(&[Dimension::TokensPerMinute, Dimension::TokensPerDay]),
-            audio_tokens: tightest(&[Dimension::AudioTokensPerMinute]),
-            audio_seconds: tightest(&[Dimension::AudioSecondsPerDay]).map(audio::in_seconds),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_usual_dimensions_are_the_first() {
+        assert!(Dimension::USUAL.into_iter().eq(Dimension::ALL.into_iter().take(Dimension::USUAL.len())));
+    }
+
+    #[test]
+    fn what_is_checked_is_what_has_a_ceiling() {
+        let some = NonZeroU32::new;
+        let queue = Limits { batch_queue_tokens: Some(5), ..Limits::default() };
+        assert!(!queue.are_checked() && !Limits::default().are_checked());
+        let limits = |n| {
+            [
+                Limits { requests_per_minute: n, ..queue },
+                Limits { requests_per_day: n, ..queue },
+                Limits { tokens_per_minute: n, ..queue },
+                Limits { tokens_per_day: n, ..queue },
+                Limits { concurrent_requests: n, ..queue },
+                Limits { concurrent_streams: n, ..queue },
+                Limits { audio_tokens_per_minute: n, ..queue },
+                Limits { audio_seconds_per_day: n, ..queue },
+            ]
+        };
+        for (limits, only) in limits(some(1)).into_iter().zip(Dimension::ALL) {
+            assert!(limits.are_checked() && limits.limit_audio() == only.is_audio());
+            for dimension in Dimension::ALL {
+                assert_eq!(limits.ceiling(dimension).is_some(), dimension == only);
+                assert_eq!(limits.check(dimension, true), dimension == only);
+                let counts = dimension != Dimension::ConcurrentStreams;
+                assert_eq!(limits.check(dimension, false), dimension == only && counts);
+            }
+        }
+    }
 
     #[test]
     fn a_key_narrows_and_never_widens() {
@@ -366,28 +377,5 @@ mod tests {
         }
         let first = LimitExceeded { dimension: Dimension::RequestsPerDay, ..short };
         assert_eq!(first.or_worse(short), first, "of equals the first");
-    }
-
-    #[test]
-    fn the_tightest_bucket_of_each_kind_is_shown() {
-        let some = NonZeroU32::new;
-        let now = UnixNanos::from_seconds(1_790_000_000);
-        let project = Limits { requests_per_minute: some(3), tokens_per_minute: some(1_000), ..Limits::default() };
-        let key = Limits { requests_per_day: some(50), tokens_per_minute: some(600), ..Limits::default() };
-        let limits = ByScope { project, key };
-        let rates = |limits: &ByScope<Limits>| ByScope { project: limits.project.rates(), key: limits.key.rates() };
-        let mut levels = ByScope::<Levels>::default();
-        let shown = |levels: &ByScope<Levels>| {
-            let Headrooms { requests, tokens, .. } = Headrooms::tightest(&rates(&limits), &Scope::ALL, levels, now);
-            [requests, tokens].map(|it| it.map(|it| (it.limit, it.remaining)))
-        };
-        assert_eq!(shown(&levels), [Some((50, 50)), Some((600, 600))]);
-        let tokens = &mut levels.project[Dimension::TokensPerMinute.index()];
-        let rate = project.rate(Dimension::TokensPerMinute).unwrap();
-        *tokens = tokens.take(some(500).unwrap(), rate, now).unwrap();
-        assert_eq!(shown(&levels), [Some((50, 50)), Some((1_000, 500))]);
-        let daily = ByScope { project: Limits { tokens_per_day: some(400), ..project }, key };
-        assert_eq!(Headrooms::tightest(&rates(&daily), &Scope::ALL, &levels, now).tokens.map(|it| it.limit), Some(400));
-        assert_eq!(Headrooms::tightest(&ByScope::default(), &Scope::ALL, &levels, now), Headrooms::default());
     }
 }

@@ -4,84 +4,114 @@ use bytes::Bytes;
 
 use crate::domain::{limits::Headrooms, time::UnixNanos};
 
-/// All six values of `OpenAI`'s, with room to spare.
-const USUAL_BYTES: usize = 96;
+/// The longest is `5124095h34m33.709s`.
+const MAX_DURATION_BYTES: usize = 24;
 
 /// A time span as Go prints it, cut to milliseconds: `0s`, `4ms`, `8.64s`, `6m0s`, `1h8m25.745s` (protocol facts d.1).
 pub fn go_duration(nanos: u64) -> String {
-    let mut text = Vec::new();
-    push_go_duration(nanos, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    String::from_utf8_lossy(GoDuration::new(nanos).as_bytes()).into_owned()
 }
 
-fn push_go_duration(nanos: u64, text: &mut Vec<u8>) {
-    let millis = nanos / 1_000_000;
-    if (1..1_000).contains(&millis) {
-        push_number(millis, text);
-        return text.extend_from_slice(b"ms");
-    }
-    let (seconds, rest) = (millis / 1_000, millis % 1_000);
-    if seconds >= 3_600 {
-        push_number(seconds / 3_600, text);
-        text.extend_from_slice(b"h");
-    }
-    if seconds >= 60 {
-        push_number(seconds / 60 % 60, text);
-        text.extend_from_slice(b"m");
-    }
-    push_number(seconds % 60, text);
-    if rest > 0 {
-        text.extend_from_slice(b".");
-        // The thousand keeps its zeros in front.
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(1_000 + rest).trim_end_matches('0');
-        text.extend_from_slice(digits.get(1..).unwrap_or_default().as_bytes());
-    }
-    text.extend_from_slice(b"s");
+/// Written from its end, digit by digit: several times faster than the formatter, for each answer.
+struct GoDuration {
+    bytes: [u8; MAX_DURATION_BYTES],
+    start: usize,
 }
 
-/// Several times faster than the formatter, for each answer.
-fn push_number(number: u64, text: &mut Vec<u8>) {
-    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+impl GoDuration {
+    fn new(nanos: u64) -> Self {
+        let millis = nanos / 1_000_000;
+        let mut text = Self { bytes: [0; MAX_DURATION_BYTES], start: MAX_DURATION_BYTES };
+        text.put(b's');
+        if (1..1_000).contains(&millis) {
+            text.put(b'm');
+            text.put_number(millis);
+            return text;
+        }
+        let (seconds, rest) = (millis / 1_000, millis % 1_000);
+        if rest > 0 {
+            text.put_fraction(rest);
+        }
+        text.put_number(seconds % 60);
+        if seconds >= 60 {
+            text.put(b'm');
+            text.put_number(seconds / 60 % 60);
+        }
+        if seconds >= 3_600 {
+            text.put(b'h');
+            text.put_number(seconds / 3_600);
+        }
+        text
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.start = self.start.saturating_sub(1);
+        if let Some(place) = self.bytes.get_mut(self.start) {
+            *place = byte;
+        }
+    }
+
+    fn put_number(&mut self, mut number: u64) {
+        loop {
+            self.put(b'0' + (number % 10) as u8);
+            number /= 10;
+            if number == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Thousandths, without the zeros at their end.
+    fn put_fraction(&mut self, thousandths: u64) {
+        let (mut digits, mut rest) = (3, thousandths);
+        while rest.is_multiple_of(10) {
+            (digits, rest) = (digits - 1, rest / 10);
+        }
+        for _ in 0..digits {
+            self.put(b'0' + (rest % 10) as u8);
+            rest /= 10;
+        }
+        self.put(b'.');
+    }
 }
+
+type Names = [&'static str; 3];
 
 /// Shows the six `x-ratelimit-*` headers and, beyond `OpenAI`'s, three each for tokens and seconds of audio; those of an absent
-/// limit are left out. The values share one buffer.
+/// limit are left out.
 pub fn rate_limit(headrooms: &Headrooms, mut show: impl FnMut(&'static str, Bytes)) {
-    const REQUESTS: [&str; 3] =
+    const REQUESTS: Names =
         ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
-    const TOKENS: [&str; 3] = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
-    const AUDIO_TOKENS: [&str; 3] =
+    const TOKENS: Names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+    const AUDIO_TOKENS: Names =
         ["x-ratelimit-limit-audio-tokens", "x-ratelimit-remaining-audio-tokens", "x-ratelimit-reset-audio-tokens"];
-    const AUDIO_SECONDS: [&str; 3] =
+    const AUDIO_SECONDS: Names =
         ["x-ratelimit-limit-audio-seconds", "x-ratelimit-remaining-audio-seconds", "x-ratelimit-reset-audio-seconds"];
-    let mut text = Vec::with_capacity(USUAL_BYTES);
-    let mut ends = [[0; 3]; 4];
     let kinds = [
         (&REQUESTS, &headrooms.requests),
         (&TOKENS, &headrooms.tokens),
         (&AUDIO_TOKENS, &headrooms.audio_tokens),
         (&AUDIO_SECONDS, &headrooms.audio_seconds),
     ];
-    for ((_, headroom), ends) in kinds.iter().zip(&mut ends) {
-        if let Some(headroom) = headroom {
-            push_number(headroom.limit.into(), &mut text);
-            ends[0] = text.len();
-            push_number(headroom.remaining.into(), &mut text);
-            ends[1] = text.len();
-            push_go_duration(headroom.reset_nanos, &mut text);
-            ends[2] = text.len();
-        }
+    for ([limit, remaining, reset], headroom) in kinds {
+        let Some(headroom) = headroom else { continue };
+        show(limit, number(headroom.limit));
+        show(remaining, number(headroom.remaining));
+        show(reset, copied(GoDuration::new(headroom.reset_nanos).as_bytes()));
     }
-    let (text, mut start) = (Bytes::from(text), 0);
-    for ((names, headroom), ends) in kinds.iter().zip(ends) {
-        if headroom.is_some() {
-            for (name, end) in names.iter().zip(ends) {
-                show(name, text.slice(start..end));
-                start = end;
-            }
-        }
-    }
+}
+
+fn number(number: u32) -> Bytes {
+    copied(itoa::Buffer::new().format(number).as_bytes())
+}
+
+/// Memory of its own for each value: to count who shares some takes longer than to copy these few bytes.
+fn copied(text: &[u8]) -> Bytes {
+    Box::<[u8]>::from(text).into()
 }
 
 /// `retry-after` in seconds and `retry-after-ms`, rounded up and at least 1: a client that waits as told finds room.
@@ -215,5 +245,9 @@ mod tests {
             assert_eq!(go_duration(millis * 1_000_000), text);
         }
         assert_eq!(go_duration(999_999), "0s");
+        assert_eq!(go_duration(u64::MAX), "5124095h34m33.709s");
+        for (millis, text) in [(1_001, "1.001s"), (1_010, "1.01s"), (1_100, "1.1s"), (999, "999ms"), (60_000, "1m0s")] {
+            assert_eq!(go_duration(millis * 1_000_000), text);
+        }
     }
 }

@@ -1,43 +1,39 @@
 //! Takes from all limits of a project and of its key, or from none, and corrects afterwards.
 
 mod shelf;
+mod table;
 mod under_way;
 
 use std::{
-    collections::HashMap,
-    hash::Hash,
     num::NonZeroU32,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, OnceLock},
 };
 
-use self::shelf::{Cells, Locked, Shared, UnderWay};
+use self::{
+    shelf::{Cells, Locked, Shared, UnderWay},
+    table::Table,
+};
 use super::averages::Averages;
 use crate::domain::{
-    bucket::{Level, Rate, Refusal},
+    bucket::{HoldNumber, Level, Rate, Refusal},
     explanation::LimitUse,
     ids::{KeyId, ProjectId},
-    ledger::{Hold, Used, UsedBefore},
-    limits::{
-        Audio, ByScope, Dimension, Headrooms, HoldNumbers, Levels, LimitExceeded, Limits, NEXT_END_NANOS, Rates, Scope,
-    },
+    ledger::{Hold, Used, units},
+    limits::{Audio, ByScope, Dimension, Headrooms, LimitExceeded, Limits, NEXT_END_NANOS, Scope, Tightest},
     time::UnixNanos,
 };
 
 /// The live buckets of every project, key and limit group that has been used.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    projects: ById<ProjectId, Groups<Shared>>,
-    keys: ById<KeyId, Groups<Buckets>>,
+    projects: Table<Shared>,
+    keys: Table<Buckets>,
 }
-
-type ById<K, V> = RwLock<HashMap<K, Arc<V>, foldhash::fast::RandomState>>;
-
-/// By limit group. A key uses a handful of them, which a list finds faster and keeps in a third of the room of a map.
-type Groups<T> = RwLock<Vec<(Arc<str>, Arc<T>)>>;
 
 /// What the requests of one key and limit group take from, and what they have been answered.
 #[derive(Debug)]
 pub struct Buckets {
+    key_id: KeyId,
     /// Shared with the project's other keys.
     of_project: Arc<Shared>,
     /// Made when the key first has limits of its own: few do.
@@ -54,28 +50,33 @@ pub struct Asked {
     pub stream: bool,
 }
 
+impl Asked {
+    #[inline]
+    fn units(self, dimension: Dimension) -> u32 {
+        units(dimension, self.tokens, self.audio)
+    }
+}
+
 impl Limiter {
     /// A key belongs to one project as long as it lives.
     pub fn buckets(&self, project_id: &ProjectId, key_id: &KeyId, limit_group: &Arc<str>) -> Arc<Buckets> {
-        let of_key = find_or_add(&self.keys, key_id);
-        of_group(&of_key, limit_group, || {
-            Arc::new(Buckets {
-                of_project: self.of_project(project_id, limit_group),
-                of_key: OnceLock::new(),
-                under_way: UnderWay::default(),
-                averages: Averages::default(),
-            })
+        let is_it = |it: &Buckets| it.key_id == *key_id && it.of_project.limit_group == *limit_group;
+        self.keys.find_or_make((key_id, limit_group), is_it, || Buckets {
+            key_id: key_id.clone(),
+            of_project: self.of_project(project_id, limit_group),
+            of_key: OnceLock::new(),
+            under_way: UnderWay::default(),
+            averages: Averages::default(),
         })
     }
 
     fn of_project(&self, project_id: &ProjectId, limit_group: &Arc<str>) -> Arc<Shared> {
-        of_group(&find_or_add(&self.projects, project_id), limit_group, || {
-            Arc::new(Shared {
-                project_id: project_id.clone(),
-                limit_group: Arc::clone(limit_group),
-                cells: Cells::default(),
-                under_way: UnderWay::default(),
-            })
+        let is_it = |it: &Shared| it.project_id == *project_id && it.limit_group == *limit_group;
+        self.projects.find_or_make((project_id, limit_group), is_it, || Shared {
+            project_id: project_id.clone(),
+            limit_group: Arc::clone(limit_group),
+            cells: Cells::default(),
+            under_way: UnderWay::default(),
         })
     }
 
@@ -100,70 +101,8 @@ impl Limiter {
     }
 }
 
-fn find_or_add<K: Eq + Hash + Clone, V: Default>(map: &ById<K, V>, key: &K) -> Arc<V> {
-    if let Some(found) = map.read().unwrap_or_else(PoisonError::into_inner).get(key) {
-        return Arc::clone(found);
-    }
-    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
-    Arc::clone(map.entry(key.clone()).or_default())
-}
-
-fn of_group<T>(groups: &Groups<T>, limit_group: &Arc<str>, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
-    let find = |groups: &[(Arc<str>, Arc<T>)]| {
-        let found = groups.iter().find(|(name, _)| Arc::ptr_eq(name, limit_group) || name == limit_group);
-        found.map(|(_, found)| Arc::clone(found))
-    };
-    if let Some(found) = find(&groups.read().unwrap_or_else(PoisonError::into_inner)) {
-        return found;
-    }
-    let mut groups = groups.write().unwrap_or_else(PoisonError::into_inner);
-    find(&groups).unwrap_or_else(|| {
-        let made = make();
-        groups.reserve_exact(1);
-        groups.push((Arc::clone(limit_group), Arc::clone(&made)));
-        made
-    })
-}
-
-/// What is checked of the limits of both scopes. Worked out once a request, because each rate is a division.
-struct Checked {
-    rates: ByScope<Rates>,
-    /// Few keys have limits of their own.
-    scopes: &'static [Scope],
-}
-
-impl Checked {
-    fn new(limits: &ByScope<Limits>) -> Self {
-        let [project, ..] = &Scope::ALL;
-        if limits.key.are_checked() {
-            let rates = ByScope { project: limits.project.rates(), key: limits.key.rates() };
-            return Self { rates, scopes: &Scope::ALL };
-        }
-        let rates = ByScope { project: limits.project.rates(), key: Rates::default() };
-        Self { rates, scopes: std::slice::from_ref(project) }
-    }
-
-    /// In the order of checking.
-    #[inline]
-    fn each(&self, mut check: impl FnMut(Scope, Dimension, Rate)) {
-        for scope in self.scopes {
-            for (dimension, rate) in Dimension::ALL.into_iter().zip(&self.rates[*scope]) {
-                if let Some(rate) = rate {
-                    check(*scope, dimension, *rate);
-                }
-            }
-        }
-    }
-}
-
-/// How many may be under way of what the request, which may be a stream, is one of.
-fn counts(limits: &ByScope<Limits>, stream: bool) -> impl Iterator<Item = (Scope, Dimension, u32)> {
-    let of_scope = move |scope: Scope| {
-        let counted = Dimension::CONCURRENT.into_iter().filter(move |dimension| dimension.counts(stream));
-        counted.filter_map(move |dimension| Some((scope, dimension, limits[scope].concurrent(dimension)?.get())))
-    };
-    Scope::ALL.into_iter().flat_map(of_scope)
-}
+/// Units in use of each limit before a request, by dimension; 0 where there is no limit.
+type UsedBefore = ByScope<[u64; Dimension::COUNT]>;
 
 impl Buckets {
     fn lock(&self, limits: &ByScope<Limits>) -> Locked<'_> {
@@ -195,63 +134,51 @@ impl Buckets {
         now: UnixNanos,
         also: impl FnOnce() -> Result<T, E>,
     ) -> Result<(Reservation, T), E> {
-        let stream = asked.stream;
-        let mut hold = self.hold(limits, asked);
-        let checked = Checked::new(limits);
         let mut locked = self.lock(limits);
-        let levels = take(&mut hold, &checked, &locked, stream, now)?;
+        let mut used_before = UsedBefore::default();
+        check(&mut locked, limits, asked, now, &mut used_before)?;
         let also = also()?;
-        let mut numbers = ByScope::<HoldNumbers>::default();
-        checked.each(|scope, dimension, rate| {
-            if let Some(bucket) = locked.bucket(scope, dimension) {
-                let level = *dimension.of(&levels[scope]);
-                *dimension.of_mut(&mut numbers[scope]) = Some(bucket.hold(level, rate, now));
-            }
+        let numbers = locked.next();
+        let mut tightest = Tightest::default();
+        locked.each(limits, |scope, dimension, rate, bucket| {
+            let (Some(number), units) = (numbers[scope], asked.units(dimension)) else { return };
+            bucket.retake_as(number, units, rate, now);
+            let used = dimension.of(&used_before[scope]).saturating_add(units.into());
+            tightest.add(dimension, bucket.level().headroom_beside(used, rate, now));
         });
-        locked.begin(stream);
+        locked.begin(asked.stream);
         drop(locked);
-        let headrooms = Headrooms::tightest(&checked.rates, checked.scopes, &levels, now);
-        let reservation = Reservation { buckets: Arc::clone(self), hold, stream, numbers, headrooms, open: true };
-        Ok((reservation, also))
+        let (buckets, headrooms) = (Arc::clone(self), tightest.headrooms());
+        Ok((Reservation { buckets, limits: *limits, asked, used_before, numbers, headrooms, open: true }, also))
     }
 
     pub fn headrooms(&self, limits: &ByScope<Limits>, now: UnixNanos) -> Headrooms {
-        let (levels, checked) = (self.lock(limits).levels(), Checked::new(limits));
-        Headrooms::tightest(&checked.rates, checked.scopes, &levels, now)
+        headrooms(&mut self.lock(limits), limits, now)
     }
 
     /// What [`Self::reserve`] would meet and take now, and whether it would be refused. Nothing is taken.
     pub fn would_reserve(&self, limits: &ByScope<Limits>, asked: Asked, now: UnixNanos) -> WouldReserve {
-        let mut hold = self.hold(limits, asked);
-        let checked = Checked::new(limits);
-        let locked = self.lock(limits);
-        let levels = locked.levels();
-        let refused = take(&mut hold, &checked, &locked, asked.stream, now).err();
+        let mut locked = self.lock(limits);
+        let mut used_before = UsedBefore::default();
+        let refused = check(&mut locked, limits, asked, now, &mut used_before).err();
+        let headrooms = headrooms(&mut locked, limits, now);
         drop(locked);
-        let mut met = Vec::new();
-        checked.each(|scope, dimension, _| met.push((scope, dimension)));
-        met.extend(counts(limits, asked.stream).map(|(scope, dimension, _)| (scope, dimension)));
-        let limit_use = |(scope, dimension): (Scope, Dimension)| LimitUse {
-            scope,
-            dimension,
-            limit: limits[scope].ceiling(dimension).unwrap_or(0),
-            used_before: *dimension.of(&hold.used_before[scope]),
-            reserved: hold.units(dimension).into(),
-            settled: None,
+        let met = |(scope, dimension): (Scope, Dimension)| {
+            limits[scope].check(dimension, asked.stream).then(|| LimitUse {
+                scope,
+                dimension,
+                limit: limits[scope].ceiling(dimension).unwrap_or(0),
+                used_before: Some(*dimension.of(&used_before[scope])),
+                reserved: asked.units(dimension).into(),
+                settled: None,
+            })
         };
-        let headrooms = Headrooms::tightest(&checked.rates, checked.scopes, &levels, now);
-        WouldReserve { limits: met.into_iter().map(limit_use).collect(), refused, headrooms }
-    }
-
-    fn hold(&self, limits: &ByScope<Limits>, asked: Asked) -> Hold {
-        Hold {
-            project_id: Some(self.of_project.project_id.clone()),
-            limit_group: Arc::clone(&self.of_project.limit_group),
-            limits: *limits,
-            tokens: asked.tokens,
-            audio: asked.audio,
-            used_before: ByScope::<UsedBefore>::default(),
-        }
+        let (under_way, taken): (Vec<_>, Vec<_>) = Scope::ALL
+            .into_iter()
+            .flat_map(|scope| Dimension::ALL.map(|dimension| (scope, dimension)))
+            .filter_map(met)
+            .partition(|it| it.dimension.is_concurrent());
+        WouldReserve { limits: taken.into_iter().chain(under_way).collect(), refused, headrooms }
     }
 }
 
@@ -265,55 +192,68 @@ pub struct WouldReserve {
     pub headrooms: Headrooms,
 }
 
-/// The levels with `hold` taken of all that is checked, or which limit has no room for it. What was in use before is noted in
-/// `hold`.
-fn take(
-    hold: &mut Hold,
-    checked: &Checked,
-    locked: &Locked<'_>,
-    stream: bool,
+/// Whether all limits have room, and of those that have none the one to wait for longest. What is in use of each is noted in
+/// `used_before`.
+fn check(
+    locked: &mut Locked<'_>,
+    limits: &ByScope<Limits>,
+    asked: Asked,
     now: UnixNanos,
-) -> Result<ByScope<Levels>, LimitExceeded> {
-    let mut levels = ByScope::<Levels>::default();
+    used_before: &mut UsedBefore,
+) -> Result<(), LimitExceeded> {
     let mut refused: Option<LimitExceeded> = None;
     let mut refuse = |exceeded: LimitExceeded| {
         refused = Some(refused.map_or(exceeded, |earlier| earlier.or_worse(exceeded)));
     };
-    checked.each(|scope, dimension, rate| {
-        let level = locked.level(scope, dimension);
+    locked.each(limits, |scope, dimension, rate, bucket| {
+        let (level, units) = (bucket.level(), asked.units(dimension));
         let used = level.used(rate, now);
-        *dimension.of_mut(&mut hold.used_before[scope]) = Some(used);
-        match level.take(hold.units(dimension), rate, now) {
-            Ok(taken) => *dimension.of_mut(&mut levels[scope]) = taken,
-            Err(refusal) => {
-                let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
-                refuse(LimitExceeded {
-                    scope,
-                    dimension,
-                    limit: shown(rate.limit().into()),
-                    used: dimension.shown(used),
-                    requested: shown(hold.units(dimension).into()),
-                    wait_nanos: wait(refusal),
-                });
-            }
+        *dimension.of_mut(&mut used_before[scope]) = used;
+        if !level.has_room(units, rate, now) {
+            refuse(exceeded((scope, dimension, rate), level, units, now));
         }
     });
-    let limits = hold.limits;
-    for (scope, dimension, limit) in counts(&limits, stream) {
-        let used = locked.under_way[scope].count(dimension);
-        *dimension.of_mut(&mut hold.used_before[scope]) = Some(used.into());
-        if used >= limit {
-            let wait_nanos = Some(NEXT_END_NANOS);
-            refuse(LimitExceeded { scope, dimension, limit, used: used.into(), requested: 1, wait_nanos });
+    for scope in Scope::ALL {
+        for dimension in Dimension::CONCURRENT.into_iter().filter(|dimension| dimension.counts(asked.stream)) {
+            let Some(limit) = limits[scope].concurrent(dimension).map(NonZeroU32::get) else { continue };
+            let used = locked.under_way[scope].count(dimension);
+            *dimension.of_mut(&mut used_before[scope]) = used.into();
+            if used >= limit {
+                let wait_nanos = Some(NEXT_END_NANOS);
+                refuse(LimitExceeded { scope, dimension, limit, used: used.into(), requested: 1, wait_nanos });
+            }
         }
     }
-    refused.map_or(Ok(levels), Err)
+    refused.map_or(Ok(()), Err)
 }
 
-const fn wait(refusal: Refusal) -> Option<u64> {
-    match refusal {
-        Refusal::Wait { nanos } => Some(nanos),
-        Refusal::TooLarge => None,
+fn headrooms(locked: &mut Locked<'_>, limits: &ByScope<Limits>, now: UnixNanos) -> Headrooms {
+    let mut tightest = Tightest::default();
+    locked.each(limits, |_, dimension, rate, bucket| tightest.add(dimension, bucket.level().headroom(rate, now)));
+    tightest.headrooms()
+}
+
+/// Why a bucket has no room for `units`. Apart from the requests that pass.
+#[cold]
+fn exceeded(
+    (scope, dimension, rate): (Scope, Dimension, Rate),
+    level: Level,
+    units: u32,
+    now: UnixNanos,
+) -> LimitExceeded {
+    let shown = |units: u64| u32::try_from(dimension.shown(units)).unwrap_or(u32::MAX);
+    let wait_nanos = match level.take(units, rate, now) {
+        Err(Refusal::TooLarge) => None,
+        Err(Refusal::Wait { nanos }) => Some(nanos),
+        Ok(_) => Some(0),
+    };
+    LimitExceeded {
+        scope,
+        dimension,
+        limit: shown(rate.limit().into()),
+        used: dimension.shown(level.used(rate, now)),
+        requested: shown(units.into()),
+        wait_nanos,
     }
 }
 
@@ -321,17 +261,33 @@ const fn wait(refusal: Refusal) -> Option<u64> {
 #[derive(Debug)]
 pub struct Reservation {
     buckets: Arc<Buckets>,
-    hold: Hold,
-    stream: bool,
-    /// Of the limits that were taken from.
-    numbers: ByScope<HoldNumbers>,
+    limits: ByScope<Limits>,
+    asked: Asked,
+    used_before: UsedBefore,
+    /// Of the hold in the buckets of each scope; `None` for a key without limits.
+    numbers: ByScope<Option<HoldNumber>>,
     headrooms: Headrooms,
     open: bool,
 }
 
 impl Reservation {
-    pub const fn hold(&self) -> &Hold {
-        &self.hold
+    /// As the journal keeps it.
+    pub fn hold(&self) -> Hold {
+        let Shared { project_id, limit_group, .. } = &*self.buckets.of_project;
+        let used_before = |scope: Scope| {
+            Dimension::ALL.map(|dimension| {
+                let is_met = self.limits[scope].check(dimension, self.asked.stream);
+                is_met.then_some(*dimension.of(&self.used_before[scope]))
+            })
+        };
+        Hold {
+            project_id: Some(project_id.clone()),
+            limit_group: Arc::clone(limit_group),
+            limits: self.limits,
+            tokens: self.asked.tokens,
+            audio: self.asked.audio,
+            used_before: ByScope { project: used_before(Scope::Project), key: used_before(Scope::Key) },
+        }
     }
 
     pub const fn buckets(&self) -> &Arc<Buckets> {
@@ -352,16 +308,13 @@ impl Reservation {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        let mut locked = self.buckets.lock(&self.hold.limits);
-        for scope in Scope::ALL {
-            for (dimension, number) in Dimension::ALL.into_iter().zip(self.numbers[scope]) {
-                let Some(number) = number else { continue };
-                if let Some(bucket) = locked.bucket(scope, dimension) {
-                    bucket.settle(number, self.hold.units(dimension), used.units(dimension), now);
-                }
+        let mut locked = self.buckets.lock(&self.limits);
+        locked.each(&self.limits, |scope, dimension, _, bucket| {
+            if let Some(number) = self.numbers[scope] {
+                bucket.settle(number, self.asked.units(dimension), used.units(dimension), now);
             }
-        }
-        locked.end(self.stream);
+        });
+        locked.end(self.asked.stream);
     }
 }
 

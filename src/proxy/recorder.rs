@@ -142,7 +142,7 @@ impl Recorder {
             service_tier: facts.service_tier,
             billed_model: facts.billed_model,
             prices_from: prices.as_ref().map(|prices| prices.from),
-            hold: holds.reservation.hold().clone(),
+            hold: holds.reservation.hold(),
         };
         let ticket = self.journal.admit(&admission)?;
         self.metrics.open_admissions.inc();

@@ -7,8 +7,11 @@
 //! that line is needed by nobody who came later. The line only falls, and it is the same or higher for younger holds, so
 //! holds with the same line are kept as one run, and there is seldom more than a handful.
 
+mod runs;
+
 use std::num::NonZeroU64;
 
+use self::runs::{Run, Runs};
 use super::{Level, Rate, Refusal, scaled};
 use crate::domain::time::UnixNanos;
 
@@ -16,25 +19,27 @@ use crate::domain::time::UnixNanos;
 #[derive(Debug, Default)]
 pub struct Bucket {
     level: Level,
-    runs: Vec<Run>,
+    runs: Runs,
     /// The number of the youngest hold.
-    last: u64,
+    last: Option<HoldNumber>,
 }
 
-/// Finds a hold again in the [`Bucket`] that gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Finds a hold again in its [`Bucket`]: younger holds have larger ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HoldNumber(NonZeroU64);
 
-/// Holds of which the same may be given back.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    /// The number of its oldest hold.
-    first: u64,
-    open: u64,
-    refundable_nanos: u64,
+impl HoldNumber {
+    /// The first number, where there is none before it.
+    pub const fn after(last: Option<Self>) -> Self {
+        match last {
+            Some(last) => Self(last.0.saturating_add(1)),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
 }
 
 impl Bucket {
+    #[inline]
     pub const fn level(&self) -> Level {
         self.level
     }
@@ -58,33 +63,44 @@ impl Bucket {
     /// Takes `units` until they are settled, or takes nothing and says why.
     pub fn take(&mut self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> Result<HoldNumber, Refusal> {
         let taken = self.level.take(units, rate, now)?;
-        Ok(self.hold(taken, rate, now))
+        Ok(self.hold(HoldNumber::after(self.last), taken, rate, now))
     }
 
     /// Takes `units` whether or not there is room: what [`Bucket::take`] has admitted, told again by the journal.
     pub fn retake(&mut self, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> HoldNumber {
-        let taken = self.level.at(rate, now).charged(u64::from(units.into()), now);
-        self.hold(taken, rate, now)
+        self.retake_as(HoldNumber::after(self.last), units, rate, now)
     }
 
-    /// Begins a hold: `taken` is what [`Level::take`] made of this bucket's level at this rate and time.
-    pub fn hold(&mut self, taken: Level, rate: Rate, now: UnixNanos) -> HoldNumber {
-        self.lower_to_level_at(rate, now);
-        self.level = taken;
-        let number = NonZeroU64::MIN.saturating_add(self.last);
-        self.last = number.get();
-        if self.runs.capacity() == 0 {
-            // More than one is rare, and there are many buckets.
-            self.runs.reserve_exact(1);
+    /// As [`Bucket::retake`], under a number that is larger than those of all holds before.
+    #[inline]
+    pub fn retake_as(&mut self, number: HoldNumber, units: impl Into<u32>, rate: Rate, now: UnixNanos) -> HoldNumber {
+        let taken = self.level.at(rate, now).charged(u64::from(units.into()), now);
+        self.hold(number, taken, rate, now)
+    }
+
+    /// Begins a hold: `taken` is what it makes of this bucket's level at this rate and time.
+    #[inline]
+    fn hold(&mut self, number: HoldNumber, taken: Level, rate: Rate, now: UnixNanos) -> HoldNumber {
+        if !self.runs.is_empty() {
+            self.lower_to_level_at(rate, now);
         }
+        self.level = taken;
+        self.last = Some(number);
         // Nobody came later yet: all of the level may go.
-        self.runs.push(Run { first: number.get(), open: 1, refundable_nanos: taken.arrival.0 });
-        HoldNumber(number)
+        self.runs.push(Run { first: number, open: 1, refundable_nanos: taken.arrival.0 });
+        number
     }
 
     /// Ends a hold of `held` units of which `used` were used: gives back what is too much, or books what is missing.
     pub fn settle(&mut self, hold: HoldNumber, held: impl Into<u32>, used: u64, now: UnixNanos) {
         let held = u64::from(held.into());
+        if let ([Run { open: 1, refundable_nanos, .. }], Some(unused)) = (&*self.runs, held.checked_sub(used)) {
+            // Nearly always nobody else holds anything, and there is nobody to leave something to.
+            let unused_nanos = unused.saturating_mul(self.level.unit_nanos);
+            let given = unused_nanos.min(*refundable_nanos).min(self.level.nanos(now));
+            self.level.arrival = UnixNanos(self.level.arrival.0.saturating_sub(given));
+            return self.runs.truncate(0);
+        }
         if let Some(unused) = held.checked_sub(used) {
             self.give_back(hold, unused.saturating_mul(self.level.unit_nanos), now);
         } else {
@@ -125,7 +141,7 @@ impl Bucket {
     fn lower_to_level_at(&mut self, rate: Rate, now: UnixNanos) {
         let (from, to) = (self.level.unit(rate), rate.unit_nanos());
         if from != to {
-            for run in &mut self.runs {
+            for run in self.runs.iter_mut() {
                 run.refundable_nanos = scaled(run.refundable_nanos, from, to);
             }
         }
@@ -136,12 +152,13 @@ impl Bucket {
     fn lower_to(&mut self, level_nanos: u64) {
         let keep = self.runs.partition_point(|run| run.refundable_nanos < level_nanos);
         let Some(first) = self.runs.get(keep).map(|run| run.first) else { return };
-        let open = self.runs.drain(keep..).map(|run| run.open).sum();
+        let open = self.runs.iter().skip(keep).map(|run| run.open).sum();
+        self.runs.truncate(keep);
         self.runs.push(Run { first, open, refundable_nanos: level_nanos });
     }
 
     fn run_of(&self, hold: HoldNumber) -> Option<usize> {
-        self.runs.partition_point(|run| run.first <= hold.0.get()).checked_sub(1)
+        self.runs.partition_point(|run| run.first <= hold).checked_sub(1)
     }
 }
 

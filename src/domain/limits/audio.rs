@@ -73,7 +73,7 @@ impl Audio {
     /// How many of `each` fit beside it.
     fn room(self, each: Self, limits: &Limits) -> u64 {
         let room = |dimension: Dimension| {
-            let left = u64::from(limits.rate(dimension)?.limit()).saturating_sub(self.units(dimension));
+            let left = u64::from(limits.per_window(dimension)?.get()).saturating_sub(self.units(dimension));
             left.checked_div(each.units(dimension))
         };
         Dimension::AUDIO.into_iter().filter_map(room).min().unwrap_or(u64::MAX)

@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use crate::domain::{
-    bucket::{Bucket, Level},
+    bucket::{Bucket, HoldNumber, Rate},
     ids::ProjectId,
-    limits::{ByScope, Dimension, Levels, Scope},
+    limits::{ByScope, Dimension, Limits, Scope},
 };
 
 /// Locked while it changes, so that nobody sees a half-made reservation and is refused for it.
@@ -17,10 +17,11 @@ pub(super) struct Cells(Mutex<Shelf>);
 
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    /// Of the first dimensions, those that most have.
-    buckets: [Bucket; 4],
+    buckets: [Bucket; Dimension::USUAL.len()],
     /// Made with the first limit of audio.
     audio: Option<Box<[Bucket; Dimension::AUDIO.len()]>>,
+    /// What a request holds has the same number in all buckets.
+    last: Option<HoldNumber>,
 }
 
 /// The requests that are under way, and the streams among them. They are counted without a limit too, so that one which is
@@ -61,16 +62,28 @@ impl Shelf {
         buckets.fold(0, |sum, bucket| sum.saturating_add(bucket.open_holds()))
     }
 
-    fn levels(&self) -> Levels {
-        Dimension::ALL.map(|dimension| self.level(dimension))
+    /// The bucket of each limit, in the order of checking.
+    #[inline]
+    fn each(&mut self, limits: &Limits, mut check: impl FnMut(Dimension, Rate, &mut Bucket)) {
+        let mut check = |dimension: Dimension, bucket: &mut Bucket| {
+            if let Some(rate) = limits.rate_at(bucket.level(), dimension) {
+                check(dimension, rate, bucket);
+            }
+        };
+        let [requests_per_minute, requests_per_day, tokens_per_minute, tokens_per_day] = &mut self.buckets;
+        check(Dimension::RequestsPerMinute, requests_per_minute);
+        check(Dimension::RequestsPerDay, requests_per_day);
+        check(Dimension::TokensPerMinute, tokens_per_minute);
+        check(Dimension::TokensPerDay, tokens_per_day);
+        if limits.limit_audio() {
+            for (dimension, bucket) in Dimension::AUDIO.into_iter().zip(&mut **self.audio.get_or_insert_default()) {
+                check(dimension, bucket);
+            }
+        }
     }
 
-    fn level(&self, dimension: Dimension) -> Level {
-        let bucket = match audio(dimension) {
-            Some(place) => self.audio.as_ref().and_then(|buckets| buckets.get(place)),
-            None => self.buckets.get(dimension.index()),
-        };
-        bucket.map(Bucket::level).unwrap_or_default()
+    fn next(&mut self) -> HoldNumber {
+        *self.last.insert(HoldNumber::after(self.last))
     }
 }
 
@@ -107,15 +120,24 @@ pub(super) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    fn shelf(&mut self, scope: Scope) -> Option<&mut Shelf> {
-        match scope {
-            Scope::Project => Some(&mut self.of_project),
-            Scope::Key => self.of_key.as_deref_mut(),
+    /// The bucket of each limit of both scopes, in the order of checking.
+    #[inline]
+    pub(super) fn each(
+        &mut self,
+        limits: &ByScope<Limits>,
+        mut check: impl FnMut(Scope, Dimension, Rate, &mut Bucket),
+    ) {
+        for (scope, shelf) in [(Scope::Project, Some(&mut *self.of_project)), (Scope::Key, self.of_key.as_deref_mut())]
+        {
+            if let Some(shelf) = shelf {
+                shelf.each(&limits[scope], |dimension, rate, bucket| check(scope, dimension, rate, bucket));
+            }
         }
     }
 
-    pub(super) fn bucket(&mut self, scope: Scope, dimension: Dimension) -> Option<&mut Bucket> {
-        self.shelf(scope)?.bucket(dimension)
+    /// For the next hold, in the buckets of each scope.
+    pub(super) fn next(&mut self) -> ByScope<Option<HoldNumber>> {
+        ByScope { project: Some(self.of_project.next()), key: self.of_key.as_deref_mut().map(Shelf::next) }
     }
 
     /// A request, which may be a `stream`, is under way.
@@ -132,18 +154,5 @@ impl Locked<'_> {
         for scope in Scope::ALL {
             self.under_way[scope].change(stream, change);
         }
-    }
-
-    pub(super) fn level(&self, scope: Scope, dimension: Dimension) -> Level {
-        let shelf = match scope {
-            Scope::Project => Some(&*self.of_project),
-            Scope::Key => self.of_key.as_deref(),
-        };
-        shelf.map(|shelf| shelf.level(dimension)).unwrap_or_default()
-    }
-
-    pub(super) fn levels(&self) -> ByScope<Levels> {
-        let of_key = self.of_key.as_ref().map(|shelf| shelf.levels());
-        ByScope { project: self.of_project.levels(), key: of_key.unwrap_or_default() }
     }
 }

@@ -41,7 +41,9 @@ fn take(live: &mut Live, admission: &Admission) -> Option<Numbers> {
         taken.push((of, level, rate));
     }
     let mut begin = |(of, level, rate): (Of, Level, Rate)| {
-        let number = live.get_mut(&of).unwrap().hold(level, rate, now);
+        let bucket = live.get_mut(&of).unwrap();
+        let number = bucket.take(hold.units(of.3), rate, now).unwrap();
+        assert_eq!(bucket.level(), level);
         (of, number)
     };
     Some(taken.into_iter().map(&mut begin).collect())
