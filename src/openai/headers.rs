@@ -128,7 +128,7 @@ const LONGEST_WAIT_S: u64 = 3_600;
 /// An upstream's `retry-after`, in seconds from now and between 1 and 3,600, whether it is a number or a date. What is
 /// neither is `None`: clients then wait as they think best.
 pub fn upstream_retry_after(value: &str, now: UnixNanos) -> Option<u64> {
-    let seconds = match number(value) {
+    let seconds = match digits(value) {
         Some(seconds) => seconds,
         None => {
             let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp().as_second();
@@ -141,11 +141,11 @@ pub fn upstream_retry_after(value: &str, now: UnixNanos) -> Option<u64> {
 /// The same for `retry-after-ms`, of which a fraction does not count.
 pub fn upstream_retry_after_ms(value: &str) -> Option<u64> {
     let whole = value.trim().split_once('.').map_or(value, |(whole, _)| whole);
-    number(whole).map(|millis| millis.clamp(1, LONGEST_WAIT_S * 1_000))
+    digits(whole).map(|millis| millis.clamp(1, LONGEST_WAIT_S * 1_000))
 }
 
 /// Digits and nothing else; more than fit are as many as fit.
-fn number(text: &str) -> Option<u64> {
+fn digits(text: &str) -> Option<u64> {
     let digits = text.trim();
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u64::MAX))
