@@ -208,8 +208,7 @@ impl Running {
         routers: &Routers,
         succession: Succession,
     ) -> Result<Self, StartError> {
-        let upstream = connect_upstream(settings)?;
-        let receiver = webhook_receiver(settings)?;
+        let (upstream, receiver) = (connect_upstream(settings)?, webhook_receiver(settings)?);
         let succession = succession.begin(&settings.data_dir).await?;
         let data_dir = DataDir::open_within(&settings.data_dir, succession.wait).await?;
         data_dir.check_ledger()?;
