@@ -97,3 +97,11 @@ pub(crate) fn read_all(journal: &Journal, mut from: Position) -> Vec<Record> {
         records.extend(batch.records);
     }
 }
+
+impl Journal {
+    /// From now on the current segment takes nothing more: its file is open for reading only.
+    pub(crate) fn break_disk(&self) {
+        let path = self.writer().segment_path(self.end().segment);
+        self.writer().current_mut().file = Arc::new(std::fs::File::open(path).unwrap());
+    }
+}

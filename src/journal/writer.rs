@@ -37,6 +37,8 @@ pub(super) struct Writer {
     open_admissions: u64,
     waiting: VecDeque<Waiting>,
     failing: Option<Failing>,
+    /// A sync of the current segment has failed: nobody knows what the disk holds of it, and it takes nothing any more.
+    abandoned: bool,
     line: Vec<u8>,
     /// Files that were left for a new segment and not yet synced.
     unsynced: Vec<Arc<File>>,
@@ -52,6 +54,7 @@ impl Writer {
             open_admissions: 0,
             waiting: VecDeque::new(),
             failing: None,
+            abandoned: false,
             line: Vec::with_capacity(MAX_SETTLEMENT_BYTES),
             unsynced: Vec::new(),
         }
@@ -97,7 +100,8 @@ impl Writer {
     pub(super) fn write_settlement(&mut self, settlement: &Settlement) -> Result<(), JournalError> {
         encode_settled(&mut self.line, settlement)?;
         let written = self
-            .write_waiting()
+            .leave_abandoned(1)
+            .and_then(|()| self.write_waiting())
             .and_then(|()| self.current.append(&self.line).map_err(JournalError::io("write to", &self.current.path)));
         match written {
             Ok(()) => self.grown(),
@@ -120,7 +124,19 @@ impl Writer {
         retried
     }
 
+    /// A later sync of a file whose sync has failed proves nothing: what comes next goes into another one.
+    fn leave_abandoned(&mut self, settlements: u64) -> Result<(), JournalError> {
+        if !self.abandoned {
+            return Ok(());
+        }
+        let settlements = settlements + self.waiting.len() as u64 + self.open_admissions;
+        self.rotate(MAX_SETTLEMENT_BYTES as u64 * settlements, u64::MAX)
+    }
+
     fn write_waiting(&mut self) -> Result<(), JournalError> {
+        if !self.waiting.is_empty() {
+            self.leave_abandoned(0)?;
+        }
         while let Some(waiting) = self.waiting.front() {
             self.current.append(&waiting.line).map_err(JournalError::io("write to", &self.current.path))?;
             self.waiting.pop_front();
@@ -160,6 +176,7 @@ impl Writer {
         if self.options.durability == Durability::Power {
             self.unsynced.push(left.file);
         }
+        self.abandoned = false;
         self.grown();
         Ok(())
     }
@@ -243,6 +260,7 @@ impl Writer {
     /// After a failed sync nobody knows what the disk holds of the current segment: the next record starts a new one.
     pub(super) fn abandon(&mut self, error: JournalError) {
         self.current.capacity = 0;
+        self.abandoned = true;
         self.note::<()>(&Err(error));
     }
 

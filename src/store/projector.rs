@@ -125,7 +125,16 @@ impl Projector {
     }
 
     /// Follows the journal until `stop`, then to its end. A database that fails is tried again for ever.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        let journal = Arc::clone(&self.journal);
+        // Beside the ledger and not between its steps: a ledger that is away must not keep the journal from healing.
+        tokio::select! {
+            () = self.follow(stop) => {}
+            () = retry_journal(journal) => {}
+        }
+    }
+
+    async fn follow(mut self, stop: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.step().await {
@@ -155,17 +164,11 @@ impl Projector {
             tokio::select! {
                 () = self.journal.changed() => {}
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(TICK) => self.retry_journal().await,
             }
         }
         if lag_bytes() < BATCH_BYTES {
             let _ = tokio::time::timeout(GATHER, stop.cancelled()).await;
         }
-    }
-
-    async fn retry_journal(&self) {
-        // The journal reports its own failures.
-        let _ = self.blocking(Journal::retry).await;
     }
 
     /// Takes one batch over; false when there is none.
@@ -298,5 +301,14 @@ impl Projector {
     {
         let journal = Arc::clone(&self.journal);
         Ok(tokio::task::spawn_blocking(move || work(&journal)).await??)
+    }
+}
+
+async fn retry_journal(journal: Arc<Journal>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let journal = Arc::clone(&journal);
+        // The journal reports its own failures.
+        let _ = tokio::task::spawn_blocking(move || journal.retry()).await;
     }
 }

@@ -150,7 +150,7 @@ async fn bodies_without_an_end_are_refused_at_the_limit_and_not_kept() {
 
             let (mut reading, mut writing) =
                 connect(address, usize::try_from(number).unwrap(), None).await.into_split();
-            let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x1_0000], b"\r\n"].concat();
+            let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x1_0000], b"\r\n"].concat();
             writing.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
             let sending = async {
                 let mut sent = 0;

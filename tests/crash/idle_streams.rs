@@ -16,7 +16,7 @@ use crate::{
     process::{Gateway, Key, LookAlike, Setup},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Opened at one time: the kernel's queues are short.
 const AT_ONCE: usize = 50;
 

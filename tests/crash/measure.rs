@@ -25,12 +25,12 @@ pub fn processor_ms(process: u32) -> u64 {
 pub fn first_free_file(process: u32) -> usize {
     let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     let open: Vec<usize> = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
-    (0..).find(|number| !open.contains(number)).unwrap()
+    (0..100_000).find(|number| !open.contains(number)).unwrap()
 }
 
 /// A number from the environment, for the long forms.
 pub fn number(variable: &str, otherwise: usize) -> usize {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+    tollgate::config::environment().get(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
 /// Waits until it is so.

@@ -9,12 +9,6 @@ use std::{
 
 use super::super::{samples::*, *};
 
-fn break_disk(journal: &Journal) {
-    let segment = journal.end().segment;
-    let path = journal.writer().segment_path(segment);
-    journal.writer().current_mut().file = Arc::new(File::open(path).unwrap());
-}
-
 fn mend_disk(journal: &Journal) {
     let segment = journal.end().segment;
     let path = journal.writer().segment_path(segment);
@@ -28,7 +22,7 @@ fn a_settlement_the_disk_refused_waits_and_is_written_first() {
     let (journal, _) = Journal::open(Options::new(dir.path()), NOW).unwrap();
     let (one, two) = (admission(1), admission(2));
     let (first, second) = (journal.admit(&one).unwrap(), journal.admit(&two).unwrap());
-    break_disk(&journal);
+    journal.break_disk();
     let promised = journal.settle(first, &settlement(&one));
     assert!(promised > journal.end());
     assert!(matches!(journal.admit(&admission(3)), Err(JournalError::Io { .. })));
@@ -50,7 +44,7 @@ fn a_tick_writes_what_waits_even_if_the_segment_takes_nothing_any_more() {
     let (journal, _) = Journal::open(Options::new(dir.path()), NOW).unwrap();
     let one = admission(1);
     let ticket = journal.admit(&one).unwrap();
-    break_disk(&journal);
+    journal.break_disk();
     journal.settle(ticket, &settlement(&one));
     journal.retry().unwrap();
     assert_eq!(journal.end().segment, 2);
@@ -83,7 +77,7 @@ fn remains_that_cannot_be_cut_off_are_left_behind_in_their_segment() {
     let path = journal.writer().segment_path(1);
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"[\"half a rec").unwrap();
     journal.writer().current_mut().torn = true;
-    break_disk(&journal);
+    journal.break_disk();
     journal.settle(ticket, &settlement(&one));
     journal.retry().unwrap();
     drop(journal);
@@ -99,7 +93,7 @@ async fn what_waits_is_not_durable() {
     let (journal, _) = Journal::open(options, NOW).unwrap();
     let one = admission(1);
     let ticket = journal.admit(&one).unwrap();
-    break_disk(&journal);
+    journal.break_disk();
     let promised = journal.settle(ticket, &settlement(&one));
     assert!(matches!(journal.durable(promised).await, Err(JournalError::NotDurable)));
     mend_disk(&journal);
@@ -140,4 +134,33 @@ fn a_segment_has_its_room_set_aside_on_the_disk() {
         finish(&journal, 1);
         assert!(set_aside(), "also after a failed write was cut off");
     }
+}
+
+#[test]
+fn a_full_disk_a_read_only_one_and_a_broken_one_are_told_apart() {
+    for (code, cause) in [(28, Cause::NoSpace), (122, Cause::NoSpace), (30, Cause::ReadOnly), (5, Cause::DiskError)] {
+        let error = JournalError::io("write to", "some/path")(io::Error::from_raw_os_error(code));
+        assert_eq!(error.cause(), cause, "{error}");
+    }
+    assert_eq!(JournalError::Full { max_bytes: 1 }.cause(), Cause::JournalFull);
+}
+
+#[tokio::test]
+async fn a_settlement_after_a_failed_sync_goes_into_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { durability: Durability::Power, ..Options::new(dir.path()) };
+    let (journal, _) = Journal::open(options, NOW).unwrap();
+    let one = admission(1);
+    let ticket = journal.admit(&one).unwrap();
+    journal.durable(ticket.position()).await.unwrap();
+    let eio = io::Error::from_raw_os_error(5);
+    journal.writer().abandon(JournalError::io("sync", "journal")(eio));
+    assert_eq!(journal.state().failing.map(|failing| failing.cause), Some(Cause::DiskError));
+    let settled = journal.settle(ticket, &settlement(&one));
+    assert_eq!((settled.segment, journal.state().failing), (2, None));
+    journal.durable(settled).await.unwrap();
+    assert_eq!(read_all(&journal, journal.start()).len(), 2);
+    drop(journal);
+    let (_, recovered) = Journal::open(Options::new(dir.path()), NOW).unwrap();
+    assert_eq!(recovered, Recovered::default());
 }

@@ -16,10 +16,6 @@ async fn add(store: &Store, name: &str) {
     sqlx::query(sql).bind(name).execute(store.writer()).await.unwrap();
 }
 
-fn put_back(path: &Path, set_aside: Option<PathBuf>) -> Option<PutBack> {
-    Some(PutBack { database: path.to_owned(), set_aside })
-}
-
 fn log(path: &Path) -> PathBuf {
     path.with_file_name("tollgate.db-wal")
 }
@@ -52,7 +48,11 @@ async fn a_deleted_database_is_put_back_with_all_that_was_committed() {
             fs::remove_file(file).unwrap();
         }
         add(&store, "C").await;
-        assert_eq!(store.put_back().await.unwrap(), put_back(&path, None), "{files:?}");
+        assert_eq!(
+            store.put_back().await.unwrap(),
+            Some(PutBack { database: path.clone(), set_aside: None }),
+            "{files:?}"
+        );
         assert_eq!(store.put_back().await.unwrap(), None);
         add(&store, "D").await;
         assert_eq!(names(store.reader()).await, ["A", "B", "C", "D"], "readers see what is written from now on");
@@ -76,7 +76,10 @@ async fn another_database_in_its_place_is_never_written_to_and_is_kept() {
     fs::write(&path, "somebody's copy").unwrap();
     add(&store, "C").await;
     let aside = dir.path().join("tollgate.db.replaced");
-    assert_eq!(store.put_back().await.unwrap(), put_back(&path, Some(aside.clone())));
+    assert_eq!(
+        store.put_back().await.unwrap(),
+        Some(PutBack { database: path.clone(), set_aside: Some(aside.clone()) })
+    );
     assert_eq!(fs::read(&aside).unwrap(), b"somebody's copy");
     assert_eq!(names(store.reader()).await, ["A", "B", "C"]);
 }
@@ -92,6 +95,6 @@ async fn what_cannot_be_put_back_yet_is_tried_again() {
     assert!(store.put_back().await.is_err());
     add(&store, "B").await;
     fs::remove_dir(dir.path().join("tollgate.db.copy")).unwrap();
-    assert_eq!(store.put_back().await.unwrap(), put_back(&path, None));
+    assert_eq!(store.put_back().await.unwrap(), Some(PutBack { database: path.clone(), set_aside: None }));
     assert_eq!(names(store.reader()).await, ["A", "B"]);
 }

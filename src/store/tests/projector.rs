@@ -175,3 +175,33 @@ async fn a_lost_journal_does_not_stop_a_kept_ledger() {
     }
     assert_eq!(entries(&store).await, 2);
 }
+
+/// Waits until `holds`, which is to come soon.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let coming = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), coming).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_away_does_not_keep_the_journal_from_healing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Options::new(dir.path().join("journal")), NOW).unwrap();
+    let store = store(dir.path()).await;
+    sqlx::query("ALTER TABLE rollups RENAME TO away").execute(store.writer()).await.unwrap();
+    let projector = Projector::new(Arc::clone(&journal), store.clone());
+    let (progress, stop) = (projector.progress(), CancellationToken::new());
+    let running = tokio::spawn(projector.run(stop.clone()));
+    finish(&journal, 1);
+    until("the ledger is away", || progress.state().failing.is_some()).await;
+    journal.break_disk();
+    assert!(journal.admit(&admission(2)).is_err());
+    assert!(journal.state().failing.is_some());
+    until("the journal heals", || journal.state().failing.is_none()).await;
+    assert!(progress.state().failing.is_some(), "the ledger is still away");
+    stop.cancel();
+    running.await.unwrap();
+}
