@@ -101,7 +101,8 @@ pub(crate) fn read_all(journal: &Journal, mut from: Position) -> Vec<Record> {
 impl Journal {
     /// From now on the current segment takes nothing more: its file is open for reading only.
     pub(crate) fn break_disk(&self) {
-        let path = self.writer().segment_path(self.end().segment);
+        let segment = self.end().segment;
+        let path = self.writer().segment_path(segment);
         self.writer().current_mut().file = Arc::new(std::fs::File::open(path).unwrap());
     }
 }

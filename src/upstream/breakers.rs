@@ -247,7 +247,9 @@ mod tests {
 
     fn fail(breakers: &Breakers, model: &str, shown: Shown, times: u32, now: Instant) {
         let calls: Vec<_> = (0..times).map(|_| breakers.ask(at(model), now).ok().unwrap()).collect();
-        calls.into_iter().for_each(|call| call.end(shown, || now));
+        for call in calls {
+            call.end(shown, || now);
+        }
     }
 
     fn withheld(breakers: &Breakers, model: &str, now: Instant) -> Option<Withheld> {

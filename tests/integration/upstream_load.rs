@@ -55,9 +55,9 @@ async fn an_upstream_that_refuses_connections_is_hardly_tried_twice() {
         let gateway = Gateway::start_before(&url, CancellationToken::new(), Clock::system(), never_withheld).await;
         let team = gateway.project("tier5").await;
         if together {
-            at_once(&team, OFFERED).await
+            at_once(&team, OFFERED).await;
         } else {
-            in_sequence(&team, OFFERED).await
+            in_sequence(&team, OFFERED).await;
         }
         let attempts = gateway.metric("upstream_calls_total").await;
         is_bounded("refused", usize::try_from(attempts).unwrap(), OFFERED);
@@ -75,9 +75,9 @@ async fn connections_that_are_reset_as_soon_as_they_are_there_are_no_reason_for_
             Gateway::start_before(&proxy.url, CancellationToken::new(), Clock::system(), never_withheld).await;
         let team = gateway.project("tier5").await;
         if together {
-            at_once(&team, OFFERED).await
+            at_once(&team, OFFERED).await;
         } else {
-            in_sequence(&team, OFFERED).await
+            in_sequence(&team, OFFERED).await;
         }
         is_bounded("reset", proxy.connections(), OFFERED);
         gateway.at_rest().await;
