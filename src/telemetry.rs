@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     time::Duration,
 };
@@ -22,6 +22,8 @@ use crate::{
 
 /// Enough for what a busy gateway says in the second that a collector of logs needs to take breath.
 const MOST_WAITING: usize = 4096;
+
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(5);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
@@ -80,10 +82,16 @@ impl Queue {
 
     fn finish(&self, within: Duration) {
         let (sender, ended) = sync_channel(0);
-        if self.lines.try_send(Said::End(sender)).is_ok() {
-            // Nothing comes: the other end is dropped when all is written.
-            let _: Result<(), RecvTimeoutError> = ended.recv_timeout(within);
+        let mut end = Said::End(sender);
+        let mut left = within;
+        // A queue that is full gets room as its lines are written.
+        while let Err(TrySendError::Full(not_taken)) = self.lines.try_send(end) {
+            let Some(rest) = left.checked_sub(BETWEEN_ATTEMPTS) else { return };
+            (end, left) = (not_taken, rest);
+            std::thread::sleep(BETWEEN_ATTEMPTS);
         }
+        // Nothing comes: the other end is dropped when all is written.
+        let _: Result<(), RecvTimeoutError> = ended.recv_timeout(left);
     }
 }
 
@@ -151,7 +159,7 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let queue = Queue::before(Stuck(stuck, Arc::clone(&written)), 10, LogFormat::Text);
         for number in 0..1_000 {
-            writeln!(&queue, "line {number}").unwrap();
+            (&queue).write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
         let began = std::time::Instant::now();
         queue.finish(Duration::from_millis(50));
