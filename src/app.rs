@@ -45,7 +45,7 @@ use self::{
     data_dir::DataDir,
     handover::Handover,
     listeners::Listeners,
-    parts::{connect_upstream, drain_options, open_journal, proxy_options, webhook_receiver},
+    parts::{body_limits, connect_upstream, drain_options, open_journal, proxy_options, server, webhook_receiver},
     places::Places,
     refusals::RefusalWriter,
     request_ids::RequestIds,
@@ -260,10 +260,7 @@ impl Running {
             metrics,
             request_ids: RequestIds::new(&mut secrets::random),
             batch_queue,
-            body_limits: BodyLimits {
-                max_bytes: settings.max_body_bytes as u64,
-                idle: Duration::from_secs(settings.body_idle_timeout_s),
-            },
+            body_limits: body_limits(settings),
             journal,
             projection: projector.progress(),
             refusals: Arc::new(refusals),
@@ -283,18 +280,7 @@ impl Running {
         let handover = Handover::listen(started.data_dir.path(), listeners.copies(), grace(settings));
         let Listeners { calls, administration, listen, admin_listen, kept_elsewhere } = listeners;
         let places = Places::count_out(settings);
-        let server = Server {
-            header_timeout: Duration::from_secs(settings.header_timeout_s),
-            unread_timeout: Duration::from_secs(settings.unread_timeout_s),
-            places: Arc::new(Semaphore::new(places.calls)),
-            metrics: Arc::clone(&app.metrics),
-            connections: TaskTracker::new(),
-            open: CancellationToken::new(),
-            stop: CancellationToken::new(),
-            queue_stays: CancellationToken::new(),
-            last_call: CancellationToken::new(),
-            cut: CancellationToken::new(),
-        };
+        let server = server(settings, places.calls, Arc::clone(&app.metrics));
         let administration = match administration {
             None => {
                 server.connections.spawn(server.clone().run(calls, (routers.everything)(&app)));

@@ -122,12 +122,7 @@ impl Failing {
 impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tollgate");
-        let ended = Family::<Ended, Count>::default();
-        registry.register("requests_settled", "Requests that were admitted and have ended", ended.clone());
-        let settled = Outcome::ALL.map(|outcome| {
-            [Basis::Reported, Basis::Estimated]
-                .map(|basis| ended.get_or_create(&Ended { outcome: outcome.name(), basis: basis.name() }).clone())
-        });
+        let settled = settled(&mut registry);
         let by_item = Family::<OfItem, Count>::default();
         registry.register_with_unit(
             "metered",
@@ -244,6 +239,15 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn settled(registry: &mut Registry) -> [[Count; 2]; Outcome::ALL.len()] {
+    let ended = Family::<Ended, Count>::default();
+    registry.register("requests_settled", "Requests that were admitted and have ended", ended.clone());
+    Outcome::ALL.map(|outcome| {
+        [Basis::Reported, Basis::Estimated]
+            .map(|basis| ended.get_or_create(&Ended { outcome: outcome.name(), basis: basis.name() }).clone())
+    })
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Count {

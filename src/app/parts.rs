@@ -2,13 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{StartError, data_dir::DataDir};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{BodyLimits, StartError, data_dir::DataDir};
 use crate::{
     config::{self, Settings},
     domain::{time::UnixNanos, webhooks::SigningKey},
     journal::{self, Journal, Recovered},
+    metrics::Metrics,
     openai::endpoint::Endpoint,
     proxy::{self, StreamTimes, drain::DrainOptions},
+    server::Server,
     store::StoreError,
     upstream::{
         self, Upstream,
@@ -80,5 +85,25 @@ pub(super) fn proxy_options(settings: &Settings) -> proxy::Options {
             max: Duration::from_secs(settings.stream_max_s),
         },
         max_answer_bytes: settings.max_answer_bytes as u64,
+    }
+}
+
+pub(super) const fn body_limits(settings: &Settings) -> BodyLimits {
+    BodyLimits { max_bytes: settings.max_body_bytes as u64, idle: Duration::from_secs(settings.body_idle_timeout_s) }
+}
+
+/// With so many `places` for connections.
+pub(super) fn server(settings: &Settings, places: usize, metrics: Arc<Metrics>) -> Server {
+    Server {
+        header_timeout: Duration::from_secs(settings.header_timeout_s),
+        unread_timeout: Duration::from_secs(settings.unread_timeout_s),
+        places: Arc::new(Semaphore::new(places)),
+        metrics,
+        connections: TaskTracker::new(),
+        open: CancellationToken::new(),
+        stop: CancellationToken::new(),
+        queue_stays: CancellationToken::new(),
+        last_call: CancellationToken::new(),
+        cut: CancellationToken::new(),
     }
 }

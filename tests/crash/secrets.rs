@@ -52,9 +52,10 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        let kind = fs::metadata(&path).unwrap().file_type();
+        if kind.is_dir() {
             files.extend(self::files(&path));
-        } else {
+        } else if kind.is_file() {
             files.push((path.display().to_string(), fs::read(&path).unwrap()));
         }
     }

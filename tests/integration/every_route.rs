@@ -291,10 +291,11 @@ fn hosts(route: &Route) -> Vec<Case> {
     let head = |target: &str, hosts: &str| {
         format!("{method} {target} HTTP/1.1\r\n{hosts}connection: close\r\ncontent-length: 0\r\n\r\n").into_bytes()
     };
-    ["", "host: a/b\r\n", "host: a?b#c@d\r\n", "host: a b\r\n", "host: a\\b\r\n", "host: a\r\nhost: b\r\n", "host:\r\n"]
+    ["", "host: a/b\r\n", "host: a?b#c@d\r\n", "host: a b\r\n", "host: a\\b\r\n", "host: a\r\nhost: b\r\n"]
         .into_iter()
-        .map(|hosts| case(format!("hosts {hosts:?}"), head(path, hosts), NO_KEY))
+        .map(|hosts| case(format!("hosts {hosts:?}"), head(path, hosts), Right::Bare(&[400])))
         .chain([
+            case("an empty host", head(path, "host:\r\n"), NO_KEY),
             case("another authority", head(&format!("http://evil.example{path}"), "host: a\r\n"), NO_KEY),
             case("a name in the authority", head(&format!("http://a:b@evil.example{path}"), "host: a\r\n"), NO_KEY),
         ])
