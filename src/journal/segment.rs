@@ -115,6 +115,16 @@ pub(super) fn preallocate(file: &File, capacity: u64) -> io::Result<bool> {
     }
 }
 
+/// Whether the disk takes a file that is synced; it holds nothing, and is gone again.
+pub(super) fn probe(dir: &Path) -> Result<(), JournalError> {
+    let path = dir.join("probe");
+    let mut create = OpenOptions::new();
+    let file = create.create(true).truncate(true).write(true).mode(0o600).open(&path);
+    let mut file = file.map_err(JournalError::io("create", &path))?;
+    let probed = file.write_all(b"probe\n").and_then(|()| file.sync_data());
+    probed.and_then(|()| std::fs::remove_file(&path)).map_err(JournalError::io("sync", &path))
+}
+
 /// Makes new and deleted names in `dir` survive a power failure.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), JournalError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(JournalError::io("sync", dir))

@@ -32,8 +32,11 @@ impl Journal {
             if let Some(verdict) = synced.borrow_and_update().verdict(position) {
                 return verdict;
             }
-            if self.writer().is_waiting(position) {
-                return Err(JournalError::NotDurable);
+            {
+                let writer = self.writer();
+                if writer.is_waiting(position) || writer.is_abandoned() {
+                    return Err(JournalError::NotDurable);
+                }
             }
             if !self.syncing.swap(true, Ordering::AcqRel) {
                 let journal = Arc::clone(self);
@@ -46,17 +49,17 @@ impl Journal {
     /// Blocks on the disk, for all who wait.
     fn sync(&self) {
         let (files, end) = self.writer().unsynced();
-        let result = files.iter().try_for_each(|file| file.sync_data());
-        if let Err(error) = &result {
-            let path = self.writer().segment_path(end.segment);
-            let source = std::io::Error::from(error.kind());
-            self.writer().abandon(JournalError::Io { action: "sync", path, source });
-        }
+        let result = files.iter().try_for_each(|file| file.sync_data()).map_err(|error| {
+            let mut writer = self.writer();
+            let path = writer.segment_path(end.segment);
+            // What came meanwhile is in the same file.
+            writer.abandon(JournalError::Io { action: "sync", path, source: std::io::Error::from(error.kind()) })
+        });
         // Cleared before the news goes out: who missed this round must be able to start the next.
         self.syncing.store(false, Ordering::Release);
         self.synced.send_modify(|synced| match result {
             Ok(()) => synced.up_to = synced.up_to.max(end),
-            Err(_) => synced.lost = Some((synced.up_to, end)),
+            Err(end) => synced.lost = Some((synced.up_to, end)),
         });
     }
 }

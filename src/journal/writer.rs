@@ -37,7 +37,8 @@ pub(super) struct Writer {
     open_admissions: u64,
     waiting: VecDeque<Waiting>,
     failing: Option<Failing>,
-    /// A sync of the current segment has failed: nobody knows what the disk holds of it, and it takes nothing any more.
+    /// A sync of the current segment has failed: nobody knows what the disk holds of it, and it takes nothing any more. Until
+    /// the disk has proved itself, nothing is written at all: each failed sync would begin another segment.
     abandoned: bool,
     line: Vec<u8>,
     /// Files that were left for a new segment and not yet synced.
@@ -65,8 +66,10 @@ impl Writer {
         if self.line.len() > MAX_ADMISSION_BYTES {
             return Err(JournalError::TooLarge { max_bytes: MAX_ADMISSION_BYTES });
         }
-        let written = self.write_admission();
-        self.note(&written);
+        let written = if self.abandoned { Err(JournalError::NotDurable) } else { self.write_admission() };
+        if !self.abandoned {
+            self.note(&written);
+        }
         written?;
         self.open_admissions += 1;
         if let Some(kept) = self.kept.get_mut(&self.current.number) {
@@ -91,7 +94,7 @@ impl Writer {
         }
         let written = self.write_settlement(settlement);
         // A settlement always has its room: that it is written does not mean that the next admission can be.
-        if written.is_err() || self.fits(MAX_ADMISSION_BYTES as u64) {
+        if !self.abandoned && (written.is_err() || self.fits(MAX_ADMISSION_BYTES as u64)) {
             self.note(&written);
         }
         self.promised_end()
@@ -100,8 +103,7 @@ impl Writer {
     pub(super) fn write_settlement(&mut self, settlement: &Settlement) -> Result<(), JournalError> {
         encode_settled(&mut self.line, settlement)?;
         let written = self
-            .leave_abandoned(1)
-            .and_then(|()| self.write_waiting())
+            .write_waiting()
             .and_then(|()| self.current.append(&self.line).map_err(JournalError::io("write to", &self.current.path)));
         match written {
             Ok(()) => self.grown(),
@@ -115,6 +117,9 @@ impl Writer {
         if self.waiting.is_empty() && self.failing.is_none() {
             return Ok(());
         }
+        if self.abandoned {
+            self.leave_abandoned()?;
+        }
         let retried = self.write_waiting().or_else(|_| {
             self.rotate(MAX_SETTLEMENT_BYTES as u64 * self.waiting.len() as u64, u64::MAX)?;
             self.write_waiting()
@@ -124,18 +129,17 @@ impl Writer {
         retried
     }
 
-    /// A later sync of a file whose sync has failed proves nothing: what comes next goes into another one.
-    fn leave_abandoned(&mut self, settlements: u64) -> Result<(), JournalError> {
-        if !self.abandoned {
-            return Ok(());
-        }
-        let settlements = settlements + self.waiting.len() as u64 + self.open_admissions;
+    /// A later sync of a file whose sync has failed proves nothing: what comes next goes into another one, once a file that
+    /// holds nothing was synced.
+    fn leave_abandoned(&mut self) -> Result<(), JournalError> {
+        segment::probe(&self.options.dir)?;
+        let settlements = 1 + self.waiting.len() as u64 + self.open_admissions;
         self.rotate(MAX_SETTLEMENT_BYTES as u64 * settlements, u64::MAX)
     }
 
     fn write_waiting(&mut self) -> Result<(), JournalError> {
-        if !self.waiting.is_empty() {
-            self.leave_abandoned(0)?;
+        if self.abandoned {
+            return Err(JournalError::NotDurable);
         }
         while let Some(waiting) = self.waiting.front() {
             self.current.append(&waiting.line).map_err(JournalError::io("write to", &self.current.path))?;
@@ -170,13 +174,14 @@ impl Writer {
         let continues = Continues { segment: self.current.number, bytes: self.current.length };
         let next = Segment::create(&self.options.dir, self.current.number + 1, capacity, Some(continues))?;
         if self.options.durability == Durability::Power {
-            segment::sync_dir(&self.options.dir)?;
+            // It says already where the one before it ends, which may go on to grow: without its name it says nothing.
+            segment::sync_dir(&self.options.dir).inspect_err(|_| drop(std::fs::remove_file(&next.path)))?;
         }
         let left = std::mem::replace(&mut self.current, next);
-        if self.options.durability == Durability::Power {
+        // The error of a file is told once: to sync an abandoned one again would seem to succeed.
+        if self.options.durability == Durability::Power && !std::mem::take(&mut self.abandoned) {
             self.unsynced.push(left.file);
         }
-        self.abandoned = false;
         self.grown();
         Ok(())
     }
@@ -257,11 +262,17 @@ impl Writer {
         (files, self.waiting.front().map_or(self.end(), |first| first.start.min(self.end())))
     }
 
-    /// After a failed sync nobody knows what the disk holds of the current segment: the next record starts a new one.
-    pub(super) fn abandon(&mut self, error: JournalError) {
+    /// After a failed sync nobody knows what the disk holds of what is written until now: the end of that is returned.
+    pub(super) fn abandon(&mut self, error: JournalError) -> Position {
         self.current.capacity = 0;
         self.abandoned = true;
+        self.unsynced.clear();
         self.note::<()>(&Err(error));
+        self.promised_end()
+    }
+
+    pub(super) const fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     #[cfg(test)]

@@ -112,7 +112,9 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_a_new_segment_is_begun(
     journal.writer().current_mut().file = Arc::new(File::from(OwnedFd::from(pipe)));
     assert!(matches!(journal.durable(ticket.position()).await, Err(JournalError::NotDurable)));
     assert!(journal.state().failing.is_some());
+    assert!(journal.admit(&admission(2)).is_err(), "nothing is taken before the disk has proved itself");
     mend_disk(&journal);
+    journal.retry().unwrap();
 
     let second = journal.admit(&admission(2)).unwrap();
     assert_eq!((second.position().segment, journal.state().failing), (2, None));
@@ -157,10 +159,51 @@ async fn a_settlement_after_a_failed_sync_goes_into_another_file() {
     journal.writer().abandon(JournalError::io("sync", "journal")(eio));
     assert_eq!(journal.state().failing.map(|failing| failing.cause), Some(Cause::DiskError));
     let settled = journal.settle(ticket, &settlement(&one));
-    assert_eq!((settled.segment, journal.state().failing), (2, None));
-    journal.durable(settled).await.unwrap();
+    assert!(journal.state().failing.is_some(), "the disk has not proved itself");
+    assert!(matches!(journal.durable(settled).await, Err(JournalError::NotDurable)));
+    journal.retry().unwrap();
+    assert_eq!((journal.end().segment, journal.state().failing), (2, None));
+    journal.durable(journal.end()).await.unwrap();
     assert_eq!(read_all(&journal, journal.start()).len(), 2);
     drop(journal);
     let (_, recovered) = Journal::open(Options::new(dir.path()), NOW).unwrap();
     assert_eq!(recovered, Recovered::default());
+}
+
+#[tokio::test]
+async fn what_is_written_while_a_sync_fails_is_not_durable_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { durability: Durability::Power, ..Options::new(dir.path()) };
+    let (journal, _) = Journal::open(options, NOW).unwrap();
+    let first = journal.admit(&admission(1)).unwrap();
+    // The sync has begun with the end as it was; meanwhile comes another request, into the same file.
+    let (_, begun_at) = journal.writer().unsynced();
+    assert_eq!(begun_at, first.position());
+    let second = journal.admit(&admission(2)).unwrap();
+    let lost = journal.writer().abandon(JournalError::NotDurable);
+    assert_eq!(lost, second.position(), "both are lost");
+    journal.retry().unwrap();
+    assert!(
+        journal.writer().unsynced().0.len() == 1,
+        "the abandoned file is not synced again: it would seem to succeed"
+    );
+}
+
+#[test]
+fn a_new_segment_that_cannot_be_made_is_made_by_a_later_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { durability: Durability::Power, ..small(dir.path(), 100) };
+    let (journal, _) = Journal::open(options, NOW).unwrap();
+    finish(&journal, 1);
+    let end = journal.end();
+    // Another file of that name is in the way, as one would be that an earlier try left.
+    let next = journal.writer().segment_path(end.segment + 1);
+    fs::write(&next, "").unwrap();
+    journal.writer().abandon(JournalError::NotDurable);
+    assert!(journal.retry().is_err());
+    fs::remove_file(&next).unwrap();
+    journal.retry().unwrap();
+    assert_eq!((journal.end().segment, journal.state().failing), (end.segment + 1, None));
+    finish(&journal, 2);
+    assert_eq!(read_all(&journal, journal.start()).len(), 4);
 }
