@@ -33,7 +33,8 @@ pub enum DataDirError {
     InUse(PathBuf),
     #[error(
         "{ledger} is missing or empty, but there is a journal beside it: a new ledger would know neither the keys nor what they have \
-         used. Restore the ledger from a copy; or, to begin anew without all that, move {journal} away too"
+         used. Restore the ledger from a copy (beside it, {ledger}.copy or a file that begins with {ledger}.replaced may be one); \
+         or, to begin anew without all that, move {journal} away too"
     )]
     LedgerMissing { ledger: PathBuf, journal: PathBuf },
 }

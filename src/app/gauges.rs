@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use super::App;
-use crate::{journal::Failing, metrics::LOG_LINES_DROPPED};
+use crate::{
+    journal::{Cause, Failing},
+    metrics::LOG_LINES_DROPPED,
+};
 
 /// Which parts fail, and in a word why.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
@@ -23,7 +26,7 @@ impl App {
         let unreachable = self.proxy.upstream.out_of_service().unreachable;
         Trouble {
             journal: cause(self.journal.state().failing),
-            ledger: cause(self.projection.state().failing),
+            ledger: cause(self.projection.state().failing).or_else(|| self.store.files_trouble().map(Cause::name)),
             upstream: unreachable.then_some("unreachable"),
         }
     }

@@ -27,6 +27,10 @@ pub use crate::store::Store as Ledger;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
+    #[error(
+        "the database was deleted or replaced while it was repriced: what was written may be gone with it, so run this again"
+    )]
+    Replaced,
     #[error("there is no database at {}: is it the right data directory (TOLLGATE_DATA_DIR)?", .0.display())]
     NoDatabase(PathBuf),
     #[error(transparent)]
@@ -157,6 +161,9 @@ impl Run<'_> {
             }
             sum_up(&mut written, &piece)?;
             looked_at(Pass::Adjusting, written.requests);
+            if self.store.files_are_gone() {
+                return Err(LedgerError::Replaced);
+            }
             after = piece.next;
             if after.is_none() {
                 break;
@@ -166,6 +173,9 @@ impl Run<'_> {
             reprice::conclude(self.store, &self.event(["requests", "difference"], &written)).await?;
         }
         reprice::tidy(self.store, &touched).await?;
+        if self.store.files_are_gone() {
+            return Err(LedgerError::Replaced);
+        }
         Ok(written)
     }
 

@@ -86,6 +86,9 @@ impl Running {
         if held != Held::default() {
             tracing::warn!(?held, "requests are left that the next start settles");
         }
+        if let Err(error) = self.app.store.put_back().await {
+            tracing::error!(%error, "the ledger's files were deleted or replaced, and could not be put back");
+        }
         self.app.store.close().await;
     }
 }

@@ -102,7 +102,7 @@ impl Store {
 
     /// The connections alone; nothing is written.
     async fn pools(path: &Path, watch: impl Fn(SqlitePoolOptions) -> SqlitePoolOptions) -> Result<Self, StoreError> {
-        let files = Arc::new(Files::at(path.to_owned()));
+        let files = Arc::new(Files::at(path));
         let opened = Arc::clone(&files);
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
@@ -114,7 +114,17 @@ impl Store {
         let writer = watch(pool).connect_with(options(path)).await?;
         check_version(&writer).await?;
         let read_only = options(path).read_only(true).pragma("query_only", "ON");
-        let reader = watch(SqlitePoolOptions::new()).max_connections(READERS).connect_with(read_only).await?;
+        let read = Arc::clone(&files);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            // At least one is kept: should the files be deleted, it has them still.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .before_acquire(move |_, connection| {
+                let is_current = read.are_read_by(connection.age);
+                Box::pin(async move { Ok(is_current) })
+            });
+        let reader = watch(pool).connect_with(read_only).await?;
         let scan = Arc::new(Semaphore::new(1));
         Ok(Self { writer, reader, files, names: Arc::default(), directory: Arc::default(), scan })
     }

@@ -234,7 +234,8 @@ impl Projector {
     /// Lets go of segments that only the ledger needed, once the ledger's own disk has them.
     async fn release(&self, view: &View) -> Result<(), StoreError> {
         let first = self.journal.start().segment;
-        if view.position.segment == first {
+        // A ledger in files without a name is gone with the process: the journal must be able to feed it again.
+        if view.position.segment == first || self.store.files_are_gone() {
             return Ok(());
         }
         let needed = view

@@ -203,7 +203,8 @@ fn a_new_segment_that_cannot_be_made_is_made_by_a_later_try() {
     assert!(journal.retry().is_err());
     fs::remove_file(&next).unwrap();
     journal.retry().unwrap();
-    assert_eq!((journal.end().segment, journal.state().failing), (end.segment + 1, None));
+    assert!(journal.end().segment > end.segment);
+    assert_eq!(journal.state().failing, None);
     finish(&journal, 2);
     assert_eq!(read_all(&journal, journal.start()).len(), 4);
 }

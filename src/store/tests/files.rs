@@ -62,7 +62,7 @@ async fn a_deleted_database_is_put_back_with_all_that_was_committed() {
         assert_eq!(names(again.reader()).await, ["A", "B", "C", "D"], "{files:?}");
         let sound: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(again.reader()).await.unwrap();
         assert_eq!(sound, "ok");
-        assert!(!dir.path().join("tollgate.db.replaced").exists());
+        assert!(!dir.path().join("tollgate.db.replaced-1").exists());
     }
 }
 
@@ -75,12 +75,14 @@ async fn another_database_in_its_place_is_never_written_to_and_is_kept() {
     fs::remove_file(&path).unwrap();
     fs::write(&path, "somebody's copy").unwrap();
     add(&store, "C").await;
-    let aside = dir.path().join("tollgate.db.replaced");
+    fs::write(log(&path), "its log").unwrap();
+    let aside = dir.path().join("tollgate.db.replaced-1");
     assert_eq!(
         store.put_back().await.unwrap(),
         Some(PutBack { database: path.clone(), set_aside: Some(aside.clone()) })
     );
     assert_eq!(fs::read(&aside).unwrap(), b"somebody's copy");
+    assert_eq!(fs::read(dir.path().join("tollgate.db.replaced-1-wal")).unwrap(), b"its log");
     assert_eq!(names(store.reader()).await, ["A", "B", "C"]);
 }
 
@@ -93,8 +95,37 @@ async fn what_cannot_be_put_back_yet_is_tried_again() {
     // In the way of the copy.
     fs::create_dir(dir.path().join("tollgate.db.copy")).unwrap();
     assert!(store.put_back().await.is_err());
+    assert!(store.files_trouble().is_some());
     add(&store, "B").await;
     fs::remove_dir(dir.path().join("tollgate.db.copy")).unwrap();
     assert_eq!(store.put_back().await.unwrap(), Some(PutBack { database: path.clone(), set_aside: None }));
+    assert_eq!(store.files_trouble(), None);
     assert_eq!(names(store.reader()).await, ["A", "B"]);
+}
+
+#[tokio::test]
+async fn without_a_writer_the_database_is_put_back_by_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tollgate.db");
+    let store = store(dir.path()).await;
+    add(&store, "B").await;
+    store.writer().acquire().await.unwrap().close().await.unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(store.put_back().await.unwrap().is_some());
+    add(&store, "C").await;
+    assert_eq!(names(store.reader()).await, ["A", "B", "C"]);
+}
+
+#[tokio::test]
+async fn a_database_behind_a_link_is_found_and_put_back_where_it_is() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = elsewhere.path().join("ledger");
+    fs::write(&path, "").unwrap();
+    std::os::unix::fs::symlink(&path, dir.path().join("tollgate.db")).unwrap();
+    let store = store(dir.path()).await;
+    assert_eq!(store.put_back().await.unwrap(), None);
+    fs::remove_file(&path).unwrap();
+    let path = path.parent().unwrap().canonicalize().unwrap().join("ledger");
+    assert_eq!(store.put_back().await.unwrap().map(|it| it.database), Some(path));
+    assert_eq!(names(store.reader()).await, ["A"]);
 }
