@@ -57,6 +57,11 @@ fn bans() -> Vec<(String, Option<Vec<u64>>)> {
         let crate_ = ban["crate"].as_str().unwrap();
         assert!(ban.get("reason").is_some(), "nobody says why {crate_} is banned");
         match crate_.split_once("@<") {
+            Some((name, last)) if last.starts_with('=') => {
+                let mut below = numbers(&last[1..]);
+                *below.last_mut().unwrap() += 1;
+                (name.to_owned(), Some(below))
+            }
             Some((name, below)) => (name.to_owned(), Some(numbers(below))),
             None => (crate_.to_owned(), None),
         }
