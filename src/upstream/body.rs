@@ -54,3 +54,32 @@ impl Body for SliceBody {
         SizeHint::with_exact(self.rest().map(|slice| slice.len() as u64).sum())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_takes_little_room_where_requests_queue() {
+        assert!(size_of::<SliceBody>() <= 2 * size_of::<usize>());
+    }
+
+    #[test]
+    fn slices_go_out_in_order_without_the_empty_ones_and_a_clone_begins_where_it_was_made() {
+        let frame = |body: &mut SliceBody| {
+            let polled = Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
+            match polled {
+                Poll::Ready(frame) => frame.map(|frame| frame.unwrap().into_data().unwrap()),
+                Poll::Pending => panic!("there is nothing to wait for"),
+            }
+        };
+        let mut body = SliceBody::new([Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")]);
+        let mut again = body.clone();
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(3), false));
+        assert_eq!(frame(&mut body).as_deref(), Some(b"ab".as_slice()));
+        assert_eq!((body.size_hint().exact(), again.size_hint().exact()), (Some(1), Some(3)));
+        assert_eq!(frame(&mut body).as_deref(), Some(b"c".as_slice()));
+        assert_eq!((frame(&mut body), body.is_end_stream()), (None, true));
+        assert_eq!(frame(&mut again).as_deref(), Some(b"ab".as_slice()));
+    }
+}
