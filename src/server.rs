@@ -5,7 +5,7 @@ mod failed_accepts;
 mod strict;
 mod unread;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -108,9 +108,10 @@ impl Server {
         // Not `pipeline_flush`: with it hyper buffers without bound for a client that does not read.
         metrics.connections.inc();
         let stream = GivesUp::after(self.unread_timeout, stream);
+        // Made out here and not moved in there: the task would keep room for it twice, and for what it is made of.
+        let mut connection = http.serve_connection(TokioIo::new(stream), Strict::new(router));
         self.connections.spawn(async move {
-            let connection = http.serve_connection(TokioIo::new(stream), Strict::new(router));
-            tokio::pin!(connection);
+            let mut connection = Pin::new(&mut connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => Some(ended),
                 () = last_call.cancelled() => None,

@@ -56,7 +56,7 @@ fn is_used(record: &Record) {
         Record::Admitted(admission) => {
             let settlement = admission.interrupted(UnixNanos::from_seconds(1_800_000_000));
             let nothing = Usage::default();
-            admission.hold.counted(&admission.estimate, &nothing);
+            admission.hold.held().counted(&admission.estimate, &nothing);
             for dimension in Dimension::ALL {
                 admission.hold.units(dimension);
                 settlement.used.units(dimension);

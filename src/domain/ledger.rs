@@ -95,6 +95,20 @@ impl Hold {
         units(dimension, self.tokens, self.audio)
     }
 
+    /// What it has taken of every limit.
+    pub const fn held(&self) -> Held {
+        Held { tokens: self.tokens, audio: self.audio }
+    }
+}
+
+/// What a request holds of its limits, whichever they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub tokens: NonZeroU32,
+    pub audio: Audio,
+}
+
+impl Held {
     /// What counts against the limits of a request whose usage nobody reported: `usage` is a guess, except for the `delivered`
     /// output. A guess that gave way to a limit at the admission does not come back as a debt.
     pub fn counted(&self, usage: &Usage, delivered: &Usage) -> Used {
@@ -259,7 +273,7 @@ mod tests {
         let counted = |tokens: u32, audio, guessed, delivered| {
             let tokens = NonZeroU32::new(tokens).unwrap();
             let hold = Hold { tokens, audio, ..admission(1).hold };
-            let used = hold.counted(&guessed, &usage((0, 0), delivered));
+            let used = hold.held().counted(&guessed, &usage((0, 0), delivered));
             let audio = used.held_audio.unwrap_or(used.audio);
             (used.tokens, audio.input, audio.output)
         };

@@ -12,8 +12,9 @@ use crate::{
     clock::Clock,
     domain::{
         catalog::Catalog,
+        ids::RequestId,
         keys::{ApiKey, Caller},
-        ledger::{Admission, Outcome, Settlement, Used},
+        ledger::{Admission, Held, Outcome, Settlement, Used},
         pricing::{Charge, Prices, ServiceTier, charges, cost},
         spend::{SpendHold, Spending},
         time::UnixNanos,
@@ -42,7 +43,7 @@ pub struct Recorder {
 
 /// The facts of a request that its admission keeps.
 pub struct Facts {
-    pub request_id: crate::domain::ids::RequestId,
+    pub request_id: RequestId,
     pub endpoint: Arc<str>,
     pub model: Arc<str>,
     pub billed_model: Arc<str>,
@@ -67,9 +68,19 @@ pub struct Meter {
     sent: bool,
     recorder: Arc<Recorder>,
     key: Arc<ApiKey>,
-    admission: Admission,
+    admission: Admitted,
     choices: NonZeroU32,
     prices: Option<Arc<Prices>>,
+}
+
+/// What a settlement needs of the admission: the rest is in the journal, and thousands of streams that wait need not hold it.
+struct Admitted {
+    request_id: RequestId,
+    at: UnixNanos,
+    billed_model: Arc<str>,
+    estimate: Usage,
+    service_tier: ServiceTier,
+    held: Held,
 }
 
 /// What is given up by settling.
@@ -148,6 +159,14 @@ impl Recorder {
         self.metrics.open_admissions.inc();
         let open = Some(Open { ticket, holds });
         let (recorder, key) = (Arc::clone(self), Arc::clone(caller.key()));
+        let admission = Admitted {
+            request_id: admission.request_id,
+            at: now,
+            billed_model: admission.billed_model,
+            estimate: admission.estimate,
+            service_tier: admission.service_tier,
+            held: admission.hold.held(),
+        };
         Ok(Meter { open, sent: false, recorder, key, admission, choices, prices })
     }
 }
@@ -214,7 +233,7 @@ impl Meter {
             usage,
             charges,
             used: delivered
-                .map_or_else(|| Used::of(sent, &usage), |delivered| self.admission.hold.counted(&usage, &delivered)),
+                .map_or_else(|| Used::of(sent, &usage), |delivered| self.admission.held.counted(&usage, &delivered)),
         }
     }
 
@@ -271,7 +290,7 @@ impl Meter {
         let admitted = (Arc::clone(&self.admission.billed_model), self.prices.clone());
         let Some(model) = model.filter(|model| **model != *self.admission.billed_model) else { return admitted };
         match self.recorder.catalog.resolve(&model) {
-            Some(named) => match named.prices(self.admission.admitted_at) {
+            Some(named) => match named.prices(self.admission.at) {
                 Some(prices) => (Arc::clone(named.billed_name()), Some(Arc::clone(prices))),
                 None => admitted,
             },

@@ -45,7 +45,7 @@ pub(super) struct Replay {
 struct Open {
     /// Where it was admitted: needed until the settlement is in the ledger.
     segment: u64,
-    admission: Admission,
+    admission: Box<Admission>,
     numbers: ByScope<HoldNumbers>,
 }
 
@@ -70,7 +70,7 @@ impl Replay {
         self.note_segment(&batch);
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => self.admit(batch.segment, *admission),
+                Record::Admitted(admission) => self.admit(batch.segment, admission),
                 Record::Settled(settlement) => {
                     self.settle(&settlement);
                 }
@@ -116,7 +116,7 @@ impl Replay {
         let mut entries = Vec::with_capacity(batch.records.len() / 2 + 1);
         for record in batch.records {
             match record {
-                Record::Admitted(admission) => self.admit(batch.segment, *admission),
+                Record::Admitted(admission) => self.admit(batch.segment, admission),
                 Record::Settled(settlement) => {
                     let Some(admission) = self.settle(&settlement) else {
                         let request_id = settlement.request_id.to_string();
@@ -136,7 +136,7 @@ impl Replay {
         }
     }
 
-    fn admit(&mut self, segment: u64, admission: Admission) {
+    fn admit(&mut self, segment: u64, admission: Box<Admission>) {
         let (hold, now) = (&admission.hold, admission.admitted_at);
         self.note_time(now);
         let mut numbers = ByScope::<HoldNumbers>::default();
@@ -159,7 +159,7 @@ impl Replay {
                 bucket.settle(*number, hold.units(dimension), settlement.used.units(dimension), now);
             }
         });
-        Some(admission)
+        Some(*admission)
     }
 
     /// Each bucket that the request was taken from.
