@@ -29,14 +29,23 @@ const MIN_LENGTH: usize = 20;
 
 /// Whether somebody seems to have put a key into the path or the query.
 pub(super) fn carry_key(uri: &Uri) -> bool {
-    let mut pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let named = |name: &str| NAMES.into_iter().any(|known| known.eq_ignore_ascii_case(name));
-    uri.path().split('/').any(is_like_key)
-        || pairs.any(|(name, value)| is_like_key(name) || is_like_key(value) || (named(name) && !value.is_empty()))
+    let holds_key = |text: &str| {
+        form_urlencoded::parse(text.as_bytes())
+            .any(|(name, value)| holds_like_key(&name) || holds_like_key(&value) || (named(&name) && !value.is_empty()))
+    };
+    let path = uri.path();
+    holds_like_key(path) || (path.contains('%') && path.split('/').any(holds_key)) || uri.query().is_some_and(holds_key)
 }
 
-fn is_like_key(text: &str) -> bool {
-    text.starts_with(PREFIX) && text.len() >= MIN_LENGTH
+/// Alone, or behind something that is no letter: `Bearer sk-...`.
+fn holds_like_key(text: &str) -> bool {
+    text.match_indices(PREFIX).any(|(at, _)| {
+        let (before, key) = text.split_at(at);
+        let is_of_key = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let is_whole = before.bytes().next_back().is_none_or(|byte| !is_of_key(&byte));
+        is_whole && key.bytes().take_while(is_of_key).count() >= MIN_LENGTH
+    })
 }
 
 #[cfg(test)]
@@ -55,6 +64,10 @@ mod tests {
             format!("/v1/models?a={key}"),
             format!("/v1/models/{key}"),
             format!("/{key}/v1/models"),
+            format!("/v1/models?q=Bearer%20{key}"),
+            "/v1/models/sk%2Dtg_abcdefghijkl_0123".to_owned(),
+            "/v1/models?a=sk%2Dtg_abcdefghijkl_0123".to_owned(),
+            "/v1/models?api%5Fkey=x".to_owned(),
         ] {
             assert!(carry_key(&url.parse().unwrap()), "{url}");
         }
@@ -64,6 +77,8 @@ mod tests {
             "/v1/models?key=",
             "/v1/models?key",
             "/v1/models/sk-learn",
+            "/v1/models/desk-of-somebody-who-writes-much",
+            "/v1/models/100%25",
             "/v1/organization/requests?api_key_ids=key_abcdefghijkl&after=x",
             "/v1/organization/projects/proj_a/api_keys/key_a?limit=1",
         ] {

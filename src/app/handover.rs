@@ -83,6 +83,8 @@ impl Succession {
             let path = path(data_dir);
             let taken = timeout(PATIENCE, take(&path)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             let taken = taken.map_err(|error| HandoverError::Predecessor { path, error })?;
+            // One that is stopping already hands nothing over, and still has the data.
+            self.wait = AFTER_THE_GRACE;
             if let Some((sockets, grace)) = taken {
                 self.sockets.extend(sockets);
                 self.wait = grace.saturating_add(AFTER_THE_GRACE);
@@ -118,7 +120,16 @@ fn path(data_dir: &Path) -> PathBuf {
 /// `None` when no gateway listens there. The other one stops once it knows that its sockets have arrived.
 async fn take(path: &Path) -> io::Result<Option<(Vec<TcpListener>, Duration)>> {
     let mut stream = match UnixStream::connect(path).await {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        // Nobody, or a path that is too long for a socket, where nobody can listen.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(None);
         }
         connected => connected?,
@@ -245,10 +256,10 @@ mod tests {
     async fn nothing_is_taken_over_where_no_gateway_runs_and_who_only_asks_stops_none() {
         let dir = tempfile::tempdir().unwrap();
         let alone = Succession::default().taking_over().begin(dir.path()).await.unwrap();
-        assert_eq!((alone.wait, alone.left().count()), (Duration::ZERO, 0));
+        assert_eq!((alone.wait, alone.left().count()), (AFTER_THE_GRACE, 0));
 
         let (done, stop) = (CancellationToken::new(), CancellationToken::new());
-        let handover = Handover::listen(dir.path(), Vec::new(), Duration::ZERO).unwrap();
+        let handover = Handover::listen(dir.path(), Vec::new(), AFTER_THE_GRACE).unwrap();
         let giving = tokio::spawn(handover.run(done.clone(), stop.clone()));
         drop(UnixStream::connect(path(dir.path())).await.unwrap());
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -8,6 +8,8 @@ use crate::config::{Origin, Settings};
 const OTHER_FILES: usize = 96;
 /// Connections that callers cannot take from administrators.
 const ADMINISTRATORS: usize = 256;
+/// A gateway for fewer callers at one time is hardly meant.
+const FEW_CALLS: usize = 100;
 /// A call that is under way has one connection to its client and one to the upstream.
 const FILES_PER_CALL: usize = 2;
 
@@ -27,7 +29,7 @@ impl Places {
         if places.calls < most {
             let calls = places.calls;
             let hint = "raise the limit on open files (ulimit -n) to hold more connections at one time";
-            if settings.origin("max_connections") == Origin::Default {
+            if settings.origin("max_connections") == Origin::Default && calls >= FEW_CALLS {
                 tracing::info!(open_files, calls, "{hint}");
             } else {
                 tracing::warn!(open_files, calls, max_connections = most, "{hint}");
@@ -38,6 +40,8 @@ impl Places {
 
     fn within(open_files: usize, most: usize, drains: usize) -> Self {
         let administration = ADMINISTRATORS.min(open_files / 8).min(most).max(1);
+        // Mostly the connections that callers had before they left.
+        let drains = drains.min(open_files / 4);
         let rest = open_files.saturating_sub(OTHER_FILES).saturating_sub(drains).saturating_sub(administration);
         Self { calls: (rest / FILES_PER_CALL).min(most).max(1), administration }
     }
@@ -67,6 +71,7 @@ mod tests {
         }
         assert_eq!(Places::within(1_000_000, 10_000, 64), Places { calls: 10_000, administration: 256 });
         assert_eq!(Places::within(20_000, 2, 64), Places { calls: 2, administration: 2 });
+        assert!(Places::within(1_024, 10_000, 1_000).calls > 100, "answers that are read on leave room for calls");
         assert_eq!(Places::within(10, 10_000, 64), Places { calls: 1, administration: 1 });
     }
 }

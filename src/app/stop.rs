@@ -89,6 +89,9 @@ impl Running {
         if let Err(error) = self.app.store.put_back().await {
             tracing::error!(%error, "the ledger's files were deleted or replaced, and could not be put back");
         }
-        self.app.store.close().await;
+        // A listing that reads the whole ledger would be waited for, and whoever takes over waits for the data.
+        if timeout(AFTER_THE_CUT, self.app.store.close()).await.is_err() {
+            tracing::warn!("the ledger is still being read: its log is tidied up at the next start");
+        }
     }
 }

@@ -168,6 +168,15 @@ impl Settings {
             sources.problem("journal_max_mib", &format!("must hold two segments, which is {least} MiB"));
         }
         if let Some(settings) = &settings
+            && settings.upstream_first_byte_timeout_s < settings.upstream_connect_timeout_s
+        {
+            let least = settings.upstream_connect_timeout_s;
+            let what = format!(
+                "includes the time to connect, so it must be at least upstream_connect_timeout_s, which is {least}"
+            );
+            sources.problem("upstream_first_byte_timeout_s", &what);
+        }
+        if let Some(settings) = &settings
             && settings.budget_webhook_url.is_some()
             && settings.budget_webhook_secret.is_none()
         {

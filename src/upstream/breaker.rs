@@ -9,6 +9,8 @@ const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// After this time without a result the next probe goes: the first may be an honest call that takes minutes.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+/// A client that left its probe later than this had given up waiting.
+const IN_VAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Breaker {
@@ -62,6 +64,16 @@ impl Breaker {
         !matches!(self.phase, Phase::Closed(_))
     }
 
+    /// Not when nobody has asked for long: then nothing is known of the upstream.
+    pub(super) fn is_known_to_be_open(&self, now: Instant) -> bool {
+        let again_at = match self.phase {
+            Phase::Closed(_) => return false,
+            Phase::Open { until } => until,
+            Phase::Probing { since } => since + PROBE_PATIENCE,
+        };
+        now < again_at + LONGEST_BACK_OFF
+    }
+
     pub(super) fn ask(&mut self, now: Instant) -> Leave {
         let again_at = match self.phase {
             Phase::Closed(_) => return Leave::Go,
@@ -100,7 +112,8 @@ impl Breaker {
                     return Turn::Opened;
                 }
             }
-            Phase::Probing { .. } if is_probe => {
+            // The probe that is waited for: an earlier one, which took too long, has had its say.
+            Phase::Probing { since } if is_probe && since == began_at => {
                 self.back_off = self.back_off.saturating_mul(2).min(LONGEST_BACK_OFF);
                 self.phase = Phase::Open { until: now + self.back_off };
             }
@@ -109,10 +122,17 @@ impl Breaker {
         Turn::None
     }
 
-    /// A probe ended without a result: the next call takes its place.
-    pub(super) fn given_up(&mut self, now: Instant) {
-        if let Phase::Probing { .. } = self.phase {
-            self.phase = Phase::Open { until: now };
+    /// The probe that began at `began_at` ended without a result: the next call takes its place. One that was waited for in
+    /// vain has failed.
+    pub(super) fn given_up(&mut self, began_at: Instant, now: Instant) {
+        match self.phase {
+            Phase::Probing { since } if since == began_at && now < since + IN_VAIN => {
+                self.phase = Phase::Open { until: now };
+            }
+            Phase::Probing { since } if since == began_at => {
+                self.failed(true, began_at, now, 0);
+            }
+            _ => {}
         }
     }
 
@@ -208,10 +228,35 @@ mod tests {
         let mut breaker = open(start);
         let now = start + second(1);
         assert_eq!(breaker.ask(now), Leave::Probe);
-        breaker.given_up(now);
+        breaker.given_up(now, now);
         assert_eq!(breaker.ask(now), Leave::Probe);
         assert_eq!(breaker.ask(now + PROBE_PATIENCE - second(1)), Leave::Wait(second(1)));
         assert_eq!(breaker.ask(now + PROBE_PATIENCE), Leave::Probe, "the one before it takes too long");
         assert_eq!(breaker.succeeded(true, now, now + PROBE_PATIENCE), Turn::Closed, "and may still be right");
+    }
+
+    #[test]
+    fn only_the_probe_that_is_waited_for_makes_room_or_lengthens_the_wait() {
+        let start = Instant::now();
+        let mut breaker = open(start);
+        let (first, second_at) = (start + second(1), start + second(1) + PROBE_PATIENCE);
+        assert_eq!((breaker.ask(first), breaker.ask(second_at)), (Leave::Probe, Leave::Probe));
+        breaker.given_up(first, second_at + second(1));
+        breaker.failed(true, first, second_at + second(1), MOST);
+        assert_eq!(
+            breaker.ask(second_at + second(1)),
+            Leave::Wait(PROBE_PATIENCE - second(1)),
+            "the second is under way"
+        );
+        breaker.given_up(second_at, second_at + second(5));
+        assert_eq!(breaker.ask(second_at + second(5)), Leave::Wait(second(2)), "waited for in vain, it has failed");
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_long_is_not_known_to_be_open() {
+        let start = Instant::now();
+        let breaker = open(start);
+        assert!(breaker.is_known_to_be_open(start + second(30)));
+        assert!(!breaker.is_known_to_be_open(start + second(31)));
     }
 }

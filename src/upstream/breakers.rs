@@ -92,13 +92,13 @@ impl Breakers {
         let withheld = match (reach.ask(now), leave) {
             (Leave::Wait(wait), leave) => {
                 if let (Leave::Probe, Some(breaker)) = (leave, at_place) {
-                    breaker.given_up(now);
+                    breaker.given_up(now, now);
                 }
                 Some(Withheld { wait, unreachable: true })
             }
             (leave, Leave::Wait(wait)) => {
                 if leave == Leave::Probe {
-                    reach.given_up(now);
+                    reach.given_up(now, now);
                 }
                 Some(Withheld { wait, unreachable: false })
             }
@@ -119,9 +119,9 @@ impl Breakers {
         if self.watched.load(Ordering::Acquire) == 0 {
             return OutOfService::default();
         }
-        let table = self.lock();
-        let models = table.places.values().filter(|breaker| breaker.is_open()).count();
-        OutOfService { unreachable: table.reach.is_open(), models }
+        let (table, now) = (self.lock(), Instant::now());
+        let models = table.places.values().filter(|breaker| breaker.is_known_to_be_open(now)).count();
+        OutOfService { unreachable: table.reach.is_known_to_be_open(now), models }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -163,7 +163,7 @@ impl Leaving<'_> {
             Shown::Unreachable => {
                 tell_reach(table.reach.failed(self.probes_reach, self.began_at, now, most));
                 if let (true, Some(breaker)) = (self.probes_place, table.places.get_mut(&self.place)) {
-                    breaker.given_up(now);
+                    breaker.given_up(self.began_at, now);
                 }
             }
             Shown::Answered => {
@@ -197,10 +197,10 @@ impl Drop for Leaving<'_> {
         let now = Instant::now();
         let mut table = self.breakers.lock();
         if self.probes_reach {
-            table.reach.given_up(now);
+            table.reach.given_up(self.began_at, now);
         }
         if let (true, Some(breaker)) = (self.probes_place, table.places.get_mut(&self.place)) {
-            breaker.given_up(now);
+            breaker.given_up(self.began_at, now);
         }
     }
 }

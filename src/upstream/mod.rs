@@ -153,6 +153,8 @@ impl Upstream {
         let mut http = HttpConnector::new_with_resolver(FewLookups::new());
         http.set_nodelay(true);
         http.enforce_http(false);
+        // Shared out among the addresses of a name: one that is dead must not take the time of the others.
+        http.set_connect_timeout(Some(options.connect_timeout));
         let https = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
             .https_or_http()
@@ -193,12 +195,14 @@ impl Upstream {
         let mut leaving = self.breakers.ask(place, Instant::now()).map_err(UpstreamError::Withheld)?;
         on_attempt(Attempt::First);
         self.retries.sent();
+        let mut is_retry = false;
         let answered = match self.attempt(call, &mut leaving).await {
             Err(UpstreamError::NotReached(error) | UpstreamError::Closed(error))
                 if !leaving.is_probe() && self.retries.take() =>
             {
                 tracing::debug!(request_id = %call.request_id, %error, "nothing was sent, one more try");
                 on_attempt(Attempt::Second);
+                is_retry = true;
                 let answered = self.attempt(call, &mut leaving).await;
                 if answered.is_ok() {
                     self.retries.give_back();
@@ -207,7 +211,10 @@ impl Upstream {
             }
             answered => answered,
         };
-        leaving.end(shown(&answered), Instant::now);
+        // A kept connection that was closed just now tells nothing about the next; one that was made for this call does.
+        if is_retry || !matches!(answered, Err(UpstreamError::Closed(_))) {
+            leaving.end(shown(&answered), Instant::now);
+        }
         answered
     }
 
