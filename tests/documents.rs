@@ -50,7 +50,7 @@ fn every_limit_is_in_the_readme_and_in_the_example_of_the_tiers() {
 #[test]
 fn files_that_the_documents_name_are_there() {
     let mut wrong = Vec::new();
-    for document in ["README.md", "CONTRIBUTING.md", "SECURITY.md", BOUNDS] {
+    for document in ["README.md", "CONTRIBUTING.md", "SECURITY.md", "TRUST.md", BOUNDS] {
         for quoted in read(document).split('`').skip(1).step_by(2) {
             let roots = ["src/", "tests/", "config/", "scripts/", "migrations/", "benches/", "docs/", ".ci/"];
             let placeholder = quoted.contains(['*', '<', ' ', '{']);

@@ -243,11 +243,7 @@ mod tests {
         assert_eq!((breaker.ask(first), breaker.ask(second_at)), (Leave::Probe, Leave::Probe));
         breaker.given_up(first, second_at + second(1));
         breaker.failed(true, first, second_at + second(1), MOST);
-        assert_eq!(
-            breaker.ask(second_at + second(1)),
-            Leave::Wait(PROBE_PATIENCE - second(1)),
-            "the second is under way"
-        );
+        assert_eq!(breaker.ask(second_at + second(1)), Leave::Wait(second(9)), "the second is under way");
         breaker.given_up(second_at, second_at + second(5));
         assert_eq!(breaker.ask(second_at + second(5)), Leave::Wait(second(2)), "waited for in vain, it has failed");
     }
