@@ -19,7 +19,11 @@ use crate::{
 
 const IN_FLIGHT: u64 = 32;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Files that stay open for a while after a load: the pool of connections to the upstream and to the ledger.
+/// Minutes of a process that do not count for its growth.
+const WARM_UP: usize = 3;
+/// An hour: what a slow leak of one allocation for each request would be far above.
+const GROWTH_KIB: i64 = 64 * 1024;
+/// Files that stay open for a while after a load: connections to the upstream, one for each client, and to the ledger.
 const FILES_KEPT: usize = 64;
 
 fn open_files(process: u32) -> usize {
@@ -41,6 +45,13 @@ async fn others(gateway: &Gateway, narrow: &Key) {
     let unknown = post(gateway.calls, "/v1/chat/completions", "sk-unknown", &body).await.unwrap();
     assert_eq!(unknown.status, 401);
     assert_eq!(post(gateway.calls, "/v1/chat/completions", &narrow.plain, &body).await.unwrap().status, 429);
+}
+
+/// KiB an hour since the warm-up of a process that was looked at each minute, if it ran long enough to tell.
+fn growth(looks: &[u64]) -> Option<i64> {
+    let looks = looks.get(WARM_UP..).filter(|looks| looks.len() > WARM_UP)?;
+    let (first, last) = (looks.first()?.cast_signed(), looks.last()?.cast_signed());
+    Some((last - first) * 60 / i64::try_from(looks.len() - 1).unwrap())
 }
 
 /// Nothing is open, and the files are those of a gateway at rest.
@@ -72,7 +83,7 @@ async fn a_long_mixed_load_leaves_nothing_behind() {
             others(&gateway, &narrow).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let end = if number % 6 == 2 { "killed" } else { "goes on" };
+        let end = if number % 20 == 2 { "killed" } else { "goes on" };
         if end == "killed" {
             gateway.kill();
         }
@@ -90,11 +101,13 @@ async fn a_long_mixed_load_leaves_nothing_behind() {
         memory.push(resident);
         let files = open_files(gateway.process_id());
         println!(
-            "soak: round {number} of {rounds}: {} answers, {} entries, {resident} KiB, {files} files (base {base}), {end}",
+            "soak: round {number} of {rounds}: {} answers, {} entries, {resident} KiB, {files} files (base {base}), KiB an hour: {:?}, {end}",
             tally.finished.len(),
-            ledger.count().await
+            ledger.count().await,
+            growth(&memory)
         );
-        if number % 6 == 4 || number == rounds {
+        assert!(growth(&memory).is_none_or(|kib| kib < GROWTH_KIB), "memory grows: {memory:?}");
+        if number % 20 == 4 || number == rounds {
             gateway.stop();
             gateway = setup.start();
             base = open_files(gateway.process_id());
