@@ -23,6 +23,7 @@ mod pauses;
 mod power;
 mod process;
 mod secrets;
+mod soak;
 mod start_and_stop;
 mod storage;
 mod survival;
