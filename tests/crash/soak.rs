@@ -66,7 +66,7 @@ async fn assert_at_rest(gateway: &Gateway, base: usize) {
 async fn a_long_mixed_load_leaves_nothing_behind() {
     let minutes = number(&tollgate::config::environment(), "TOLLGATE_SOAK_MINUTES", 0);
     // The short form: three rounds of a second, so that each kind of end comes once.
-    let (rounds, round) = if minutes == 0 { (3, Duration::from_secs(1)) } else { (minutes, Duration::from_secs(60)) };
+    let (rounds, round) = if minutes == 0 { (3, Duration::from_secs(1)) } else { (minutes, Duration::from_mins(1)) };
     let dir = tempfile::tempdir().unwrap();
     let upstream = LookAlike::start(dir.path(), &["--chunks", "8", "--chunk-gap-ms", "2", "--delay-ms", "5"]);
     let setup = Setup::new(dir.path(), &upstream);
